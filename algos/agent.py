@@ -1,0 +1,116 @@
+"""What an algorithm is: an `Agent` trained by a `Learner` on `Batch`es.
+
+An algorithm file holds a frozen dataclass of hyperparameters and one subclass of `Agent`, written
+for one seed. It never sees devices, optimisers, seeds or logging; the harness brings those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Diagnostics = dict[str, Tensor]
+"""Named tensors of a loss. Scalars are logged; others are only handed on to a later loss."""
+
+Loss = Callable[..., tuple[Tensor, Diagnostics]]
+
+
+class Batch(NamedTuple):
+    """Transitions drawn from replay."""
+
+    obs: Tensor  # [B, obs_dim]
+    action: Tensor  # [B, act_dim] in [-1, 1]
+    reward: Tensor  # [B]
+    next_obs: Tensor  # [B, obs_dim]
+    discount: Tensor  # [B], 0 where the episode truly ended, 1 elsewhere (also at a time limit)
+    progress: Tensor  # [], share of the training budget used so far, in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the harness reads of every algorithm; an algorithm adds its own fields and defaults."""
+
+    gamma: float = 0.99  # discount factor
+    batch_size: int = 256  # transitions an update
+    replay_size: int = 1_000_000  # transitions kept, the oldest leaves first
+    recent_share: float = 0.0  # share of a batch drawn from the most recent transitions only
+    recent_window: int = 2048  # how many transitions count as recent
+    random_steps: int = 10_000  # environment steps with uniform random actions before learning
+    updates_per_step: int = 1  # gradient steps an environment step, once learning
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, naming the field, for a value no algorithm can train with."""
+        self.require("at least 1", lambda x: x >= 1, "batch_size", "replay_size", "recent_window", "updates_per_step")
+        self.require("zero or more", lambda x: x >= 0, "random_steps")
+        self.require("in [0, 1]", lambda x: 0.0 <= x <= 1.0, "gamma", "recent_share")
+
+    def require(self, rule: str, holds: Callable[[Any], bool], *names: str) -> None:
+        """Raise ValueError, naming field, value and rule, unless `holds` for every field of `names`."""
+        for name in names:
+            if not holds(getattr(self, name)):
+                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+    def require_usual(
+        self, *, counts: Sequence[str] = (), rates: Sequence[str] = (), shares: Sequence[str] = ()
+    ) -> None:
+        """The usual ranges: counts >= 1, finite rates > 0, shares in (0, 1]."""
+        self.require("at least 1", lambda x: x >= 1, *counts)
+        self.require("positive and finite", lambda x: 0.0 < x < math.inf, *rates)
+        self.require("in (0, 1]", lambda x: 0.0 < x <= 1.0, *shares)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """How one part of an agent is optimised."""
+
+    lr: float
+    eps: float = 1e-8
+    clip_norm: float | None = None  # the part's gradient is scaled down to this 2-norm
+
+
+class Learner(Protocol):
+    """The two operations an `update` is written in."""
+
+    def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
+        """Take one optimiser step on the sub-module `part`.
+
+        `loss(*args)` returns a scalar and its diagnostics; the diagnostics come back detached,
+        computed before the step.
+        """
+        ...
+
+    def track(self, target: str, online: str, tau: float) -> None:
+        """Move sub-module `target` towards `online`: target <- (1 - tau) target + tau online."""
+        ...
+
+
+C = TypeVar("C", bound=Config)
+
+
+class Agent(nn.Module, Generic[C]):
+    """A policy with its critics, its losses and its update rule, for one seed."""
+
+    Config: ClassVar[type[Config]]
+    period: int = 1  # update() sees phase = (number of updates so far) % period
+
+    def __init__(self, obs_dim: int, act_dim: int, config: C) -> None:
+        super().__init__()
+        self.obs_dim = obs_dim
+        self.act_dim = act_dim
+        self.config = config
+
+    def optimisers(self) -> Mapping[str, Adam]:
+        """The trained sub-modules by name, each with its optimiser."""
+        raise NotImplementedError
+
+    def act(self, obs: Tensor, explore: bool) -> Tensor:
+        """Actions [N, act_dim] in [-1, 1] for obs [N, obs_dim]; `explore` False when evaluated."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch, learner: Learner, phase: int) -> None:
+        """One gradient step of the algorithm, as its paper's pseudocode has it."""
+        raise NotImplementedError

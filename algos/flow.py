@@ -1,0 +1,36 @@
+"""Flow models: straight interpolation paths and integration of a velocity field. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""v(a_t, t): a_t [..., act_dim] and t [..., 1] to a velocity [..., act_dim]."""
+
+Scheme = Literal["euler", "midpoint"]
+
+
+def interpolate(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """The point at time t [..., 1] on the straight path from `start` to `end`, both [..., act_dim]."""
+    return t * end + (1.0 - t) * start
+
+
+def integrate(velocity: Velocity, start: Tensor, steps: int, scheme: Scheme) -> Tensor:
+    """Solve da/dt = v(a, t) from t = 0 to 1 in `steps` equal steps, from `start` [..., act_dim].
+
+    Euler needs one evaluation a step and is of first order, midpoint needs two and is of second.
+    """
+    dt = 1.0 / steps
+    a = start
+    for k in range(steps):
+        t = torch.full_like(start[..., :1], k * dt)
+        if scheme == "euler":
+            a = a + dt * velocity(a, t)
+        else:
+            halfway = a + 0.5 * dt * velocity(a, t)
+            a = a + dt * velocity(halfway, t + 0.5 * dt)
+    return a

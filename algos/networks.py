@@ -1,0 +1,52 @@
+"""Networks that more than one algorithm uses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def mlp(
+    in_dim: int, hidden: int, out_dim: int, layers: int = 2, activation: Callable[[], nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """A multilayer perceptron with `layers` hidden layers of `hidden` units: [..., in] -> [..., out]."""
+    blocks: list[nn.Module] = []
+    for width in [in_dim] + [hidden] * (layers - 1):
+        blocks += [nn.Linear(width, hidden), activation()]
+    return nn.Sequential(*blocks, nn.Linear(hidden, out_dim))
+
+
+class TwinCritic(nn.Module):
+    """Two action values Q(s, a) from two networks of their own (clipped double Q, Fujimoto et al. 2018)."""
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        """`make` builds one network that maps [..., obs_dim + act_dim] to [..., 1]."""
+        super().__init__()
+        self.q1 = make()
+        self.q2 = make()
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Both values, [2, ...], for obs [..., obs_dim] and action [..., act_dim]."""
+        x = torch.cat([obs, action], dim=-1)
+        return torch.stack([self.q1(x), self.q2(x)]).squeeze(-1)
+
+
+def squared_error(q: Tensor, target: Tensor) -> Tensor:
+    """Mean squared TD error, summed over the twins: q [2, B] against target [B]."""
+    return (q - target).square().mean(dim=-1).sum()
+
+
+def frozen_copy(module: M) -> M:
+    """A copy that is never trained, for use as a target network."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+def noise_like(obs: Tensor, act_dim: int) -> Tensor:
+    """Standard normal noise [..., act_dim] for obs [..., obs_dim], on its device."""
+    return torch.randn_like(obs[..., :1].expand(*obs.shape[:-1], act_dim))

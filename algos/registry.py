@@ -1,0 +1,148 @@
+"""Finds algorithms: the table of this package, entry points of installed packages, a class in a file.
+
+Nothing is imported until an algorithm is loaded; what a listing shows is read from the module's docstring.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from algos.agent import Agent
+
+GROUP = "flowbench.algos"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class AlgorithmError(ValueError):
+    """An algorithm that does not exist, cannot be loaded, or takes a name that is in use."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an algorithm is found: `target` is "module:Class" or "path/to/file.py:Class"."""
+
+    name: str
+    target: str
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an algorithm given by path, else None."""
+        module = self.target.rpartition(":")[0]
+        return Path(module) if module.endswith(".py") else None
+
+    def load(self) -> type[Agent[Any]]:
+        """Import the class. Raises AlgorithmError when that fails or the class is no `Agent`."""
+        from algos.agent import Agent, Config
+
+        where, _, attribute = self.target.rpartition(":")
+        try:
+            module = _import_file(self.path) if self.path else importlib.import_module(where)
+        except Exception as error:  # whatever a stranger's module raises while it is imported
+            raise AlgorithmError(
+                f"algorithm {self.target!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+        found = getattr(module, attribute, None)
+        if not (isinstance(found, type) and issubclass(found, Agent)):
+            choices = [
+                k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, Agent) and v is not Agent
+            ]
+            raise AlgorithmError(f"{where} has no Agent named {attribute!r}{_choices(attribute, choices)}")
+        if not issubclass(getattr(found, "Config", type), Config):
+            raise AlgorithmError(f"{self.target}: the class must set Config to a subclass of algos.agent.Config")
+        return found
+
+    def digest(self) -> str | None:
+        """SHA-256 of the source of an algorithm given by path: edited code is another variant. Else None."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path else None
+
+    def about(self) -> tuple[str, str]:
+        """Summary (the first line) and paper (the paragraph "Paper: ...") of the module's docstring, unimported."""
+        text = ast.get_docstring(ast.parse(self._source())) or ""
+        paper = re.search(r"^Paper:\s*(.+?)(?=\n\S+:|\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+        return text.partition("\n")[0], " ".join(paper[1].split()) if paper else ""
+
+    def _source(self) -> str:
+        if self.path:
+            return self.path.read_text(encoding="utf-8")
+        spec = importlib.util.find_spec(self.target.rpartition(":")[0])
+        if spec is None or spec.origin is None:
+            raise AlgorithmError(f"algorithm {self.name!r}: its module {self.target!r} is not installed")
+        return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def entries() -> dict[str, Entry]:
+    """Every known algorithm by name. Raises AlgorithmError when two share a name."""
+    from algos import ALGORITHMS
+
+    found = {name: Entry(name, target) for name, target in ALGORITHMS.items()}
+    for point in entry_points(group=GROUP):
+        if point.name in found and found[point.name].target != point.value:
+            raise AlgorithmError(
+                f"two algorithms are named {point.name!r}: {found[point.name].target} and {point.value} "
+                f"(an entry point of {point.dist.name if point.dist else 'an installed package'}); rename one"
+            )
+        if not NAME.fullmatch(point.name):
+            raise AlgorithmError(f"entry point {point.name!r} of {GROUP}: a name has only a-z, 0-9, _ and -")
+        found[point.name] = Entry(point.name, point.value)
+    return found
+
+
+def names() -> list[str]:
+    """The names of every known algorithm, the package's own first."""
+    return list(entries())
+
+
+def find(spec: str) -> Entry:
+    """The algorithm called `spec`, or the one in "path/to/file.py:Class", named after its class in lower case.
+
+    Raises AlgorithmError naming the choices, the nearest first, when there is none.
+    """
+    known = entries()
+    if spec in known:
+        return known[spec]
+    where, _, attribute = spec.rpartition(":")
+    if not where.endswith(".py"):
+        hint = "; an algorithm of your own is given as path/to/file.py:Class"
+        raise AlgorithmError(f"unknown algorithm {spec!r}{_choices(spec, known)}{hint}")
+    path = Path(where).expanduser().resolve()
+    if not path.is_file():
+        raise AlgorithmError(f"algorithm {spec!r}: there is no file {path}")
+    name = attribute.lower()
+    if not NAME.fullmatch(name):
+        raise AlgorithmError(f"algorithm {spec!r}: {attribute!r} is not the name of a class")
+    if name in known:
+        raise AlgorithmError(f"algorithm {spec!r}: the name {name!r} belongs to {known[name].target}; rename the class")
+    return Entry(name, f"{path}:{attribute}")
+
+
+def _choices(word: str, choices: Any) -> str:
+    near = difflib.get_close_matches(word, list(choices), n=1)
+    return (f"; did you mean {near[0]!r}?" if near else "") + f" (choices: {', '.join(choices) or 'none'})"
+
+
+def _import_file(path: Path | None) -> Any:
+    assert path is not None
+    name = f"flowbench_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up by name
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

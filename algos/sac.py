@@ -1,0 +1,133 @@
+"""SAC: a squashed Gaussian policy that maximises return and entropy, its temperature learned.
+
+Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018, arXiv:1812.05905
+Code: github.com/rail-berkeley/softlearning
+
+Equation numbers below are the paper's. Defaults are the paper's (its Appendix D) for 256-unit networks.
+Deviations from the authors' code:
+- The log-probability of the tanh-squashed action is exact: log(1 - tanh(u)^2) is computed as
+  2 (log 2 - u - softplus(-2u)) instead of with a small constant inside the logarithm.
+- The temperature loss is linear in log alpha (as in the authors' later code and in most implementations);
+  Eq. 18 is linear in alpha. Both have the same zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
+from algos.networks import TwinCritic, frozen_copy, mlp, squared_error
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACConfig(Config):
+    """Hyperparameters of SAC."""
+
+    hidden: int = 256  # units of each of the two hidden layers
+    lr: float = 3e-4  # learning rate of actor, critics and temperature
+    tau: float = 0.005  # weight of the online critics in the targets
+    initial_temperature: float = 1.0  # alpha at the start
+    target_entropy_scale: float = 1.0  # the target entropy is minus this times act_dim
+    random_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_usual(counts=["hidden"], rates=["lr", "initial_temperature"], shares=["tau"])
+
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class SquashedGaussian(nn.Module):
+    """The policy: a = tanh(u), u normal with mean and diagonal deviation given by the state (Appendix C)."""
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.net = mlp(obs_dim, hidden, 2 * act_dim)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of u, each [..., act_dim]."""
+        mean, log_std = self.net(obs).chunk(2, dim=-1)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Reparameterised actions [..., act_dim] and their log-probabilities [...]."""
+        mean, log_std = self(obs)
+        noise = torch.randn_like(mean)
+        u = mean + log_std.exp() * noise
+        return torch.tanh(u), squashed_log_prob(u, noise, log_std)
+
+
+def squashed_log_prob(u: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
+    """log pi(tanh(u)) [...] for u = mean + exp(log_std) noise, all [..., act_dim] (Eq. 26)."""
+    gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+    log_derivative_of_tanh = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+    return (gaussian - log_derivative_of_tanh).sum(dim=-1)
+
+
+class Temperature(nn.Module):
+    """The entropy coefficient alpha, kept positive through its logarithm."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)))
+
+    def forward(self) -> Tensor:
+        return self.log_alpha.exp()
+
+
+class SAC(Agent[SACConfig]):
+    """Soft actor-critic with automatic temperature."""
+
+    Config = SACConfig
+
+    def __init__(self, obs_dim: int, act_dim: int, config: SACConfig) -> None:
+        super().__init__(obs_dim, act_dim, config)
+        self.target_entropy = -config.target_entropy_scale * act_dim
+        self.actor = SquashedGaussian(obs_dim, act_dim, config.hidden)
+        self.critic = TwinCritic(lambda: mlp(obs_dim + act_dim, config.hidden, 1))
+        self.target_critic = frozen_copy(self.critic)
+        self.temperature = Temperature(config.initial_temperature)
+
+    def optimisers(self) -> Mapping[str, Adam]:
+        return {part: Adam(self.config.lr) for part in ("critic", "actor", "temperature")}
+
+    def act(self, obs: Tensor, explore: bool) -> Tensor:
+        if explore:
+            return self.actor.sample(obs)[0]
+        mean, _ = self.actor(obs)
+        return torch.tanh(mean)
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:
+        """Eq. 5, with the minimum of two target critics in the soft value (Eq. 3)."""
+        with torch.no_grad():
+            action, log_prob = self.actor.sample(batch.next_obs)
+            soft_value = self.target_critic(batch.next_obs, action).amin(0) - self.temperature() * log_prob
+            target = batch.reward + self.config.gamma * batch.discount * soft_value
+        q = self.critic(batch.obs, batch.action)
+        return squared_error(q, target), {"q": q.mean()}
+
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:
+        """Eq. 9: reparameterised, with the minimum of the two critics."""
+        action, log_prob = self.actor.sample(batch.obs)
+        q = self.critic(batch.obs, action).amin(0)
+        loss = (self.temperature().detach() * log_prob - q).mean()
+        return loss, {"log_prob": log_prob, "entropy": -log_prob.mean()}
+
+    def temperature_loss(self, log_prob: Tensor) -> tuple[Tensor, Diagnostics]:
+        """Eq. 18: alpha falls while the policy's entropy is above its target; log_prob is [B]."""
+        loss = -self.temperature.log_alpha * (log_prob + self.target_entropy).mean()
+        return loss, {"alpha": self.temperature()}
+
+    def update(self, batch: Batch, learner: Learner, phase: int) -> None:
+        """Algorithm 1, the gradient steps."""
+        learner.minimise("critic", self.critic_loss, batch)
+        policy = learner.minimise("actor", self.actor_loss, batch)
+        learner.minimise("temperature", self.temperature_loss, policy["log_prob"])
+        learner.track("target_critic", "critic", self.config.tau)

@@ -1,0 +1,226 @@
+"""The command line: parse, call, print. Heavy libraries are imported by the commands that need them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from flowbench import __version__
+
+app = typer.Typer(
+    name="flowbench",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Settles whether one online-RL algorithm beats another: trains grids of runs and reports on them.",
+)
+list_app = typer.Typer(no_args_is_help=True, help="List what there is to run.")
+app.add_typer(list_app, name="list")
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
+RESULTS = Path("results")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and leave with its exit status: 0, 1 (a cell failed), 2 (usage), 130 (interrupted)."""
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: list[str] | None) -> int:
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # `flowbench report | head`
+        sys.stderr.close()
+        return 0
+    except ValueError as error:
+        return _complain(str(error), 2)
+    except Exception as error:
+        # Typer's own usage errors have no base class that all its versions share, but all carry this method.
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message() or "choose a command"
+        return _complain(f"{message} (flowbench --help tells more)", 2)
+
+
+def _complain(message: str, status: int) -> int:
+    print("flowbench: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"flowbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: flowbench run --suite quick --algo 'flowrl,flowrl[constraint=false],sac' --seeds 5")
+def run(
+    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="A suite's name, or path/to/suite.yaml.")] = None,
+    algo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ALGO[,ALGO]", help="Algorithms: name, name\\[key=value,...] or path/to/file.py:Class."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Only this task; may be repeated.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="5 (the first five), 0,3,7 or 0-9.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Environment steps, instead of the suite's.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="lr=1e-4 for all that have it, flowrl.lr=1e-4 for one."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="YAML", help="A grid: the options above as keys.")
+    ] = None,
+    results: Results = RESULTS,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cells at once. [default: one a GPU, or one a core]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run finished cells again; the old runs are set aside.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a cell has failed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
+) -> int:
+    """Train a grid of tasks, algorithms and seeds; what is finished already is not run again."""
+    from flowbench import grid
+
+    request = grid.Request.merge(
+        file, suite=suite, algo=algo or [], task=task or [], seeds=seeds, steps=steps, set=settings or []
+    )
+    return grid.run(
+        request, results, device=device, jobs=jobs, dry_run=dry_run, force=force, fail_fast=fail_fast, quiet=quiet
+    )
+
+
+@app.command(epilog="Example: flowbench status --suite quick")
+def status(
+    suite: Annotated[list[str] | None, typer.Option(metavar="SUITE", help="Only this suite; may be repeated.")] = None,
+    algo: Annotated[
+        list[str] | None, typer.Option(metavar="ALGO", help="Only this algorithm; may be repeated.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Show how far a grid is: seeds done, running, failed and missing, by task and algorithm."""
+    from flowbench import store
+    from flowbench.report import coverage
+
+    found = store.load(results, suite or [], algo or [])
+    _warn(found.problems)
+    coverage.show(found.runs, Console())
+
+
+@app.command(epilog="Example: flowbench report --suite quick --format markdown > table.md")
+def report(
+    suite: Annotated[list[str] | None, typer.Option(metavar="SUITE", help="Only this suite; may be repeated.")] = None,
+    algo: Annotated[
+        list[str] | None, typer.Option(metavar="ALGO", help="Only this algorithm; may be repeated.")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Compare at this step. [default: the common step]")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", metavar="table|markdown|csv|json", help="How to print.")] = "table",
+    reps: Annotated[int, typer.Option(min=1, metavar="N", help="Bootstrap resamples.")] = 10_000,
+    results: Results = RESULTS,
+) -> None:
+    """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
+    from flowbench.errors import unknown
+
+    formats = ("table", "markdown", "csv", "json")
+    if format not in formats:
+        raise unknown("format", format, formats)
+    from flowbench import report as reports
+    from flowbench import store
+
+    found = store.load(results, suite or [], algo or [])
+    _warn(found.problems)
+    built = reports.build(found.runs, found.evals, step=step, reps=reps)
+    if format == "table":
+        reports.show(built, Console())
+    else:
+        sys.stdout.write(reports.render(built, format).rstrip("\n") + "\n")
+
+
+@list_app.command("suites", epilog="Example: flowbench list suites")
+def list_suites() -> None:
+    """List the suites."""
+    import suites
+
+    rows = []
+    for name in suites.names():
+        suite = suites.load(name, check_tasks=False)
+        rows.append([name, str(len(suite.tasks)), f"{suite.steps:,}", suite.title])
+    _table(["suite", "tasks", "steps", "what it is"], rows)
+
+
+@list_app.command("tasks", epilog="Example: flowbench list tasks dmc-hard")
+def list_tasks(suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name or file.")]) -> None:
+    """List a suite's tasks with their source and the returns that count as score 0 and 1."""
+    import suites
+
+    tasks = suites.load(suite).tasks
+    rows = [[task.name, task.source, f"{task.score.low:g}", f"{task.score.high:g}"] for task in tasks]
+    _table(["task", "source", "score 0 at", "score 1 at"], rows)
+
+
+@list_app.command("algos", epilog="Example: flowbench list algos")
+def list_algos() -> None:
+    """List the algorithms with their papers."""
+    import algos
+
+    rows = [[name, *algos.find(name).about()] for name in algos.names()]
+    _table(["algorithm", "what it is", "paper"], rows)
+
+
+@list_app.command("params", epilog="Example: flowbench list params flowrl")
+def list_params(
+    algo: Annotated[str, typer.Argument(metavar="ALGO", help="An algorithm's name, or path/to/file.py:Class.")],
+) -> None:
+    """List an algorithm's hyperparameters with their defaults; --set changes them."""
+    import algos
+    from flowbench import overrides
+
+    rows = [
+        [field.name, field.kind, field.default, field.comment] for field in overrides.describe(algos.find(algo).load())
+    ]
+    _table(["hyperparameter", "type", "default", "what it is"], rows)
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+def _warn(problems: list[Any]) -> None:
+    for problem in problems:
+        print(f"flowbench: left out: {problem}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

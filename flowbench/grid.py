@@ -1,0 +1,189 @@
+"""What `flowbench run` does: read the request, plan, show, train, sum up."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flowbench import plan, progress, schedule
+from flowbench.errors import UsageError, unknown
+from flowbench.plan import Cell
+from flowbench.schedule import Due, Group, Outcome, Runner, Slots
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A grid as it was asked for, not yet looked up."""
+
+    suite: str | None
+    algo: list[str]
+    task: list[str]
+    seeds: str | None
+    steps: int | None
+    set: list[str]
+
+    @staticmethod
+    def merge(file: Path | None, **given: Any) -> Request:
+        """The request in a YAML file (`suite`, `algo`, `task`, `seeds`, `steps`, `set`); what is given here wins."""
+        read = _read_grid(file) if file else {}
+        merged = {key: value if value not in (None, []) else read.get(key, value) for key, value in given.items()}
+        request = Request(**merged)
+        if not request.suite:
+            raise UsageError("nothing to run: name a suite with --suite (flowbench list suites shows them)")
+        if not request.algo:
+            raise UsageError("nothing to run: name an algorithm with --algo (flowbench list algos shows them)")
+        return request
+
+    def cells(self) -> list[Cell]:
+        """The cells it stands for."""
+        return plan.expand(
+            self.suite or "", self.algo, self.seeds or "5", tasks=self.task, steps=self.steps, settings=self.set
+        )
+
+
+def _read_grid(file: Path) -> dict[str, Any]:
+    """The keys of a grid file, in the types the options have."""
+    import yaml
+
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"grid file {str(file)!r} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"grid file {str(file)!r} is not YAML: {error}") from error
+    if not isinstance(read, dict):
+        raise UsageError(f"grid file {str(file)!r} must hold keys such as suite and algo, not {type(read).__name__}")
+    known = [field.name for field in fields(Request)]
+    for key in read:
+        if key not in known:
+            raise UsageError(f"grid file {str(file)!r}: {unknown('key', str(key), known)}")
+    return {key: _as_option(value, key, file) for key, value in read.items()}
+
+
+def _as_option(value: Any, key: str, file: Path) -> Any:
+    where = f"grid file {str(file)!r}: {key}"
+    if key in ("algo", "task", "set"):
+        items = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
+        items = [items] if isinstance(items, str) else items
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise UsageError(f"{where} must be text or a list of texts")
+        return items
+    if key == "seeds":
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, (int, str)) and not isinstance(part, bool) for part in parts):
+            raise UsageError(f"{where} must be a count, a range or a list of numbers")
+        text = ",".join(map(str, parts))
+        return f"{text}-{text}" if isinstance(value, list) and len(value) == 1 else text
+    wanted = int if key == "steps" else str
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise UsageError(f"{where} must be {'an integer' if wanted is int else 'text'}, got {value!r}")
+    return value
+
+
+def run(
+    request: Request,
+    root: Path,
+    *,
+    device: str = "auto",
+    jobs: int | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    fail_fast: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Train what is due of a grid; the exit status: 0, 1 (a cell failed), 130 (interrupted)."""
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    console = Console()
+    cells = request.cells()
+    due = schedule.due(root, cells, force)
+    groups = [Group((cell,)) for cell in due.due]
+    slots = schedule.slots(device, jobs, len(groups))
+    if device == "cuda" and not slots.gpus:
+        raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
+    if dry_run:
+        _show_plan(console, cells, due, slots)
+        return 0
+    _check_writable(root)
+    if not quiet:
+        _say(console, _summary(cells, due, slots))
+    started = time.perf_counter()
+    with progress.board(groups, slots.jobs, console, quiet) as board:
+        runner = Runner(root, slots, board.event, fail_fast)
+        outcomes = []
+        for outcome in runner.run(groups):
+            board.outcome(outcome)
+            outcomes.append(outcome)
+    return _sum_up(console, outcomes, runner.interrupted, quiet, time.perf_counter() - started)
+
+
+def _check_writable(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--results {str(root)!r} cannot be made: {error.strerror}") from error
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise UsageError(f"--results {str(root)!r} cannot be written to")
+
+
+def _summary(cells: Sequence[Cell], due: Due, slots: Slots) -> str:
+    parts = [f"{len(cells)} cells", f"{len(due.due)} to run", f"{len(due.done)} done already"]
+    if due.running:
+        parts.append(f"{len(due.running)} being run by another process")
+    where = f"{slots.gpus} GPU" if slots.gpus else "CPU"
+    threads = f"{slots.threads} thread" + ("s" if slots.threads > 1 else "")
+    return ", ".join(parts) + (f"; {slots.jobs} at once on {where}, {threads} each" if due.due else "")
+
+
+def _show_plan(console: Console, cells: Sequence[Cell], due: Due, slots: Slots) -> None:
+    """A line a task and algorithm: seeds to run, done and running, steps, and the variant's id."""
+    state = {id(cell): word for word, group in (("to run", due.due), ("done", due.done), ("running", due.running))
+             for cell in group}  # fmt: skip
+    table = Table(
+        "task", "algorithm", "steps", "seeds", "to run", "done", "config", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    lines: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        lines.setdefault((cell.task.name, cell.variant.label), []).append(cell)
+    for (task, label), of_line in lines.items():
+        count = Counter(state[id(cell)] for cell in of_line)
+        steps = f"{of_line[0].variant.protocol.steps:,}"
+        seeds = ",".join(str(cell.seed) for cell in of_line)
+        done = f"{count['done']}" + (f" (+{count['running']} running)" if count["running"] else "")
+        table.add_row(
+            escape(task), escape(label), steps, seeds, str(count["to run"]), done, of_line[0].variant.config_id
+        )
+    console.print(table)
+    _say(console, _summary(cells, due, slots))
+
+
+def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, quiet: bool, seconds: float) -> int:
+    """Print how the grid ended, with every failure and its log."""
+    count = Counter(outcome.status for outcome in outcomes)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if not quiet and outcomes:
+        words = ", ".join(f"{number} {status}" for status, number in count.items())
+        _say(console, f"{words} in {progress.clock(seconds)}")
+    for outcome in failed:
+        print(f"flowbench: {outcome.group} failed: {outcome.error}; log: {outcome.log}", file=sys.stderr)
+    if interrupted:
+        print("flowbench: interrupted; the same command runs what is not finished", file=sys.stderr)
+        return 130
+    return 1 if failed else 0
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,189 @@
+"""From what was asked for to cells: suite x algorithm variant x seed, each with one resolved config."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import algos
+import suites
+from algos import Entry
+from flowbench import overrides
+from flowbench.errors import UsageError, unknown
+
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long a run trains and how it is evaluated, in environment steps after action repeat."""
+
+    steps: int
+    every: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An algorithm with every hyperparameter resolved."""
+
+    entry: Entry
+    config: Any  # the algorithm's frozen dataclass
+    protocol: Protocol
+    label: str  # what reports call it: the name, with what differs from the suite's defaults
+
+    @property
+    def config_id(self) -> str:
+        """Eight hex digits of everything that decides the numbers, the task and the seed aside."""
+        decided = {
+            "algo": self.entry.name,
+            "source": self.entry.digest(),
+            "config": dataclasses.asdict(self.config),
+            "protocol": dataclasses.asdict(self.protocol),
+        }
+        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def folder(self) -> str:
+        """A name for its results: what differs from the defaults, for people, and the id."""
+        differs = self.label.removeprefix(self.entry.name).strip("[]") or "default"
+        return f"{re.sub(r'[^A-Za-z0-9_.=,+-]', '_', differs)[:80]}-{self.config_id}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run: a suite's task, an algorithm variant, a seed."""
+
+    suite: suites.Suite
+    task: suites.Task
+    variant: Variant
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Where its files lie, below the results folder."""
+        name = self.variant.entry.name
+        return Path(self.suite.name) / self.task.name / name / self.variant.folder / f"seed-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.variant.label} {self.task.name} seed {self.seed}"
+
+
+def expand(
+    suite: str,
+    algorithms: Sequence[str],
+    seeds: str = "5",
+    *,
+    tasks: Sequence[str] = (),
+    steps: int | None = None,
+    settings: Sequence[str] = (),
+) -> list[Cell]:
+    """The cells of a grid, seed by seed, so that a grid cut short has whole seeds to compare.
+
+    `algorithms` are texts such as "sac,flowrl[flow_steps=5]"; `settings` such as "lr=1e-4" or "flowrl.lr=1e-4".
+    Raises UsageError (or a ValueError of the suites and algos) naming what is wrong and the choices.
+    """
+    loaded = suites.load(suite)
+    chosen = [loaded.task(name) for name in dict.fromkeys(tasks)] if tasks else list(loaded.tasks)
+    protocol = _protocol(loaded, steps)
+    variants = _variants(loaded, algorithms, settings, protocol)
+    numbers = parse_seeds(seeds)
+    return [Cell(loaded, task, variant, seed) for seed in numbers for task in chosen for variant in variants]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from "5" (the first five, 0-4), "0,3,7", "0-9" or a mix such as "0-4,8"."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match is None:
+            raise UsageError(f"cannot read seeds {text!r}; write a count (5), a list (0,3,7) or a range (0-9)")
+        first = int(match[1])
+        last = int(match[2]) if match[2] else first
+        if "," not in text and match[2] is None:
+            if first == 0:
+                raise UsageError("seeds '0' is a count of none; for seed 0 alone write 0-0")
+            first, last = 0, first - 1
+        if last < first or last > MAX_SEED or last - first >= 100_000:
+            raise UsageError(f"seeds {part.strip()!r} is no range of seeds from 0 to {MAX_SEED}, upwards")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) != len(seeds):
+        raise UsageError(f"seeds {text!r} names a seed twice")
+    return seeds
+
+
+def _protocol(suite: suites.Suite, steps: int | None) -> Protocol:
+    if steps is None:
+        return Protocol(suite.steps, suite.evaluation.every, suite.evaluation.episodes)
+    if steps < 1:
+        raise UsageError(f"--steps must be at least 1, got {steps}")
+    return Protocol(steps, min(suite.evaluation.every, steps), suite.evaluation.episodes)
+
+
+def _variants(
+    suite: suites.Suite, algorithms: Sequence[str], settings: Sequence[str], protocol: Protocol
+) -> list[Variant]:
+    texts = [part for text in algorithms for part in overrides.split_outside_brackets(text)]
+    parsed = [(text, *overrides.parse_variant(text)) for text in texts]
+    entries = [algos.find(name) for _, name, _ in parsed]
+    configs = [entry.load().Config for entry in entries]
+    set_for = _settings(settings, {entry.name: config for entry, config in zip(entries, configs, strict=True)})
+    variants: list[Variant] = []
+    for (text, _, own), entry, config in zip(parsed, entries, configs, strict=True):
+        shipped = _suite_overrides(suite, entry.name, config)
+        asked = {key: overrides.typed(config, key, value, f"algorithm {text!r}") for key, value in own.items()}
+        base = overrides.build(config, shipped, f"suite {suite.name!r}, overrides of {entry.name}")
+        resolved = overrides.build(config, {**shipped, **set_for[entry.name], **asked}, f"algorithm {text!r}")
+        label = _label(entry.name, base, resolved, protocol if protocol.steps != suite.steps else None)
+        variants.append(Variant(entry, resolved, protocol, label))
+    labels = [variant.label for variant in variants]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise UsageError(f"two algorithms of this grid resolve to the same configuration, {twice}")
+    return variants
+
+
+def _suite_overrides(suite: suites.Suite, name: str, config: type[Any]) -> dict[str, Any]:
+    where = f"suite {suite.name!r}, overrides of {name}"
+    return {key: overrides.typed(config, key, value, where) for key, value in suite.overrides.get(name, {}).items()}
+
+
+def _settings(settings: Sequence[str], configs: Mapping[str, type[Any]]) -> dict[str, dict[str, Any]]:
+    """The typed --set values of each algorithm; one naming an algorithm wins over one for all that have the key."""
+    everyone: dict[str, dict[str, Any]] = {name: {} for name in configs}
+    single: dict[str, dict[str, Any]] = {name: {} for name in configs}
+    for text in settings:
+        where = f"--set {text}"
+        key, value = overrides.parse_assignment(text, "--set")
+        name, dot, field = key.rpartition(".")
+        if dot:
+            if name not in configs:
+                raise unknown(f"algorithm in {where}:", name, configs)
+            single[name][field] = overrides.typed(configs[name], field, value, where)
+            continue
+        having = [name for name, config in configs.items() if key in overrides.fields(config)]
+        if not having:
+            known = sorted({field for config in configs.values() for field in overrides.fields(config)})
+            raise UsageError(f"{where}: {unknown('hyperparameter', key, known)}")
+        for name in having:
+            everyone[name][key] = overrides.typed(configs[name], key, value, where)
+    return {name: {**everyone[name], **single[name]} for name in configs}
+
+
+def _label(name: str, base: Any, resolved: Any, shortened: Protocol | None) -> str:
+    """The name, followed by what differs from the suite's defaults in square brackets."""
+    before, after = dataclasses.asdict(base), dataclasses.asdict(resolved)
+    differs = [f"{key}={_text(value)}" for key, value in after.items() if value != before[key]]
+    if shortened:
+        differs.append(f"steps={shortened.steps}")
+    return f"{name}[{','.join(differs)}]" if differs else name
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,176 @@
+"""What a running grid shows: bars in a terminal, a line an evaluation elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from flowbench.schedule import Group, Outcome
+
+SMOOTHING = 0.3  # weight of the newest speed in the running mean
+
+
+class Pace:
+    """How fast each algorithm trains, and from that how long the rest of the grid takes."""
+
+    def __init__(self, groups: Sequence[Group], jobs: int) -> None:
+        self._left = {id(group): group.steps for group in groups}
+        self._algorithm = {id(group): group.cells[0].variant.label for group in groups}
+        self._seconds_a_step: dict[str, float] = {}
+        self._jobs = jobs
+
+    def tick(self, group: Group, step: int, speed: float) -> None:
+        """A group has reached `step`, lately at `speed` steps a second."""
+        self._left[id(group)] = group.steps - step
+        label = self._algorithm[id(group)]
+        if speed > 0:
+            before = self._seconds_a_step.get(label, 1 / speed)
+            self._seconds_a_step[label] = (1 - SMOOTHING) * before + SMOOTHING / speed
+
+    def end(self, group: Group) -> None:
+        """A group has ended, however."""
+        self._left[id(group)] = 0
+
+    def group_seconds(self, group: Group) -> float | None:
+        """Seconds the group still needs; None while nothing is known."""
+        pace = self._seconds_a_step.get(self._algorithm[id(group)])
+        return None if pace is None else pace * self._left[id(group)]
+
+    def seconds(self) -> float | None:
+        """Seconds the whole grid still needs; an algorithm not yet seen is taken to be like the mean of the others."""
+        if not self._seconds_a_step:
+            return None
+        usual = sum(self._seconds_a_step.values()) / len(self._seconds_a_step)
+        work: defaultdict[int, float] = defaultdict(float)
+        for key, left in self._left.items():
+            work[key] = left * self._seconds_a_step.get(self._algorithm[key], usual)
+        return max(sum(work.values()) / self._jobs, max(work.values(), default=0.0))
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as 4:05 or 2:03:05; "-:--" when unknown."""
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Board:
+    """Shows nothing; the others build on it."""
+
+    def __init__(self, groups: Sequence[Group], jobs: int, console: Console) -> None:
+        self.console = console
+        self.total = len(groups)
+        self.ended = 0
+        self.pace = Pace(groups, jobs)
+        self.mutex = threading.Lock()
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def event(self, group: Group, event: dict[str, Any]) -> None:
+        """Something a worker told."""
+        with self.mutex:
+            if event.get("event") == "tick":
+                self.pace.tick(group, int(event["step"]), float(event["speed"]))
+            self.show_event(group, event)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A group has ended."""
+        with self.mutex:
+            self.ended += 1
+            self.pace.end(outcome.group)
+            self.show_outcome(outcome)
+
+    def show_event(self, group: Group, event: dict[str, Any]) -> None:
+        return None
+
+    def show_outcome(self, outcome: Outcome) -> None:
+        return None
+
+
+class Lines(Board):
+    """A line an evaluation and an ended cell, for logs and pipes."""
+
+    def show_event(self, group: Group, event: dict[str, Any]) -> None:
+        if event.get("event") == "evaluation":
+            seed = f"seed {event['seed']}"
+            cell = f"{group.cells[0].variant.label} {group.cells[0].task.name} {seed}"
+            self._line(f"{cell}: step {event['step']:,} of {group.steps:,}, return {event['mean']:.1f}")
+
+    def show_outcome(self, outcome: Outcome) -> None:
+        detail = f": {outcome.error}" if outcome.error else ""
+        self._line(
+            f"[{self.ended}/{self.total}] {outcome.group} {outcome.status}{detail}, {clock(self.pace.seconds())} left"
+        )
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Bars(Board):
+    """A bar a running group and one for the whole grid."""
+
+    def __init__(self, groups: Sequence[Group], jobs: int, console: Console) -> None:
+        super().__init__(groups, jobs, console)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}", justify="right"),
+            TextColumn("{task.fields[left]}", justify="right"),
+            TextColumn("{task.fields[last]}"),
+            console=console,
+            expand=True,
+        )
+        self._overall = self._progress.add_task("cells", total=self.total, speed="", left="-:--", last="")
+        self._bars: dict[int, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show_event(self, group: Group, event: dict[str, Any]) -> None:
+        bar = self._bars.get(id(group))
+        if bar is None:
+            bar = self._progress.add_task(escape(str(group)), total=group.steps, speed="", left="-:--", last="starting")
+            self._bars[id(group)] = bar
+        if event.get("event") == "tick":
+            left = clock(self.pace.group_seconds(group))
+            self._progress.update(bar, completed=event["step"], speed=f"{event['speed']:,.0f} steps/s", left=left)
+            self._progress.update(self._overall, left=clock(self.pace.seconds()))
+        elif event.get("event") == "evaluation":
+            self._progress.update(bar, last=f"return {event['mean']:.1f}")
+
+    def show_outcome(self, outcome: Outcome) -> None:
+        bar = self._bars.pop(id(outcome.group), None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        self._progress.update(self._overall, completed=self.ended, left=clock(self.pace.seconds()))
+        if outcome.status != "done":
+            detail = f": {escape(outcome.error)}" if outcome.error else ""
+            self._progress.console.print(f"{escape(str(outcome.group))} {outcome.status}{detail}")
+
+
+def board(groups: Sequence[Group], jobs: int, console: Console, quiet: bool) -> Board:
+    """The board that fits: none when quiet, bars in a terminal, lines elsewhere."""
+    kind = Board if quiet else Bars if console.is_terminal else Lines
+    return kind(groups, jobs, console)

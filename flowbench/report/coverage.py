@@ -1,0 +1,66 @@
+"""The coverage matrix of a grid: which seeds are done, running, failed or missing, by task and algorithm."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flowbench.errors import UsageError
+from flowbench.stats import distinct_labels
+
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "stopped": "yellow",
+    "queued": "yellow",
+    "missing": "dim",
+}
+
+
+def matrix(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a suite, task and algorithm with the seeds of each status; "missing" ones exist elsewhere in it."""
+    rows = []
+    for suite, of_suite in runs.groupby("suite", sort=False):
+        seeds = set(of_suite["seed"])
+        for task in sorted(set(of_suite["task"])):
+            for algo in dict.fromkeys(of_suite["algo"]):
+                cells = of_suite[(of_suite["task"] == task) & (of_suite["algo"] == algo)]
+                by_status = {status: sorted(cells["seed"][cells["status"] == status]) for status in STYLES}
+                by_status["missing"] = sorted(seeds - set(cells["seed"]))
+                rows.append({"suite": suite, "task": task, "algo": algo, **by_status})
+    return pd.DataFrame(rows)
+
+
+def show(runs: pd.DataFrame, console: Console) -> None:
+    """Print the matrix, a table a suite. Raises UsageError when there is no run."""
+    if runs.empty:
+        raise UsageError("no runs here yet; flowbench run makes them")
+    runs, _ = distinct_labels(runs, pd.DataFrame(columns=["suite", "task", "algo", "config_id", "seed"]))
+    covered = matrix(runs)
+    for suite, of_suite in covered.groupby("suite", sort=False):
+        algorithms = list(dict.fromkeys(of_suite["algo"]))
+        table = Table(
+            "task", *map(escape, algorithms), title=escape(str(suite)), title_justify="left", box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )  # fmt: skip
+        for task, of_task in of_suite.groupby("task", sort=False):
+            cells = {row["algo"]: row for _, row in of_task.iterrows()}
+            table.add_row(escape(str(task)), *(_words(cells[algo]) for algo in algorithms))
+        console.print(table)
+        total = {status: sum(map(len, of_suite[status])) for status in STYLES}
+        console.print(", ".join(f"{count} {status}" for status, count in total.items() if count))
+
+
+def _words(row: pd.Series) -> str:
+    """Counts for what went well; the seeds themselves where something is left to do."""
+    parts = []
+    for status, style in STYLES.items():
+        seeds = row[status]
+        if seeds:
+            which = "" if status in ("done", "running") else f" ({','.join(map(str, seeds))})"
+            parts.append(f"[{style}]{len(seeds)} {status}{which}[/]")
+    return ", ".join(parts)

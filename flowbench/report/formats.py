@@ -1,0 +1,132 @@
+"""A report as text for other programs and pages: Markdown, CSV, JSON. None leaves out what is missing."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from flowbench.report import tables
+from flowbench.report.assemble import Report, Section
+from flowbench.stats import CONFIDENCE
+
+SCHEMA = 1
+COLUMNS = (
+    "suite", "step", "kind", "task", "algo", "metric", "estimate", "low", "high", "seeds", "tasks", "seed", "note",
+)  # fmt: skip
+
+
+def render(report: Report, format: str) -> str:
+    """The report as ``markdown``, ``csv`` or ``json``. Raises ValueError for another format."""
+    if format not in FORMATS:
+        near = difflib.get_close_matches(format, FORMATS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}{hint}")
+    return FORMATS[format](report)
+
+
+def _markdown(report: Report) -> str:
+    blocks = []
+    for section in report.sections:
+        blocks.append(f"## {_escaped(section.suite)}")
+        lines = [_escaped(line) for line in tables.heading(section, report.reps)]
+        blocks += lines if section.comparable else [f"**{lines[0]}**", *lines[1:]]
+        for grid in (*tables.grids(section), tables.missing(section)):
+            blocks.append(f"### {_escaped(grid.title)}")
+            if grid.rows:
+                rows = [[_escaped(cell) for cell in row] for row in (grid.header, *grid.rows)]
+                rows.insert(1, ["---"] * len(grid.header))
+                blocks.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        if section.warnings:
+            blocks += ["### Warnings", "\n".join(f"- {_escaped(text)}" for text in section.warnings)]
+    if report.skipped:
+        items = "\n".join(f"- {_escaped(suite)}: {_escaped(reason)}" for suite, reason in report.skipped)
+        blocks += ["## Nothing to report", items]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
+
+
+def _csv(report: Report) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for section in report.sections:
+        for row in _rows(section):
+            writer.writerow({"suite": section.suite, "step": section.step} | {k: _plain(v) for k, v in row.items()})
+    for suite, reason in report.skipped:
+        writer.writerow({"suite": suite, "kind": "warning", "note": reason})
+    return out.getvalue()
+
+
+def _rows(section: Section) -> Iterator[dict[str, Any]]:
+    """Every number and text of a section, one a row."""
+    for row in section.aggregates.to_dict("records"):
+        yield {"kind": "aggregate", **{str(k): v for k, v in row.items()}}
+    for line in section.per_task.itertuples():
+        head = {"kind": "task", "task": line.task, "algo": line.algo, "seeds": line.seeds}
+        yield {**head, "metric": "return", "estimate": line.mean, "low": line.low, "high": line.high}
+        yield {**head, "metric": "score", "estimate": line.score, "low": line.score_low, "high": line.score_high}
+    gaps = section.missing
+    for gap in gaps.itertuples():
+        said = [f"{gap.status}: {gap.reason}", " ".join(str(gap.error).split())]
+        note = "; ".join(text for text in said if text)
+        yield {"kind": "missing", "task": gap.task, "algo": gap.algo, "seed": gap.seed, "note": note}
+    if not section.comparable:
+        yield {"kind": "warning", "note": tables.heading(section, 0)[0]}
+    elif section.note:
+        yield {"kind": "note", "note": section.note}
+    for text in section.warnings:
+        yield {"kind": "warning", "note": text}
+
+
+def _json(report: Report) -> str:
+    suites = [
+        {
+            "suite": section.suite,
+            "step": section.step,
+            "budgets": list(section.budgets),
+            "comparable": section.comparable,
+            "note": section.note,
+            "algos": list(section.algos),
+            "tasks": list(section.tasks),
+            "seeds": section.seeds,
+            "aggregates": _records(section.aggregates),
+            "per_task": _records(section.per_task),
+            "missing": _records(section.missing),
+            "warnings": list(section.warnings),
+        }
+        for section in report.sections
+    ]
+    content = {
+        "schema": SCHEMA,
+        "confidence": CONFIDENCE,
+        "reps": report.reps,
+        "seed": report.seed,
+        "suites": suites,
+        "skipped": [{"suite": suite, "reason": reason} for suite, reason in report.skipped],
+    }
+    return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """A Python number or text, None where there is none: JSON has no NaN."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)) else value
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}

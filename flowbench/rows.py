@@ -1,0 +1,59 @@
+"""The CSV files of a run: numbers, written a line at a time and readable after any kill."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class RowWriter:
+    """Appends rows to a CSV file, each flushed as it comes."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """Begin the file anew with its header."""
+        self._columns = list(columns)
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._write(self._columns)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """One row; a column without a value stays empty."""
+        unexpected = row.keys() - set(self._columns)
+        if unexpected:
+            raise ValueError(f"no column for {', '.join(sorted(unexpected))}")
+        self._write([_cell_text(row.get(column)) for column in self._columns])
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, values: Sequence[str]) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(values)
+        self._file.write(line.getvalue())
+        self._file.flush()
+
+
+def _cell_text(value: float | None) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A CSV file of a run as numbers, without a last line that was cut short. No file, no rows."""
+    import pandas as pd
+
+    if not path.exists():
+        return pd.DataFrame()
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    lines = list(csv.reader(io.StringIO(whole)))
+    if not lines:
+        return pd.DataFrame()
+    header, *body = lines
+    body = [line for line in body if len(line) == len(header)]
+    frame: pd.DataFrame = pd.DataFrame(body, columns=header).apply(pd.to_numeric, errors="coerce")
+    return frame

@@ -1,0 +1,259 @@
+"""Which cells are due, and running them: slots side by side, a process a group, one's failure nobody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import joblib
+
+from flowbench import machine, store, worker
+from flowbench.plan import Cell
+
+GRACE_SECONDS = 20.0  # how long a worker has to end by itself when it is asked to
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that train together in one worker process."""
+
+    cells: tuple[Cell, ...]
+
+    def __str__(self) -> str:
+        return str(self.cells[0])
+
+    @property
+    def steps(self) -> int:
+        return self.cells[0].variant.protocol.steps
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many groups train at once, on which device, with how many threads each."""
+
+    jobs: int
+    device: str  # "auto", "cpu" or "cuda"
+    threads: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a group ended: `status` is "done", "failed", "stopped", "busy" or "skipped"."""
+
+    group: Group
+    status: str
+    log: Path
+    error: str = ""
+
+
+@dataclass
+class Due:
+    """The cells of a grid by what is to be done with them."""
+
+    due: list[Cell] = field(default_factory=list)
+    done: list[Cell] = field(default_factory=list)
+    running: list[Cell] = field(default_factory=list)
+
+
+def due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
+    """Sort cells into due, done already, and being trained by somebody else. `force` makes done cells due."""
+    sorted_cells = Due()
+    for cell in cells:
+        store.check_same_task(root, cell)
+        try:
+            status = store.status(root / cell.path)
+        except store.NotARun:  # a record that cannot be read has nothing worth keeping of a finished run
+            status = "missing"
+        if status == "running":
+            sorted_cells.running.append(cell)
+        elif status == "done" and not force:
+            sorted_cells.done.append(cell)
+        else:
+            sorted_cells.due.append(cell)
+    return sorted_cells
+
+
+def slots(device: str, jobs: int | None, groups: int) -> Slots:
+    """As many groups at once as there are GPUs, or cores; cores are shared out evenly among them."""
+    gpus = machine.gpu_count() if device in ("auto", "cuda") else 0
+    cores = machine.cores()
+    at_once = max(1, min(jobs or gpus or cores, groups))
+    return Slots(at_once, device, max(1, cores // at_once), gpus)
+
+
+class Runner:
+    """Runs groups in their slots. `tell` hears of every event, from several threads."""
+
+    def __init__(
+        self, root: Path, slots: Slots, tell: Callable[[Group, dict[str, Any]], None], fail_fast: bool = False
+    ) -> None:
+        self.interrupted = False
+        self._root = root
+        self._slots = slots
+        self._tell = tell
+        self._fail_fast = fail_fast
+        self._halted = threading.Event()
+        self._workers: set[subprocess.Popen[str]] = set()
+        self._mutex = threading.Lock()
+        self._free_gpus = list(range(slots.gpus)) * max(1, slots.jobs)
+
+    def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
+        """Outcomes as groups end. After an interrupt, or a failure with `fail_fast`, the rest are "skipped"."""
+        parallel = joblib.Parallel(n_jobs=self._slots.jobs, backend="threading", return_as="generator_unordered",
+                                   batch_size=1, pre_dispatch="all")  # fmt: skip
+        with self._stop_on_signals():
+            for outcome in parallel(joblib.delayed(self._run_group)(group) for group in groups):
+                if self._fail_fast and outcome.status == "failed":
+                    self._halt()
+                yield outcome
+
+    def _run_group(self, group: Group) -> Outcome:
+        folders = [self._root / cell.path for cell in group.cells]
+        log = folders[0] / "log.txt"
+        if self._halted.is_set():
+            return Outcome(group, "skipped", log)
+        try:
+            for cell, folder in zip(group.cells, folders, strict=True):
+                self._prepare(cell, folder, [each.seed for each in group.cells])
+            with log.open("w", encoding="utf-8") as stderr:
+                code = self._work(group, folders, stderr)
+            return self._outcome(group, folders, log, code)
+        except OSError as error:  # a full disk fails this cell, and whatever else cannot be written
+            return Outcome(group, "failed", log, f"{type(error).__name__}: {error}")
+
+    def _prepare(self, cell: Cell, folder: Path, seeds: Sequence[int]) -> None:
+        """Write the cell's run.json; a finished run that is run again is set aside, not overwritten."""
+        if folder.exists() and (folder / "run.json").exists() and _status(folder) == "done":
+            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
+            folder.rename(folder.with_name(f"replaced-{stamp}-{folder.name}"))
+        record = store.record(cell, seeds)
+        store.write_run(folder, {**record, "device": self._slots.device, "threads": self._slots.threads})
+
+    def _work(self, group: Group, folders: Sequence[Path], stderr: Any) -> int:
+        """Run the worker process to its end, passing its events on; its exit status, negative for a signal."""
+        command = [sys.executable, "-m", "flowbench.worker", *map(str, folders)]
+        with self._mutex:
+            if self._halted.is_set():
+                return worker.EXIT_STOPPED
+            gpu = self._free_gpus.pop(0) if self._slots.gpus else None
+            # In a session of its own, so that Ctrl-C reaches it through us, once.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=self._environment(gpu),
+                start_new_session=True,
+            )
+            self._workers.add(process)
+        if self._halted.is_set():  # it may have been started while the others were being asked to stop
+            process.terminate()
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                try:
+                    event = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # cut off by a kill
+                self._tell(group, event)
+        code = process.wait()
+        with self._mutex:
+            self._workers.discard(process)
+            if gpu is not None:
+                self._free_gpus.append(gpu)
+        return code
+
+    def _environment(self, gpu: int | None) -> dict[str, str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self._slots.threads)}
+        # Also without a package installed, the worker finds the code that this process runs.
+        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        if gpu is not None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
+        elif self._slots.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        return environment
+
+    def _outcome(self, group: Group, folders: Sequence[Path], log: Path, code: int) -> Outcome:
+        if code == 0:
+            return Outcome(group, "done", log)
+        if code == worker.EXIT_BUSY:
+            return Outcome(group, "busy", log)
+        if code == worker.EXIT_STOPPED or (code < 0 and self._halted.is_set()):
+            return Outcome(group, "stopped", log)
+        error = _recorded_error(folders[0])
+        if error is None:  # it could not say so itself: killed by a signal, or out of memory
+            error = f"the worker was killed by {_signal_name(-code)}" if code < 0 else f"the worker exited with {code}"
+            for folder in folders:
+                run = store.read_run(folder)
+                store.write_run(folder, {**run, "status": "failed", "ended": store.now(), "error": error})
+        return Outcome(group, "failed", log, error)
+
+    @contextmanager
+    def _stop_on_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks every worker to stop; no exception interrupts the bookkeeping."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupted(number: int, frame: FrameType | None) -> None:
+            self.interrupted = True
+            self._halt()
+
+        before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _halt(self) -> None:
+        """Start nothing more; ask what runs to stop, and end it when it has not within the grace."""
+        self._halted.set()
+        asked = [process for process in list(self._workers) if process.poll() is None]
+        for process in asked:
+            process.terminate()
+
+        def end() -> None:
+            for process in asked:
+                if process.poll() is None:
+                    process.kill()
+
+        timer = threading.Timer(GRACE_SECONDS, end)
+        timer.daemon = True
+        timer.start()
+
+
+def _status(folder: Path) -> str:
+    try:
+        return store.status(folder)
+    except store.NotARun:
+        return "missing"
+
+
+def _recorded_error(folder: Path) -> str | None:
+    try:
+        run = store.read_run(folder)
+    except store.NotARun:
+        return None
+    return str(run["error"]) if run["status"] == "failed" else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,258 @@
+"""The results folder: `<suite>/<task>/<algo>/<variant>/seed-<k>/{run.json, evals.csv, train.csv, log.txt}`.
+
+A run.json is replaced whole or not at all; rows of the CSV files are appended and flushed as they come, so what a
+killed run leaves behind is readable up to its last whole line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from flowbench import rows
+from flowbench.errors import UsageError
+from flowbench.plan import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+STATUSES = ("done", "running", "stopped", "failed", "queued")
+
+
+class NotARun(ValueError):
+    """A folder that looks like a run's but cannot be read as one; the message says why."""
+
+
+def now() -> str:
+    """The time, in UTC, to the second, as ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
+    """The run.json of a cell that is about to train, with the seeds that train beside it."""
+    variant, task = cell.variant, cell.task
+    return {
+        "schema": SCHEMA,
+        "status": "queued",
+        "suite": {
+            "name": cell.suite.name,
+            "title": cell.suite.title,
+            "comparable": cell.suite.comparable,
+            "note": cell.suite.note,
+            "tasks": len(cell.suite.tasks),
+        },
+        "task": {
+            "name": task.name,
+            "source": task.source,
+            "action_repeat": task.action_repeat,
+            "low": task.score.low,
+            "high": task.score.high,
+        },
+        "algo": {
+            "name": variant.entry.name,
+            "label": variant.label,
+            "target": variant.entry.target,
+            "sha256": variant.entry.digest(),
+        },
+        "config_id": variant.config_id,
+        "config": dataclasses.asdict(variant.config),
+        "protocol": dataclasses.asdict(variant.protocol),
+        "seed": cell.seed,
+        "group": list(group),
+    }
+
+
+def write_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Replace the folder's run.json in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / "run.json.new"
+    with scratch.open("w", encoding="utf-8") as file:
+        json.dump(run, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(folder / "run.json")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The folder's run.json. Raises NotARun when it is missing, unreadable or of another schema."""
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise NotARun(f"{path}: {error}") from error
+    if not isinstance(run, dict) or "schema" not in run:
+        raise NotARun(f"{path}: not a run of flowbench")
+    if run["schema"] != SCHEMA:
+        raise NotARun(f"{path}: schema {run['schema']!r}; this flowbench reads schema {SCHEMA}")
+    try:
+        for room, keys in _SHAPE.items():
+            for key in keys:
+                run[room][key]
+        if run["status"] not in STATUSES:
+            raise NotARun(f"{path}: unknown status {run['status']!r}")
+        int(run["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotARun(f"{path}: incomplete ({error})") from error
+    return run
+
+
+_SHAPE = {
+    "suite": ("name", "title", "comparable", "note", "tasks"),
+    "task": ("name", "source", "action_repeat", "low", "high"),
+    "algo": ("name", "label", "target"),
+    "protocol": ("steps", "every", "episodes"),
+}
+
+
+def lock(folder: Path) -> FileLock:
+    """The lock that whoever trains the run holds; the system lets go of it when that process ends, however."""
+    return FileLock(folder / "run.lock", timeout=0)
+
+
+def status(folder: Path) -> str:
+    """One of `STATUSES`, or "missing". "stopped" is a run that was started and ended without a word."""
+    if not (folder / "run.json").exists():
+        return "missing"
+    recorded: str = read_run(folder)["status"]
+    if recorded not in ("running", "queued"):
+        return recorded
+    return "running" if _is_locked(folder) else "stopped"
+
+
+def _is_locked(folder: Path) -> bool:
+    if not (folder / "run.lock").exists():
+        return False
+    held = lock(folder)
+    try:
+        held.acquire()
+    except Timeout:
+        return True
+    except OSError:  # a results folder that cannot be written cannot be being written
+        return False
+    held.release()
+    return False
+
+
+def check_same_task(root: Path, cell: Cell) -> None:
+    """Raise UsageError when this suite's task was run from another source or with another action repeat."""
+    for folder in sorted((root / cell.suite.name / cell.task.name).glob("*/*/seed-*")):
+        try:
+            task = read_run(folder)["task"]
+        except NotARun:
+            continue
+        for key in ("source", "action_repeat"):
+            if task[key] != getattr(cell.task, key):
+                raise UsageError(
+                    f"suite {cell.suite.name!r}, task {cell.task.name!r}: {key} is {getattr(cell.task, key)!r} now, "
+                    f"and was {task[key]!r} in {folder}; give the changed suite another name or use another --results"
+                )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results folder holds."""
+
+    runs: pd.DataFrame  # one row a run
+    evals: pd.DataFrame  # one row an evaluation of a run
+    problems: list[str]  # folders that look like runs but cannot be read, one line each
+
+
+RUN_COLUMNS = [
+    "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
+    "tasks", "error", "folder",
+]  # fmt: skip
+EVAL_COLUMNS = ["suite", "task", "algo", "config_id", "seed", "step", "mean", "score"]
+
+
+def folders(root: Path) -> Iterator[Path]:
+    """Every folder below `root` that is laid out as a run's."""
+    for path in sorted(root.glob("*/*/*/*/seed-*/run.json")):
+        if re.fullmatch(r"seed-\d+", path.parent.name):
+            yield path.parent
+
+
+def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] = ()) -> Results:
+    """Read every run below `root`, or those of the named suites and algorithms (by name or label).
+
+    Raises UsageError when the folder does not exist or a name selects nothing.
+    """
+    import pandas as pd
+
+    if not root.is_dir():
+        raise UsageError(f"there is no results folder {str(root)!r}; flowbench run makes it, or pass --results")
+    runs: list[dict[str, Any]] = []
+    evals: list[pd.DataFrame] = []
+    problems: list[str] = []
+    seen: dict[str, set[str]] = {"suite": set(), "algorithm": set()}
+    for folder in folders(root):
+        try:
+            run = read_run(folder)
+        except NotARun as error:
+            problems.append(str(error))
+            continue
+        seen["suite"].add(run["suite"]["name"])
+        if suite_names and run["suite"]["name"] not in suite_names:
+            continue
+        seen["algorithm"] |= {run["algo"]["name"], run["algo"]["label"]}
+        if algo_names and not {run["algo"]["name"], run["algo"]["label"]} & set(algo_names):
+            continue
+        row = _run_row(run, folder)
+        runs.append(row)
+        evals.append(_evaluations(row, rows.read(folder / "evals.csv")))
+    for kind, wanted in (("suite", suite_names), ("algorithm", algo_names)):
+        for name in wanted:
+            if name not in seen[kind]:
+                raise _nothing_there(kind, name, sorted(seen[kind]), root)
+    filled = [frame for frame in evals if len(frame)]
+    return Results(
+        pd.DataFrame(runs, columns=RUN_COLUMNS),
+        pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=EVAL_COLUMNS),
+        problems,
+    )
+
+
+def _nothing_there(kind: str, name: str, choices: Sequence[str], root: Path) -> UsageError:
+    return UsageError(f"no run of {kind} {name!r} in {str(root)!r} (there: {', '.join(choices) or 'no runs'})")
+
+
+def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        "suite": run["suite"]["name"],
+        "task": run["task"]["name"],
+        "algo": run["algo"]["label"],
+        "config_id": run["config_id"],
+        "seed": int(run["seed"]),
+        "status": status(folder),
+        "steps": run["protocol"]["steps"],
+        "every": run["protocol"]["every"],
+        "low": run["task"]["low"],
+        "high": run["task"]["high"],
+        "comparable": run["suite"]["comparable"],
+        "note": run["suite"]["note"],
+        "tasks": run["suite"]["tasks"],
+        "error": run.get("error") or "",
+        "folder": str(folder),
+    }
+
+
+def _evaluations(run: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    if table.empty or not {"step", "mean"} <= set(table.columns):
+        return pd.DataFrame(columns=EVAL_COLUMNS)
+    frame = table.dropna(subset=["step"])[["step", "mean"]].astype({"step": int, "mean": float})
+    frame["score"] = (frame["mean"] - run["low"]) / (run["high"] - run["low"])
+    for position, key in enumerate(("suite", "task", "algo", "config_id", "seed")):
+        frame.insert(position, key, run[key])
+    return frame

@@ -1,0 +1,186 @@
+"""`python -m flowbench.worker FOLDER...`: trains one group of cells, a folder each, in one process.
+
+All it needs is the folders' run.json files, so a cell can be run by hand again as it was run. What goes on is told as
+JSON lines on standard output; everything else that is printed goes to the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from filelock import Timeout
+
+from flowbench import rows, store
+
+EXIT_FAILED, EXIT_STOPPED, EXIT_BUSY = 1, 130, 75
+
+
+class Stopped(BaseException):
+    """The run was asked to stop."""
+
+
+class Group:
+    """The cells of one worker and their run.json records, changed together."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        self.runs = [store.read_run(folder) for folder in folders]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        return self.runs[0]
+
+    def update(self, **values: Any) -> None:
+        """Set keys in every record and write them."""
+        for folder, run in zip(self.folders, self.runs, strict=True):
+            run.update(values)
+            store.write_run(folder, run)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train the cells in the given folders; the exit status says how it ended."""
+    tell = _claim_stdout()
+    folders = [Path(argument) for argument in arguments]
+    if not folders:
+        print("usage: python -m flowbench.worker FOLDER [FOLDER ...]", file=sys.stderr)
+        return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    group = Group(folders)
+    with ExitStack() as stack:
+        try:
+            for folder in folders:
+                stack.enter_context(store.lock(folder))
+        except Timeout:
+            print("another process is training this cell", file=sys.stderr)
+            return EXIT_BUSY
+        return _run(group, tell)
+
+
+def _run(group: Group, tell: TextIO) -> int:
+    started = time.perf_counter()
+    try:
+        group.update(status="running", started=store.now(), ended=None, error=None, pid=os.getpid())
+        _train(group, tell)
+    except (Stopped, BrokenPipeError):  # the pipe breaks when the process that reads it is gone
+        group.update(status="stopped", ended=store.now())
+        return EXIT_STOPPED
+    except Exception as error:
+        traceback.print_exc()
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        group.update(status="failed", ended=store.now(), error=line)
+        return EXIT_FAILED
+    group.update(status="done", ended=store.now(), seconds=time.perf_counter() - started)
+    return 0
+
+
+def _train(group: Group, tell: TextIO) -> None:
+    _say(tell, event="stage", text="loading")
+    import torch
+
+    import algos
+    import suites
+    from flowbench import machine
+    from flowbench.trainer import Row, Tick, Trainer
+
+    run = group.first
+    device = torch.device(_device(run["device"], torch.cuda.is_available()))
+    torch.set_num_threads(int(run["threads"]))
+    entry = algos.Entry(run["algo"]["name"], run["algo"]["target"])
+    algorithm = entry.load()
+    if entry.digest() != run["algo"]["sha256"]:
+        raise RuntimeError(f"{entry.path} was changed between planning and training")
+    task = suites.Task(
+        name=run["task"]["name"],
+        source=run["task"]["source"],
+        action_repeat=run["task"]["action_repeat"],
+        score=suites.Score(run["task"]["low"], run["task"]["high"]),
+    )
+    _say(tell, event="stage", text="building")
+    trainer = Trainer(
+        lambda: suites.make(task),
+        algorithm,
+        algorithm.Config(**run["config"]),
+        [record["seed"] for record in group.runs],
+        steps=run["protocol"]["steps"],
+        evaluate_every=run["protocol"]["every"],
+        evaluation_episodes=run["protocol"]["episodes"],
+        device=device,
+    )
+    group.update(
+        device=str(device),
+        parameters=trainer.parameter_count,
+        versions=machine.versions(),
+        machine={
+            "cpu": machine.cpu_model(),
+            "cores": machine.cores(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        },
+    )
+    with _tables(group, trainer.columns) as tables:
+        for happened in trainer.run():
+            if isinstance(happened, Row):
+                tables[happened.table, happened.seed].append(happened.values)
+                if happened.table == "evals":
+                    values = happened.values
+                    _say(tell, event="evaluation", seed=happened.seed, step=values["step"], mean=values["mean"])
+            elif isinstance(happened, Tick):
+                _say(tell, event="tick", step=happened.step, speed=happened.steps_per_second)
+    trainer.close()
+    for record in group.runs:
+        record["wall"] = {what: round(seconds, 3) for what, seconds in trainer.clock.split().items()}
+
+
+@contextmanager
+def _tables(group: Group, columns: Any) -> Iterator[Mapping[tuple[str, int], rows.RowWriter]]:
+    """The CSV files of every cell, by table and seed."""
+    writers = {
+        (table, run["seed"]): rows.RowWriter(folder / f"{table}.csv", columns(table))
+        for folder, run in zip(group.folders, group.runs, strict=True)
+        for table in ("evals", "train")
+    }
+    try:
+        yield writers
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+def _device(asked: str, cuda: bool) -> str:
+    if asked == "cuda" and not cuda:
+        raise RuntimeError("no CUDA device here; run with --device cpu or auto")
+    return "cuda" if asked == "cuda" or (asked == "auto" and cuda) else "cpu"
+
+
+def _claim_stdout() -> TextIO:
+    """Keep standard output for events alone: whatever a library or an algorithm prints goes to standard error."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+def _say(tell: TextIO, **event: Any) -> None:
+    tell.write(json.dumps(event) + "\n")
+    tell.flush()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # A second signal while the records are written must not cut them off.
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_IGN)
+    raise Stopped
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
