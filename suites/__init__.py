@@ -1,0 +1,38 @@
+"""Where tasks come from: suites in YAML files, and adapters that turn a task into a `gymnasium.Env`.
+
+Importing this package imports no simulator; those come in when a task is checked or made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from suites.load import load, names
+from suites.sources import SOURCES, adapter
+from suites.task import Evaluation, Score, Suite, SuiteError, Task
+
+if TYPE_CHECKING:
+    from suites.spaces import Env
+
+__all__ = ["Evaluation", "Score", "Suite", "SuiteError", "Task", "load", "make", "names", "sources", "tasks"]
+
+
+def sources() -> tuple[str, ...]:
+    """The names of the sources that a task can come from."""
+    return tuple(SOURCES)
+
+
+def tasks(source: str) -> list[str]:
+    """The names of a source's tasks; imports it where that is needed. Raises SuiteError if it is not known."""
+    return adapter(source).tasks()
+
+
+def make(task: Task) -> Env:
+    """A fresh environment of the task, the same from outside whatever its source.
+
+    Observations are float32 [obs_dim], actions float32 [act_dim] in [-1, 1] (clipped, then scaled to the task's
+    bounds), rewards Python floats summed over `task.action_repeat` simulator steps. `terminated` says that the
+    episode truly ended, `truncated` that a time limit cut it. `reset(seed=s)`, 0 <= s < 2**32, starts the same
+    episode whatever ran before. Raises SuiteError where the task, or what it needs installed, is missing.
+    """
+    return adapter(task.source).make(task)

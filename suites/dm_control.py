@@ -1,0 +1,97 @@
+"""Tasks of the DeepMind Control Suite, named `domain-task` with its own underscores: `ball_in_cup-catch`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from suites.spaces import Env, HeldAction, actions
+from suites.task import Task, unknown
+
+
+@functools.cache
+def _suite() -> Any:
+    """The module `dm_control.suite`, imported with no rendering backend unless MUJOCO_GL names one.
+
+    Without the variable dm_control tries every backend as it is imported, and warns where there is no display.
+    The variable is put back so that child processes and other packages see what the user set. mujoco goes first
+    because it would drop its own `GLContext`, which `mujoco.Renderer` needs, if it saw the backend disabled.
+    """
+    importlib.import_module("mujoco")
+    if "MUJOCO_GL" in os.environ:
+        return importlib.import_module("dm_control.suite")
+    os.environ["MUJOCO_GL"] = "disable"
+    try:
+        return importlib.import_module("dm_control.suite")
+    finally:
+        del os.environ["MUJOCO_GL"]
+
+
+def tasks() -> list[str]:
+    """The names of all tasks with an episode to train on."""
+    # lqr has no time limit and actions bounded at 1e10: under a random policy its episodes would never end.
+    return [f"{domain}-{task}" for domain, task in _suite().ALL_TASKS if domain != "lqr"]
+
+
+def check(name: str) -> None:
+    """Raises SuiteError, with the nearest names, where there is no such task."""
+    if name not in (names := tasks()):
+        raise unknown("dm_control task", name, names)
+
+
+def make(task: Task) -> Env:
+    """A fresh environment of the task; builds the physics model once, which takes a second for the dog."""
+    check(task.name)
+    env = DMControl(_suite().load(*task.name.split("-")))
+    return HeldAction(env, task.action_repeat) if task.action_repeat > 1 else env
+
+
+class DMControl(gymnasium.Env[Any, Any]):
+    """A dm_control environment as a `gymnasium.Env`: float32 [obs_dim], actions [act_dim] in [-1, 1]."""
+
+    def __init__(self, env: Any) -> None:
+        """Takes a `dm_control.rl.control.Environment` with bounded actions."""
+        self._env = env
+        spec = env.action_spec()
+        # The middle and half the width of the task's own bounds: (0, 1) for most tasks, exactly.
+        self._middle = (spec.maximum + spec.minimum) / 2
+        self._half = (spec.maximum - spec.minimum) / 2
+        self._over = True
+        size = sum(int(np.prod(array.shape)) for array in env.observation_spec().values())
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = actions(int(np.prod(spec.shape)))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Starts an episode: the one of `seed` (0 <= seed < 2**32), else the next of the task's own stream."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._env.task.random.seed(seed)
+        timestep = self._env.reset()
+        self._over = False
+        return self._flat(timestep.observation), {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """One control step; raises gymnasium's ResetNeeded where no episode is under way."""
+        if self._over:  # dm_control would start an episode by itself and give no reward
+            raise gymnasium.error.ResetNeeded("step() needs an episode: call reset() first")
+        timestep = self._env.step(self._middle + self._half * np.clip(action, -1.0, 1.0))
+        self._over = timestep.last()
+        terminated = bool(self._over and timestep.discount == 0)
+        return self._flat(timestep.observation), float(timestep.reward), terminated, self._over and not terminated, {}
+
+    def close(self) -> None:
+        """Frees the simulator."""
+        self._env.close()
+
+    @staticmethod
+    def _flat(observation: dict[str, Any]) -> NDArray[np.float32]:
+        return np.concatenate([np.ravel(part) for part in observation.values()], dtype=np.float32)

@@ -1,0 +1,41 @@
+"""Any installed gymnasium environment with continuous actions, by its id: `Pendulum-v1`, `my_package:Mine-v0`."""
+
+from __future__ import annotations
+
+import importlib
+
+import gymnasium
+
+from suites.spaces import Env, standardise
+from suites.task import SuiteError, Task, unknown
+
+
+def tasks() -> list[str]:
+    """The ids gymnasium knows now; whether one has continuous actions shows when it is made."""
+    return sorted(gymnasium.registry)
+
+
+def check(name: str) -> None:
+    """Raises SuiteError, with the nearest ids, where there is none such; imports what stands before a colon."""
+    module, _, id_ = name.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise SuiteError(f"gymnasium task {name!r}: cannot import {module}: {_line(error)}") from error
+    if id_ not in gymnasium.registry:
+        raise unknown("gymnasium task", name, tasks())
+
+
+def make(task: Task) -> Env:
+    """A fresh environment of the task; raises SuiteError where its spaces do not fit or a package is missing."""
+    check(task.name)
+    try:
+        env = gymnasium.make(task.name, disable_env_checker=True)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise SuiteError(f"gymnasium task {task.name!r} cannot be made: {_line(error)}") from error
+    return standardise(env, task)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

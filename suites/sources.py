@@ -1,0 +1,40 @@
+"""Where tasks come from: one adapter module a source, imported when it is first needed.
+
+A new source is a module with the three functions of `Adapter` and a line in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Protocol, cast
+
+from suites.task import Task, unknown
+
+if TYPE_CHECKING:
+    from suites.spaces import Env
+
+SOURCES = {
+    "dm_control": "suites.dm_control",
+    "humanoid_bench": "suites.humanoid_bench",
+    "gymnasium": "suites.gymnasium_envs",
+}
+
+
+class Adapter(Protocol):
+    """What a source's module offers."""
+
+    def tasks(self) -> list[str]:
+        """The names of its tasks."""
+
+    def check(self, name: str) -> None:
+        """Raises SuiteError, with the nearest names, where the source has no such task."""
+
+    def make(self, task: Task) -> Env:
+        """A fresh environment as `suites.make` describes it."""
+
+
+def adapter(source: str) -> Adapter:
+    """The adapter of a source; raises SuiteError where it is not known."""
+    if source not in SOURCES:
+        raise unknown("source", source, SOURCES)
+    return cast(Adapter, importlib.import_module(SOURCES[source]))

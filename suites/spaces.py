@@ -1,0 +1,74 @@
+"""What every environment looks like from outside: flat float32 observations, actions in [-1, 1]."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, TypeAlias
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces, wrappers
+from numpy.typing import NDArray
+
+from suites.task import SuiteError, Task
+
+Env: TypeAlias = "gymnasium.Env[Any, Any]"  # gymnasium's types cannot say that a Box holds float32
+
+
+def actions(size: int) -> spaces.Space[Any]:
+    """The action space [-1, 1]^size, float32."""
+    return spaces.Box(-1.0, 1.0, (size,), np.float32)
+
+
+def standardise(env: gymnasium.Env[Any, Any], task: Task) -> Env:
+    """Any gymnasium environment with continuous actions -> the form that `suites.make` promises.
+
+    Raises SuiteError where its observations cannot be flattened or its actions are not continuous and bounded.
+    """
+    if not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) != 1:
+        with contextlib.suppress(NotImplementedError):  # what then is still no Box is refused below
+            env = wrappers.FlattenObservation(env)
+    seen = env.observation_space
+    if not isinstance(seen, spaces.Box):
+        raise SuiteError(f"task {task.name!r} has observations that cannot be flattened: {seen}")
+    if seen.dtype != np.float32:
+        # gymnasium's DtypeObservation does the same, but warns of the bounds' lost precision for each environment.
+        with np.errstate(over="ignore"):
+            box = spaces.Box(seen.low.astype(np.float32), seen.high.astype(np.float32), dtype=np.float32)
+        env = wrappers.TransformObservation(env, lambda obs: np.asarray(obs, np.float32), box)
+
+    acted = env.action_space
+    if not isinstance(acted, spaces.Box) or not np.issubdtype(acted.dtype, np.floating):
+        raise SuiteError(f"task {task.name!r} has actions {acted}; only continuous (Box) actions can be trained here")
+    if not (np.isfinite(acted.low).all() and np.isfinite(acted.high).all() and (acted.low < acted.high).all()):
+        raise SuiteError(f"task {task.name!r} has actions {acted}; every bound must be finite, with low below high")
+    if (acted.low != -1).any() or (acted.high != 1).any():
+        ones = np.ones(acted.shape, acted.dtype)  # of the space's own type, or gymnasium warns
+        env = wrappers.RescaleAction(env, -ones, ones)
+
+    # gymnasium's ClipAction would open the action space to (-inf, inf): the bounds are what agents rely on.
+    def inner(action: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        return np.clip(action, -1.0, 1.0).astype(acted.dtype).reshape(acted.shape)
+
+    env = wrappers.TransformAction(env, inner, actions(int(np.prod(acted.shape))))
+    return HeldAction(env, task.action_repeat)
+
+
+class HeldAction(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Holds each action for `steps` steps or until the episode ends; the reward is the sum.
+
+    Rewards come out as Python floats and flags as Python bools, where many environments give NumPy's.
+    """
+
+    def __init__(self, env: Env, steps: int) -> None:
+        super().__init__(env)
+        self._steps = steps
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        total = 0.0
+        for _ in range(self._steps):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return obs, total, bool(terminated), bool(truncated), info
