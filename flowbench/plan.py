@@ -53,7 +53,7 @@ class Variant:
     def folder(self) -> str:
         """A name for its results: what differs from the defaults, for people, and the id."""
         differs = self.label.removeprefix(self.entry.name).strip("[]") or "default"
-        return f"{re.sub(r'[^A-Za-z0-9_.=,+-]', '_', differs)[:80]}-{self.config_id}"
+        return f"{_as_folder(differs)[:80]}-{self.config_id}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Cell:
     def path(self) -> Path:
         """Where its files lie, below the results folder."""
         name = self.variant.entry.name
-        return Path(self.suite.name) / self.task.name / name / self.variant.folder / f"seed-{self.seed}"
+        return Path(self.suite.name) / _as_folder(self.task.name) / name / self.variant.folder / f"seed-{self.seed}"
 
     def __str__(self) -> str:
         return f"{self.variant.label} {self.task.name} seed {self.seed}"
@@ -183,6 +183,11 @@ def _label(name: str, base: Any, resolved: Any, shortened: Protocol | None) -> s
     if shortened:
         differs.append(f"steps={shortened.steps}")
     return f"{name}[{','.join(differs)}]" if differs else name
+
+
+def _as_folder(text: str) -> str:
+    """Text as the name of one folder; a gymnasium id, for one, may hold "/" and ":"."""
+    return re.sub(r"[^A-Za-z0-9_.=,+-]", "_", text)
 
 
 def _text(value: Any) -> str:

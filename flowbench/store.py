@@ -146,7 +146,7 @@ def _is_locked(folder: Path) -> bool:
 
 def check_same_task(root: Path, cell: Cell) -> None:
     """Raise UsageError when this suite's task was run from another source or with another action repeat."""
-    for folder in sorted((root / cell.suite.name / cell.task.name).glob("*/*/seed-*")):
+    for folder in sorted((root / cell.path).parents[2].glob("*/*/seed-*")):
         try:
             task = read_run(folder)["task"]
         except NotARun:

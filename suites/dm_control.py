@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 from typing import Any
 
@@ -13,7 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from suites.spaces import Env, HeldAction, actions
-from suites.task import Task, unknown
+from suites.task import SuiteError, Task, unknown
 
 
 @functools.cache
@@ -24,6 +25,8 @@ def _suite() -> Any:
     The variable is put back so that child processes and other packages see what the user set. mujoco goes first
     because it would drop its own `GLContext`, which `mujoco.Renderer` needs, if it saw the backend disabled.
     """
+    if importlib.util.find_spec("dm_control") is None:
+        raise SuiteError("dm_control is not installed (on Python 3.13: pip install --no-deps dm_control)")
     importlib.import_module("mujoco")
     if "MUJOCO_GL" in os.environ:
         return importlib.import_module("dm_control.suite")

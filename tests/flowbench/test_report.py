@@ -1,0 +1,258 @@
+"""Reports in every format: what is missing and what to beware of must be in all of them, and no number cut."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from flowbench import report, stats
+
+VARIANT = "flowrl[flow_steps=5,constraint=false]"
+ALGOS = ("flowrl", VARIANT, "sac", "td3")
+TASKS = ("dog-run", "dog-stand", "dog-trot", "dog-walk", "humanoid-run", "humanoid-stand", "humanoid-walk")
+
+
+def frames(algos=ALGOS, tasks=TASKS, seeds=range(5), *, steps=10_000, every=2500, suite="dmc-hard", **run):
+    """A full grid whose returns rise with the step, one dictionary of run facts for all its cells."""
+    random = np.random.default_rng(0)
+    runs, evals = [], []
+    for algo in algos:
+        for task in tasks:
+            for seed in seeds:
+                key = {"suite": suite, "task": task, "algo": algo, "config_id": f"id-{algo}", "seed": seed}
+                facts = {"status": "done", "steps": steps, "every": every, "low": 0.0, "high": 1000.0}
+                more = {"comparable": True, "note": "", "tasks": len(tasks), "error": ""}
+                runs.append(key | facts | more | run)
+                for step in range(every, steps + 1, every):
+                    mean = random.uniform(100, 900) * step / steps
+                    evals.append(key | {"step": step, "mean": mean, "score": mean / 1000})
+    return pd.DataFrame(runs), pd.DataFrame(evals)
+
+
+def without(evals, *, after=-1, **cell):
+    """The evaluations less those of a cell after a step."""
+    chosen = np.logical_and.reduce([evals[name] == value for name, value in cell.items()])
+    return evals[~(chosen & (evals["step"] > after))]
+
+
+def holes():
+    """Four algorithms, seven tasks, five seeds: one run failed, one diverged, one task never started."""
+    runs, evals = frames()
+    failed = (runs["algo"] == VARIANT) & (runs["task"] == "dog-trot") & (runs["seed"] == 3)
+    runs.loc[failed, ["status", "error"]] = ["failed", "Traceback\n  File x\nRuntimeError: a|b [red]went[/red] *wrong*"]
+    evals = without(evals, algo=VARIANT, task="dog-trot", seed=3, after=5000)
+    diverged = (evals["algo"] == "sac") & (evals["task"] == "dog-run") & (evals["seed"] == 1) & (evals["step"] > 7500)
+    evals.loc[diverged, ["mean", "score"]] = float("nan")
+    gone = (runs["algo"] == "td3") & (runs["task"] == "dog-run")
+    return runs[~gone], without(evals, algo="td3", task="dog-run")
+
+
+def build(runs, evals, **options):
+    return report.build(runs, evals, **{"reps": 50} | options)
+
+
+def shown(built, width=80):
+    out = io.StringIO()
+    report.show(built, Console(file=out, width=width))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def holed():
+    return build(*holes())
+
+
+def test_the_numbers_are_those_of_stats():
+    runs, evals = frames(seeds=range(3))
+    section = build(runs, evals, seed=4).sections[0]
+    table = stats.at_step(runs, evals, 10_000)
+    pd.testing.assert_frame_equal(section.aggregates, stats.aggregates(table, reps=50, seed=4))
+    pd.testing.assert_frame_equal(section.per_task, stats.per_task(table, reps=50, seed=4))
+    assert section.missing.empty
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 250])
+def test_the_terminal_cuts_no_number_and_no_label(holed, width):
+    text = shown(holed, width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    for row in holed.sections[0].aggregates.dropna().itertuples():
+        assert f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]" in text
+    for row in holed.sections[0].per_task.dropna().itertuples():
+        assert f"{row.mean:.1f} [{row.low:.1f}, {row.high:.1f}]" in text
+    assert VARIANT in "".join(text.split())  # rich has not taken its brackets for a style
+    assert all(task in text for task in TASKS)
+
+
+def test_a_terminal_too_narrow_for_a_number_folds_it(holed):
+    text = shown(holed, 30)
+    assert "…" not in text
+    row = holed.sections[0].aggregates.iloc[0]
+    assert all(f"{row[name]:.3f}" in text for name in ("estimate", "low", "high"))
+
+
+def test_the_terminal_says_what_it_shows(holed):
+    text = " ".join(shown(holed).split())
+    assert "at step 10,000 of 10,000 (environment steps); 4 algorithms, 7 tasks, 5 seeds" in text
+    assert "normalised scores, 95 % stratified bootstrap intervals, 50 resamples" in text
+    order = ["Aggregate scores", "Mean return", "Missing: 6 of 140 runs", "Warnings"]
+    assert sorted(order, key=text.index) == order
+    assert "failed: evaluated up to step 5,000" in text
+    assert "[red]went[/red]" in text
+    assert " n=4" in text
+
+
+def test_warnings(holed):
+    text = "\n".join(holed.sections[0].warnings)
+    assert f"{VARIANT}: the aggregate uses 4 of 5 seeds (0-2, 4), those that all 7 tasks have" in text
+    assert "td3: no aggregate, because no seed has all 7 tasks" in text
+    assert "sac, dog-run, seed 1: not finite at step 10,000; its last finite evaluation, at step 7,500, counts" in text
+    assert "50 resamples: the intervals are rough" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 seed: there is no interval"), (2, "2 seeds: the interval says little"), (3, None)]
+)
+def test_few_seeds_are_said(count, said):
+    built = build(*frames(algos=("sac", "td3"), tasks=("a", "b"), seeds=range(count)), reps=1000)
+    warnings = built.sections[0].warnings
+    assert warnings == ((f"{said}; 5 or more are customary (sac, td3)",) if said else ())
+    assert ("[-]" in shown(built)) == (count == 1)
+
+
+def test_few_seeds_on_one_task_only_are_said_so():
+    runs, evals = frames(algos=("sac",), tasks=("a", "b"), seeds=range(2))
+    keep = ~((runs["task"] == "b") & (runs["seed"] == 0)) & ~((runs["task"] == "a") & (runs["seed"] == 1))
+    warnings = build(runs[keep], evals).sections[0].warnings
+    assert any(text.startswith("1 seed on some tasks: there is no interval") for text in warnings)
+
+
+def test_other_cautions():
+    runs, evals = frames(algos=("sac",), tasks=("a",), seeds=range(3), every=3000)
+    runs["tasks"] = 7
+    runs.loc[0, "high"] = 500.0
+    text = "\n".join(build(runs, evals).sections[0].warnings)
+    assert "1 of the suite's 7 tasks: the aggregates cover these" in text
+    assert "a: its runs were normalised by different bounds" in text
+    assert "sac: evaluated at step 9,000, the last at or before 10,000" in text
+
+
+def test_two_configs_under_one_label():
+    runs, evals = frames(algos=("sac",), tasks=("a",), seeds=range(4))
+    for frame in (runs, evals):
+        frame["config_id"] = np.where(frame["seed"] < 2, "3fa2c81b99", "77aa77aa99")
+    section = build(runs, evals).sections[0]
+    assert section.algos == ("sac#3fa2c81b", "sac#77aa77aa")
+    assert any("sac stands for 2 different configurations" in text for text in section.warnings)
+
+
+def test_a_suite_is_a_section_and_an_empty_one_is_named():
+    first, second = frames(suite="quick", seeds=[0, 1]), frames(suite="dmc-easy", seeds=[0, 1], steps=5000)
+    runs, evals = (pd.concat(pair, ignore_index=True) for pair in zip(first, second, strict=True))
+    both = build(runs, evals)
+    assert [(section.suite, section.step) for section in both.sections] == [("dmc-easy", 5000), ("quick", 10_000)]
+    one = build(runs, evals, step=10_000)
+    assert [section.suite for section in one.sections] == ["quick"]
+    assert one.skipped[0][0] == "dmc-easy"
+    for text in (shown(one), *(report.render(one, name) for name in report.FORMATS)):
+        assert "dmc-easy" in text
+        assert "--step 5000" in " ".join(text.replace("\\", "").split())
+
+
+def test_a_suite_unlike_the_literature_says_so_in_every_format():
+    built = build(*frames(seeds=[0, 1], comparable=False, note="short runs"))
+    texts = {name: report.render(built, name) for name in report.FORMATS}
+    loud = "NOT COMPARABLE WITH THE LITERATURE: short runs"
+    assert loud in shown(built)
+    assert f"**{loud}**" in texts["markdown"]
+    rows = pd.read_csv(io.StringIO(texts["csv"]))
+    assert loud in set(rows.loc[rows["kind"] == "warning", "note"])
+    suite = json.loads(texts["json"])["suites"][0]
+    assert suite["comparable"] is False
+    assert suite["note"] == "short runs"
+
+
+def test_csv_is_one_tidy_table(holed):
+    text = report.render(holed, "csv")
+    assert {len(row) for row in csv.reader(io.StringIO(text))} == {13}
+    rows = pd.read_csv(io.StringIO(text), float_precision="round_trip")
+    section = holed.sections[0]
+    assert dict(rows["kind"].value_counts()) == {
+        "task": 2 * 4 * 7,
+        "aggregate": 4 * 4,
+        "missing": 6,
+        "warning": len(section.warnings),
+    }
+    assert set(rows["step"]) == {10_000}
+    numbers = rows[rows["kind"] == "aggregate"].reset_index(drop=True)
+    columns = ["algo", "metric", "estimate", "low", "high"]
+    pd.testing.assert_frame_equal(numbers[columns], section.aggregates[columns])
+    returns = rows[(rows["kind"] == "task") & (rows["metric"] == "return")]
+    np.testing.assert_array_equal(returns["estimate"], section.per_task["mean"])
+    failed = rows[(rows["kind"] == "missing") & (rows["algo"] == VARIANT)]
+    assert failed["seed"].tolist() == [3]
+    assert "RuntimeError: a|b" in failed["note"].item()
+    assert set(rows.loc[rows["kind"] == "warning", "note"]) == set(section.warnings)
+
+
+def test_json_is_strict(holed):
+    def refuse(name):
+        raise AssertionError(name)
+
+    content = json.loads(report.render(holed, "json"), parse_constant=refuse)
+    assert (content["schema"], content["reps"], content["confidence"]) == (1, 50, 0.95)
+    suite = content["suites"][0]
+    assert [row["estimate"] for row in suite["aggregates"] if row["algo"] == "td3"] == [None] * 4
+    assert len(suite["missing"]) == 6
+    assert {row["reached"] for row in suite["missing"]} == {None, 5000}
+    assert suite["warnings"] == list(holed.sections[0].warnings)
+
+
+def test_markdown_tables_are_well_formed_and_escaped(holed):
+    text = report.render(holed, "markdown")
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
+        assert len({len(line) for line in lines}) == 1
+        assert {cell.strip() for cell in lines[1]} == {"---"}
+    assert r"flowrl\[flow\_steps=5,constraint=false\]" in text
+    assert r"a\|b \[red\]went\[/red\] \*wrong\*" in text
+    plain = re.sub(r"\\(.)", r"\1", text)
+    assert all(warning in plain for warning in holed.sections[0].warnings)
+
+
+def test_an_unknown_format_names_the_others(holed):
+    with pytest.raises(ValueError, match=r"'markdow'.*markdown, csv, json; did you mean 'markdown'"):
+        report.render(holed, "markdow")
+
+
+def test_nothing_to_report():
+    runs, evals = frames(seeds=[0, 1])
+    with pytest.raises(ValueError, match=r"no runs to report.*flowbench run"):
+        build(pd.DataFrame(), pd.DataFrame())
+    with pytest.raises(ValueError, match=r"dmc-hard: no evaluation yet in 56 runs.*56 queued"):
+        build(runs.assign(status="queued"), pd.DataFrame())
+    with pytest.raises(ValueError, match=r"reached step 20,000.*largest step available is 10,000.*--step 10000"):
+        build(runs, evals, step=20_000)
+    with pytest.raises(ValueError, match=r"at or before step 10; the first is at 2,500"):
+        build(runs, evals, step=10)
+    nan = evals.assign(score=float("nan"))
+    with pytest.raises(ValueError, match=r"no finite evaluation"):
+        build(runs, nan)
+
+
+def test_numbers_are_never_minus_zero():
+    runs, evals = frames(algos=("sac",), tasks=("a",), seeds=range(3))
+    evals[["mean", "score"]] = -1e-6
+    assert "-0.0" not in shown(build(runs, evals))
+
+
+def test_the_same_report_twice_is_the_same_text():
+    first, second = (report.render(build(*holes()), "json") for _ in range(2))
+    assert first == second

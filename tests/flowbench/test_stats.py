@@ -1,0 +1,289 @@
+"""The statistics against numbers worked out by hand, and against rliable called directly."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rliable import library, metrics
+
+from flowbench import stats
+
+REPS = 200
+
+
+def grid(scores, *, algo="sac", config_id="c0ffee0123", step=100, **run):
+    """Both frames for one algorithm: {task: {seed: score or [(step, score), ...]}}; returns are score * 1000."""
+    runs, evals = [], []
+    for task, seeds in scores.items():
+        for seed, points in seeds.items():
+            key = {"suite": "quick", "task": task, "algo": algo, "config_id": config_id, "seed": seed}
+            runs.append(key | {"status": "done", "steps": step, "every": 10, "error": ""} | run)
+            points = points if isinstance(points, list) else [(step, points)]
+            evals += [key | {"step": at, "mean": score * 1000, "score": score} for at, score in points]
+    frame = pd.DataFrame(evals, columns=[*stats.RUN, "step", "mean", "score"])
+    return pd.DataFrame(runs), frame.astype({"seed": int, "step": int, "mean": float, "score": float})
+
+
+def join(*grids):
+    return tuple(pd.concat(frames, ignore_index=True) for frames in zip(*grids, strict=True))
+
+
+def table_of(*grids, step=100):
+    return stats.at_step(*join(*grids), step)
+
+
+# Two seeds of four tasks. Sorted: 0 .1 | .2 .3 .5 .6 | .9 1.2, so IQM = 1.6 / 4 = 0.4.
+# Task means .15 .15 .7 .9: median = (.15 + .7) / 2 = 0.425, mean = 1.9 / 4 = 0.475.
+# Optimality gap: 1.2 is cut to 1, so 1 - 3.6 / 8 = 0.55.
+HAND = {"a": {0: 0.1, 1: 0.2}, "b": {0: 0.0, 1: 0.3}, "c": {0: 0.9, 1: 0.5}, "d": {0: 1.2, 1: 0.6}}
+UNEVEN = {task: {seed: (i + 1) ** 2 / (seed + 3) for seed in range(5)} for i, task in enumerate("xyz")}
+
+
+def values(frame, column="estimate"):
+    return dict(zip(frame["metric"], frame[column], strict=True))
+
+
+def test_aggregates_worked_out_by_hand():
+    found = stats.aggregates(table_of(grid(HAND)), reps=REPS)
+    assert values(found) == pytest.approx({"IQM": 0.4, "Median": 0.425, "Mean": 0.475, "Optimality Gap": 0.55})
+    assert set(found["seeds"]) == {2}
+    assert set(found["tasks"]) == {4}
+
+
+def test_intervals_are_those_of_rliable_on_runs_by_tasks():
+    found = stats.aggregates(table_of(grid(UNEVEN)), reps=REPS, seed=3)
+    matrix = np.array([[UNEVEN[task][seed] for task in "xyz"] for seed in range(5)])
+    functions = (
+        metrics.aggregate_iqm,
+        metrics.aggregate_median,
+        metrics.aggregate_mean,
+        metrics.aggregate_optimality_gap,
+    )
+
+    def direct(scores):
+        np.random.seed(3)
+        points, bounds = library.get_interval_estimates(
+            {"x": scores}, lambda x: np.array([f(x) for f in functions]), reps=REPS
+        )
+        return np.vstack([points["x"], bounds["x"]]).T
+
+    ours = found[["estimate", "low", "high"]].to_numpy()
+    np.testing.assert_array_equal(ours, direct(matrix))
+    assert not np.allclose(ours, direct(matrix.T)), "this example could not tell a transposed matrix"
+
+
+def test_intervals_repeat_and_leave_numpys_random_state_alone():
+    table = table_of(grid(UNEVEN))
+    np.random.seed(7)
+    expected = np.random.random(3)
+    np.random.seed(7)
+    first = stats.aggregates(table, reps=REPS), stats.per_task(table, reps=REPS)
+    np.testing.assert_array_equal(np.random.random(3), expected)
+    second = stats.aggregates(table, reps=REPS), stats.per_task(table, reps=REPS)
+    for one, two in zip(first, second, strict=True):
+        pd.testing.assert_frame_equal(one, two)
+    assert not first[0]["low"].equals(stats.aggregates(table, reps=REPS, seed=1)["low"])
+
+
+def test_the_state_is_put_back_after_an_error_too():
+    np.random.seed(7)
+    before = np.random.get_state()[1].tolist()
+    with pytest.raises(RuntimeError), stats._numpy_seed(0):
+        raise RuntimeError
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_an_algorithms_interval_does_not_depend_on_the_others():
+    alone = stats.aggregates(table_of(grid(UNEVEN, algo="td3")), reps=REPS)
+    both = stats.aggregates(table_of(grid(UNEVEN, algo="td3"), grid(UNEVEN, algo="sac")), reps=REPS)
+    pd.testing.assert_frame_equal(alone, both[both["algo"] == "td3"].reset_index(drop=True))
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    runs, evals = grid(UNEVEN)
+    shuffled = stats.at_step(runs.sample(frac=1, random_state=0), evals.sample(frac=1, random_state=1), 100)
+    pd.testing.assert_frame_equal(stats.at_step(runs, evals, 100), shuffled)
+
+
+def test_one_seed_has_no_interval():
+    table = table_of(grid({"a": {0: 0.2}, "b": {0: 0.6}}))
+    found = stats.aggregates(table, reps=REPS)
+    assert values(found)["Mean"] == pytest.approx(0.4)
+    assert found[["low", "high"]].isna().all(axis=None)
+    tasks = stats.per_task(table, reps=REPS)
+    assert list(tasks["mean"]) == pytest.approx([200, 600])
+    assert tasks[["low", "high", "score_low", "score_high"]].isna().all(axis=None)
+
+
+def test_the_aggregate_uses_the_seeds_that_every_task_has():
+    table = table_of(grid({"a": {0: 0.1, 1: 0.3, 2: 0.9}, "b": {0: 0.5, 1: 0.7}}))
+    assert stats.complete_seeds(table) == {"sac": [0, 1]}
+    found = stats.aggregates(table, reps=REPS)
+    assert values(found)["Mean"] == pytest.approx(0.4)  # not 0.5, which seed 2's 0.9 on one task would give
+    assert set(found["seeds"]) == {2}
+    tasks = stats.per_task(table, reps=REPS).set_index("task")
+    assert tasks.at["a", "mean"] == pytest.approx(1300 / 3)  # a task's own mean uses all it has
+    assert dict(tasks["seeds"]) == {"a": 3, "b": 2}
+
+
+def test_a_task_that_another_algorithm_has_leaves_no_complete_seed():
+    table = table_of(grid(HAND, algo="td3"), grid({"a": {0: 0.1, 1: 0.2}}, algo="sac"))
+    assert stats.complete_seeds(table) == {"sac": [], "td3": [0, 1]}
+    found = stats.aggregates(table, reps=REPS)
+    assert found.loc[found["algo"] == "sac", ["estimate", "low", "high"]].isna().all(axis=None)
+    assert set(found.loc[found["algo"] == "sac", "seeds"]) == {0}
+    tasks = stats.per_task(table, reps=REPS).set_index(["task", "algo"])
+    assert tasks.at[("b", "sac"), "seeds"] == 0
+    assert np.isnan(tasks.at[("b", "sac"), "mean"])
+
+
+def test_a_tasks_interval_is_that_of_rliable_for_return_and_score_alike():
+    scores = {seed: (seed + 1) ** 2 / 30 for seed in range(5)}
+    row = stats.per_task(table_of(grid({"a": scores})), reps=REPS).iloc[0]
+    np.random.seed(0)
+    matrix = np.array(list(scores.values()))[:, None]
+    _, bounds = library.get_interval_estimates({"x": matrix}, lambda x: x.mean(axis=0), reps=REPS)
+    assert [row["score_low"], row["score_high"]] == pytest.approx(bounds["x"].ravel())
+    assert [row["low"], row["high"]] == pytest.approx(1000 * bounds["x"].ravel())
+
+
+def test_labels_with_commas_and_brackets():
+    label = "flowrl[flow_steps=5,constraint=false]"
+    plain = stats.aggregates(table_of(grid(UNEVEN)), reps=REPS)
+    found = stats.aggregates(table_of(grid(UNEVEN, algo=label)), reps=REPS)
+    assert set(found["algo"]) == {label}
+    pd.testing.assert_frame_equal(plain.drop(columns="algo"), found.drop(columns="algo"))
+
+
+def test_two_configs_under_one_label_are_told_apart():
+    runs, evals = join(
+        grid(HAND, config_id="3fa2c81b00aa"),
+        grid(HAND, config_id="3fa2c81bffaa"),
+        grid(HAND, algo="td3", config_id="77"),
+    )
+    with pytest.raises(ValueError, match="distinct_labels"):
+        stats.aggregates(stats.at_step(runs, evals, 100), reps=REPS)
+    runs, evals = stats.distinct_labels(runs, evals)
+    assert set(runs["algo"]) == set(evals["algo"]) == {"sac#3fa2c81b0", "sac#3fa2c81bf", "td3"}
+    assert len(stats.aggregates(stats.at_step(runs, evals, 100), reps=REPS)) == 3 * len(stats.METRICS)
+
+
+def test_one_config_a_label_keeps_its_name_and_so_do_other_suites():
+    runs, evals = join(grid(HAND, config_id="1111"), grid(HAND, config_id="2222"))
+    runs.loc[runs["config_id"] == "2222", "suite"] = "other"
+    evals.loc[evals["config_id"] == "2222", "suite"] = "other"
+    assert set(stats.distinct_labels(runs, evals)[0]["algo"]) == {"sac"}
+
+
+def test_the_common_step():
+    long, short = grid({"a": {0: 0.1}}, step=100), grid({"a": {0: 0.1}}, algo="td3", step=60)
+    assert stats.common_step(*join(long, short)) == 60
+    unfinished = grid({"a": {0: [(30, 0.1)]}}, algo="qvpo", status="running")
+    assert stats.common_step(*join(long, unfinished)) == 100
+    slower = grid({"a": {1: [(10, 0.1), (20, 0.2)]}}, algo="qvpo", status="failed")
+    assert stats.common_step(*join(unfinished, slower)) == 20
+    with pytest.raises(ValueError, match="no step"):
+        stats.common_step(*grid({"a": {0: []}}, status="queued"))
+
+
+def test_evaluations_at_other_steps_count_when_they_are_the_last_due():
+    table = table_of(
+        grid({"a": {0: [(48, 0.1), (96, 0.2)]}}, every=48),
+        grid({"a": {0: [(50, 0.3), (100, 0.4), (150, 0.5)]}}, algo="td3", every=50, step=150),
+    )
+    assert list(table["step"]) == [96, 100]
+    assert list(table["score"]) == [0.2, 0.4]
+    assert table["counts"].all()
+
+
+def test_a_run_that_stopped_early_is_missing_and_says_where():
+    early = grid({"a": {0: [(10, 0.1), (60, 0.2)]}}, status="failed", error="Boom")
+    table = table_of(early, grid({"a": {0: 0.5}}, algo="td3"))
+    row = table.iloc[0]
+    assert not row["counts"]
+    assert np.isnan(row["score"])
+    assert pd.isna(row["step"])
+    gap = stats.missing(table).iloc[0]
+    assert (gap["status"], gap["reached"], gap["error"]) == ("failed", 60, "Boom")
+    assert gap["reason"] == "evaluated up to step 60"
+    assert table_of(early, step=60)["counts"].all()  # it did get to 60
+
+
+def test_a_budget_is_never_reported_beyond():
+    run = grid({"a": {0: [(60, 0.2)]}}, every=60, step=100)
+    assert table_of(run, step=100)["counts"].all()  # the next evaluation would be at 120
+    assert not table_of(run, step=110)["counts"].any()
+
+
+def test_missing_is_looked_for_over_all_tasks_and_the_algorithms_own_seeds():
+    table = table_of(
+        grid({"a": {0: 0.1, 1: 0.1}, "b": {0: 0.1}}),
+        grid({"a": {0: [(100, 0.1)], 5: [(200, 0.1)]}}, algo="td3", step=200),
+        grid({"c": {0: []}}, algo="qvpo", status="queued"),
+    )
+    gaps = stats.missing(table)
+    found = {(r.algo, r.task, r.seed): (r.status, r.reason) for r in gaps.itertuples()}
+    never = ("absent", "never started")
+    assert found == {
+        ("qvpo", "a", 0): never,
+        ("qvpo", "b", 0): never,
+        ("qvpo", "c", 0): ("queued", "no evaluation"),
+        ("sac", "b", 1): never,
+        ("sac", "c", 0): never,
+        ("sac", "c", 1): never,
+        ("td3", "a", 5): ("done", "first evaluated at step 200"),
+        ("td3", "b", 0): never,
+        ("td3", "b", 5): never,
+        ("td3", "c", 0): never,
+        ("td3", "c", 5): never,
+    }
+
+
+def test_a_diverged_run_counts_with_its_last_finite_evaluation_and_is_marked():
+    nan = float("nan")
+    table = table_of(
+        grid({"a": {0: [(80, 0.3), (90, nan), (100, float("inf"))], 1: 0.5, 2: [(90, nan), (100, nan)]}}),
+    )
+    assert list(table["diverged"]) == [True, False, False]
+    assert list(table["counts"]) == [True, True, False]
+    assert list(table["step"].dropna()) == [80, 100]
+    assert stats.missing(table)["reason"].tolist() == ["no finite evaluation"]
+    assert values(stats.aggregates(table, reps=REPS))["Mean"] == pytest.approx(0.4)
+
+
+def test_a_gap_of_nan_before_the_evaluation_used_is_no_divergence():
+    table = table_of(grid({"a": {0: [(90, float("nan")), (100, 0.2)]}}))
+    assert not table["diverged"].any()
+    assert table["score"].item() == 0.2
+
+
+def test_suites_are_never_pooled():
+    runs, evals = grid({"a": {0: 0.1, 1: 0.2}})
+    runs, evals = (pd.concat([f, f.assign(suite="other")], ignore_index=True) for f in (runs, evals))
+    table = stats.at_step(runs, evals, 100)
+    for function in (stats.aggregates, stats.per_task, stats.complete_seeds, stats.missing):
+        with pytest.raises(ValueError, match="never pooled"):
+            function(table)
+
+
+def test_evaluations_of_runs_left_out_are_left_out():
+    runs, evals = join(grid(HAND), grid(HAND, algo="td3"))
+    assert set(stats.at_step(runs[runs["algo"] == "sac"], evals, 100)["algo"]) == {"sac"}
+    slow = grid({"a": {0: [(30, 0.1)]}}, algo="qvpo", status="running")
+    runs, evals = join(grid({"a": {0: [(50, 0.1)]}}, status="running"), slow)
+    assert stats.common_step(runs[runs["algo"] == "sac"], evals) == 50
+
+
+def test_no_evaluations_at_all():
+    runs, _ = grid({"a": {0: []}}, status="queued")
+    assert stats.at_step(runs, pd.DataFrame(), 100)["reason"].tolist() == ["no evaluation"]
+
+
+def test_resamples_must_be_at_least_one():
+    with pytest.raises(ValueError, match="reps"):
+        stats.aggregates(table_of(grid(HAND)), reps=0)
+
+
+def test_a_doubled_cell_is_refused():
+    runs, evals = grid(HAND)
+    with pytest.raises(ValueError, match="more than one row"):
+        stats.at_step(pd.concat([runs, runs]), evals, 100)
