@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
@@ -47,6 +47,10 @@ class Config:
         self.require("at least 1", lambda x: x >= 1, "batch_size", "replay_size", "recent_window", "updates_per_step")
         self.require("zero or more", lambda x: x >= 0, "random_steps")
         self.require("in [0, 1]", lambda x: 0.0 <= x <= 1.0, "gamma", "recent_share")
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal:
+                choices = get_args(kind)
+                self.require("one of " + ", ".join(map(str, choices)), choices.__contains__, name)
 
     def require(self, rule: str, holds: Callable[[Any], bool], *names: str) -> None:
         """Raise ValueError, naming field, value and rule, unless `holds` for every field of `names`."""
@@ -55,12 +59,18 @@ class Config:
                 raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
 
     def require_usual(
-        self, *, counts: Sequence[str] = (), rates: Sequence[str] = (), shares: Sequence[str] = ()
+        self,
+        *,
+        counts: Sequence[str] = (),
+        rates: Sequence[str] = (),
+        shares: Sequence[str] = (),
+        amounts: Sequence[str] = (),
     ) -> None:
-        """The usual ranges: counts >= 1, finite rates > 0, shares in (0, 1]."""
+        """The usual ranges: counts >= 1, finite rates > 0, shares in (0, 1], finite amounts >= 0."""
         self.require("at least 1", lambda x: x >= 1, *counts)
         self.require("positive and finite", lambda x: 0.0 < x < math.inf, *rates)
         self.require("in (0, 1]", lambda x: 0.0 < x <= 1.0, *shares)
+        self.require("zero or more and finite", lambda x: 0.0 <= x < math.inf, *amounts)
 
 
 @dataclass(frozen=True)

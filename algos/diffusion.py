@@ -17,13 +17,9 @@ NoiseModel = Callable[[Tensor, int], Tensor]
 
 
 def cosine_betas(steps: int, offset: float = 0.008) -> Tensor:
-    """The variances beta_t [steps], float64, of the cosine schedule, at most 0.999.
-
-    The schedule is sampled at steps + 1 points from 0 to steps + 1, as in the code that diffusion policies
-    descend from, which makes it slightly shorter than in the paper.
-    """
-    x = torch.linspace(0, steps + 1, steps + 1, dtype=torch.float64)
-    alpha_bar = torch.cos((x / (steps + 1) + offset) / (1 + offset) * math.pi / 2).square()
+    """The variances beta_t [steps], float64, of the cosine schedule, at most 0.999."""
+    x = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    alpha_bar = torch.cos((x + offset) / (1 + offset) * math.pi / 2).square()
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(0.0, 0.999)
 
 

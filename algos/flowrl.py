@@ -16,6 +16,8 @@ code's, because the paper's figures come from it; the paper's form is one value 
    own update; the value regresses on the tracked critic, and the critics' targets use the live value.
    Eq. 18 and 19 do not tell live from tracked.
 5. The noise and time of the flow-matching term are drawn apart from those of the sampled action (as in Eq. 13).
+6. The noise is clipped to [-1, 1] and the end of the flow goes through tanh, where Eq. 9 has neither. The
+   flow-matching term pulls the end before the tanh towards the stored action.
 
 Both readings of the weights average the squared error over action dimensions (the paper writes the sum), so that
 lambda means the same in both. Deviations from the code: full precision (the code trains in bfloat16 on CUDA), and no
@@ -56,8 +58,8 @@ class FlowRLConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_usual(counts=["hidden", "policy_delay", "flow_steps"], rates=["lr"], shares=["tau"])
-        self.require("zero or more", lambda x: x >= 0.0, "lagrange")
+        counts = ["hidden", "policy_delay", "flow_steps"]
+        self.require_usual(counts=counts, rates=["lr"], shares=["tau"], amounts=["lagrange"])
         self.require("in (0, 1)", lambda x: 0.0 < x < 1.0, "expectile")
 
 

@@ -5,6 +5,7 @@ Paper: Ding et al., "Diffusion-based Reinforcement Learning via Q-weighted Varia
 Code: github.com/wadx2019/qvpo (commit 40a1974), as its README runs it: --weighted --aug
 
 Defaults are the code's. Deviations from it:
+- A time limit is no end of the task: its last state is bootstrapped from. The code takes both ends for the same.
 - The policy is trained on the states of the critic's batch; the code draws a second batch for it.
 - The part of the noise model's first layer that sees the state is computed once for all samples and denoising
   steps; the same sums in another order.
@@ -46,13 +47,14 @@ class QVPOConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        samples = ["train_samples", "behaviour_samples", "target_samples", "eval_samples"]
         self.require_usual(
-            counts=["hidden", "denoising_steps", *samples],
+            counts=["hidden", "denoising_steps", "behaviour_samples", "target_samples", "eval_samples"],
             rates=["actor_lr", "critic_lr", "adam_eps", "clip_norm"],
             shares=["tau"],
+            amounts=["entropy_samples", "entropy_weight", "entropy_weight_min"],
         )
-        self.require("zero or more", lambda x: x >= 0, "entropy_samples", "entropy_weight", "entropy_weight_min")
+        # The best of one is no better than the mean: nothing would be learned.
+        self.require("at least 2", lambda x: x >= 2, "train_samples")
 
 
 TIME_DIM = 32

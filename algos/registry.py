@@ -58,7 +58,8 @@ class Entry:
                 k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, Agent) and v is not Agent
             ]
             raise AlgorithmError(f"{where} has no Agent named {attribute!r}{_choices(attribute, choices)}")
-        if not issubclass(getattr(found, "Config", type), Config):
+        config = getattr(found, "Config", None)
+        if not (isinstance(config, type) and issubclass(config, Config)):
             raise AlgorithmError(f"{self.target}: the class must set Config to a subclass of algos.agent.Config")
         return found
 
@@ -67,18 +68,29 @@ class Entry:
         return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path else None
 
     def about(self) -> tuple[str, str]:
-        """Summary (the first line) and paper (the paragraph "Paper: ...") of the module's docstring, unimported."""
-        text = ast.get_docstring(ast.parse(self._source())) or ""
-        paper = re.search(r"^Paper:\s*(.+?)(?=\n\S+:|\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+        """Summary (the first line) and paper (the paragraph "Paper: ...") of the module's docstring, unimported.
+
+        Raises AlgorithmError when the module is not installed or cannot be read.
+        """
+        try:
+            text = ast.get_docstring(ast.parse(self._file().read_bytes())) or ""
+        except (OSError, SyntaxError, ValueError) as error:
+            raise AlgorithmError(f"algorithm {self.name!r}: {self.target} cannot be read: {error}") from error
+        paper = re.search(r"^Paper:\s*(.+?)(?=\n[A-Z]\w*: |\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
         return text.partition("\n")[0], " ".join(paper[1].split()) if paper else ""
 
-    def _source(self) -> str:
+    def _file(self) -> Path:
+        """The source file, found without importing anything, also no parent package."""
         if self.path:
-            return self.path.read_text(encoding="utf-8")
-        spec = importlib.util.find_spec(self.target.rpartition(":")[0])
+            return self.path
+        top, *rest = self.target.rpartition(":")[0].split(".")
+        spec = importlib.util.find_spec(top)
         if spec is None or spec.origin is None:
-            raise AlgorithmError(f"algorithm {self.name!r}: its module {self.target!r} is not installed")
-        return Path(spec.origin).read_text(encoding="utf-8")
+            raise FileNotFoundError(f"{top} is not installed")
+        if not rest:
+            return Path(spec.origin)
+        below = Path(spec.origin).parent.joinpath(*rest)
+        return below / "__init__.py" if below.is_dir() else below.with_suffix(".py")
 
 
 def entries() -> dict[str, Entry]:
@@ -87,14 +99,15 @@ def entries() -> dict[str, Entry]:
 
     found = {name: Entry(name, target) for name, target in ALGORITHMS.items()}
     for point in entry_points(group=GROUP):
-        if point.name in found and found[point.name].target != point.value:
+        target = f"{point.module}:{point.attr}"
+        if point.name in found and found[point.name].target != target:
             raise AlgorithmError(
-                f"two algorithms are named {point.name!r}: {found[point.name].target} and {point.value} "
+                f"two algorithms are named {point.name!r}: {found[point.name].target} and {target} "
                 f"(an entry point of {point.dist.name if point.dist else 'an installed package'}); rename one"
             )
         if not NAME.fullmatch(point.name):
             raise AlgorithmError(f"entry point {point.name!r} of {GROUP}: a name has only a-z, 0-9, _ and -")
-        found[point.name] = Entry(point.name, point.value)
+        found[point.name] = Entry(point.name, target)
     return found
 
 
@@ -127,13 +140,14 @@ def find(spec: str) -> Entry:
 
 
 def _choices(word: str, choices: Any) -> str:
-    near = difflib.get_close_matches(word, list(choices), n=1)
+    near = difflib.get_close_matches(word, list(choices), n=1) or [c for c in choices if c.lower() == word.lower()]
     return (f"; did you mean {near[0]!r}?" if near else "") + f" (choices: {', '.join(choices) or 'none'})"
 
 
 def _import_file(path: Path | None) -> Any:
     assert path is not None
-    name = f"flowbench_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    identity = str(path).encode() + path.read_bytes()  # an edited file is another module
+    name = f"flowbench_file_{hashlib.sha256(identity).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:

@@ -39,6 +39,7 @@ class SACConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_usual(counts=["hidden"], rates=["lr", "initial_temperature"], shares=["tau"])
+        self.require("finite", math.isfinite, "target_entropy_scale")
 
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0

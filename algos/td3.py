@@ -33,8 +33,8 @@ class TD3Config(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_usual(counts=["hidden", "policy_delay"], rates=["lr"], shares=["tau"])
-        self.require("zero or more", lambda x: x >= 0.0, "exploration_noise", "target_noise", "noise_clip")
+        noises = ["exploration_noise", "target_noise", "noise_clip"]
+        self.require_usual(counts=["hidden", "policy_delay"], rates=["lr"], shares=["tau"], amounts=noises)
 
 
 class Actor(nn.Module):
@@ -89,7 +89,7 @@ class TD3(Agent[TD3Config]):
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:
         """Algorithm 1, lines 8-16."""
         learner.minimise("critic", self.critic_loss, batch)
-        if phase == 0:
+        if phase == self.period - 1:  # the last of every `policy_delay` updates
             learner.minimise("actor", self.actor_loss, batch)
             learner.track("target_critic", "critic", self.config.tau)
             learner.track("target_actor", "actor", self.config.tau)

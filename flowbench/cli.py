@@ -141,6 +141,9 @@ def report(
     ] = None,
     format: Annotated[str, typer.Option("--format", metavar="table|markdown|csv|json", help="How to print.")] = "table",
     reps: Annotated[int, typer.Option(min=1, metavar="N", help="Bootstrap resamples.")] = 10_000,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw the learning curves too, as SVG and PNG, into this folder.")
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
     """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
@@ -159,6 +162,13 @@ def report(
         reports.show(built, Console())
     else:
         sys.stdout.write(reports.render(built, format).rstrip("\n") + "\n")
+    if figures:
+        from flowbench import stats
+        from flowbench.report.figures import save
+
+        _, evals = stats.distinct_labels(found.runs, found.evals)
+        for path in save(evals, figures):
+            print(f"drew {path}", file=sys.stderr)
 
 
 @list_app.command("suites", epilog="Example: flowbench list suites")
@@ -188,7 +198,12 @@ def list_algos() -> None:
     """List the algorithms with their papers."""
     import algos
 
-    rows = [[name, *algos.find(name).about()] for name in algos.names()]
+    rows = []
+    for name in algos.names():
+        try:
+            rows.append([name, *algos.find(name).about()])
+        except algos.AlgorithmError as error:  # one that is broken hides none of the others
+            rows.append([name, f"({error})", ""])
     _table(["algorithm", "what it is", "paper"], rows)
 
 

@@ -16,6 +16,7 @@ class Evaluator:
     """Runs K episodes of a policy in step, so that it acts on K observations at once."""
 
     def __init__(self, make: Callable[[], Env], episodes: int, device: torch.device) -> None:
+        self.episodes = episodes
         self._envs = [make() for _ in range(episodes)]
         self._device = device
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from flowbench.schedule import Group, Outcome
 
-SMOOTHING = 0.3  # weight of the newest speed in the running mean
+DECAY = 0.95  # weight of what was known before each new tick: the estimate rests on the last twenty or so
 
 
 class Pace:
@@ -23,16 +22,18 @@ class Pace:
     def __init__(self, groups: Sequence[Group], jobs: int) -> None:
         self._left = {id(group): group.steps for group in groups}
         self._algorithm = {id(group): group.cells[0].variant.label for group in groups}
-        self._seconds_a_step: dict[str, float] = {}
+        self._spent: dict[str, tuple[float, float]] = {}  # lately: seconds, steps
         self._jobs = jobs
 
     def tick(self, group: Group, step: int, speed: float) -> None:
-        """A group has reached `step`, lately at `speed` steps a second."""
-        self._left[id(group)] = group.steps - step
+        """A group has reached `step`, since its last tick at `speed` steps a second."""
         label = self._algorithm[id(group)]
-        if speed > 0:
-            before = self._seconds_a_step.get(label, 1 / speed)
-            self._seconds_a_step[label] = (1 - SMOOTHING) * before + SMOOTHING / speed
+        steps = self._left[id(group)] - (group.steps - step)
+        self._left[id(group)] = group.steps - step
+        if speed > 0 and steps > 0:
+            # Seconds and steps decay apart, so that an evaluation counts for the time it takes, not for its slowness.
+            seconds, taken = self._spent.get(label, (0.0, 0.0))
+            self._spent[label] = (DECAY * seconds + steps / speed, DECAY * taken + steps)
 
     def end(self, group: Group) -> None:
         """A group has ended, however."""
@@ -40,18 +41,20 @@ class Pace:
 
     def group_seconds(self, group: Group) -> float | None:
         """Seconds the group still needs; None while nothing is known."""
-        pace = self._seconds_a_step.get(self._algorithm[id(group)])
+        pace = self._seconds_a_step().get(self._algorithm[id(group)])
         return None if pace is None else pace * self._left[id(group)]
 
     def seconds(self) -> float | None:
         """Seconds the whole grid still needs; an algorithm not yet seen is taken to be like the mean of the others."""
-        if not self._seconds_a_step:
+        known = self._seconds_a_step()
+        if not known:
             return None
-        usual = sum(self._seconds_a_step.values()) / len(self._seconds_a_step)
-        work: defaultdict[int, float] = defaultdict(float)
-        for key, left in self._left.items():
-            work[key] = left * self._seconds_a_step.get(self._algorithm[key], usual)
-        return max(sum(work.values()) / self._jobs, max(work.values(), default=0.0))
+        usual = sum(known.values()) / len(known)
+        work = [left * known.get(self._algorithm[key], usual) for key, left in self._left.items()]
+        return max(sum(work) / self._jobs, max(work))
+
+    def _seconds_a_step(self) -> dict[str, float]:
+        return {label: seconds / steps for label, (seconds, steps) in self._spent.items()}
 
 
 def clock(seconds: float | None) -> str:

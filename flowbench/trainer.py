@@ -116,7 +116,7 @@ class Trainer:
     def columns(self, table: str) -> list[str]:
         """The columns of a table, in order."""
         if table == "evals":
-            episodes = [f"return_{k}" for k in range(len(self._evaluator._envs))]
+            episodes = [f"return_{k}" for k in range(self._evaluator.episodes)]
             return ["step", "mean", "std", *episodes, "seconds"]
         return ["step", "episode", "return", "length", "updates", "seconds", "steps_per_second", *self.logged]
 

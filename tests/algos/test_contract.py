@@ -1,0 +1,532 @@
+"""What holds of every algorithm, whatever it is."""
+
+import ast
+import copy
+import dataclasses
+import inspect
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from handmade import ACT_DIM, OBS_DIM, VARIANTS, Recorder, random_batch, small_agent, small_config
+from torch import nn
+from torch.utils._pytree import tree_map
+
+import algos
+from algos.agent import Agent, Config
+from flowbench.learner import EagerLearner
+from flowbench.overrides import describe
+
+CPU = torch.device("cpu")
+NAMES = algos.names()
+FILES = sorted(Path(algos.__file__).parent.glob("*.py"))
+
+every_algorithm = pytest.mark.parametrize("name", NAMES)
+every_variant = pytest.mark.parametrize("name", [*NAMES, *VARIANTS])
+
+
+def train(agent, updates, seed=7):
+    torch.manual_seed(seed)
+    learner = EagerLearner(agent, CPU)
+    for k in range(updates):
+        learner.update(random_batch(seed=k))
+    return learner
+
+
+def snapshot(agent):
+    return {name: tensor.clone() for name, tensor in agent.state_dict().items()}
+
+
+def calls_of_a_period(agent):
+    """The minimise and track calls of one period, and the losses with their arguments."""
+    recorder = Recorder()
+    for phase in range(agent.period):
+        agent.update(random_batch(seed=phase), recorder, phase)
+    return recorder
+
+
+def tracked(agent):
+    return {call[1] for call in calls_of_a_period(agent).calls if call[0] == "track"}
+
+
+def tracking_phase(agent):
+    """The phase of a period whose update moves the targets."""
+    for phase in range(agent.period):
+        recorder = Recorder()
+        agent.update(random_batch(seed=phase), recorder, phase)
+        if any(call[0] == "track" for call in recorder.calls):
+            return phase
+    raise AssertionError("no target moves")
+
+
+def belongs(parameter, part):
+    return parameter.startswith(f"{part}.")
+
+
+# Actions
+
+
+@every_variant
+@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_actions_are_finite_and_in_bounds_whatever_is_observed(name, n, explore, scale):
+    agent = small_agent(name)
+    with torch.no_grad():
+        action = agent.act(scale * torch.randn(n, OBS_DIM), explore)
+    assert action.shape == (n, ACT_DIM)
+    assert action.isfinite().all()
+    assert action.abs().max() <= 1.0
+
+
+@every_variant
+def test_exploring_twice_gives_two_actions(name):
+    agent, obs = small_agent(name), torch.randn(4, OBS_DIM)
+    with torch.no_grad():
+        assert not torch.equal(agent.act(obs, True), agent.act(obs, True))
+
+
+@every_variant
+def test_acting_changes_nothing_in_the_agent(name):
+    agent = small_agent(name)
+    before = snapshot(agent)
+    agent.act(torch.randn(4, OBS_DIM), True)
+    assert all(torch.equal(before[key], tensor) for key, tensor in agent.state_dict().items())
+
+
+@every_algorithm
+def test_one_dimensional_actions_and_observations_do(name):
+    algorithm = algos.find(name).load()
+    agent = algorithm(1, 1, small_config(algorithm))
+    assert EagerLearner(agent, CPU).rehearse()
+    assert agent.act(torch.randn(3, 1), True).shape == (3, 1)
+
+
+# Updates
+
+
+@every_variant
+def test_losses_and_what_is_logged_are_finite(name):
+    agent = small_agent(name)
+    means = train(agent, 3 * agent.period).pop_means()
+    assert {f"{part}/loss" for part in agent.optimisers()} <= set(means)
+    assert all(math.isfinite(value) for value in means.values())
+
+
+@every_variant
+def test_losses_are_scalars_that_need_a_gradient_and_diagnostics_are_tensors(name):
+    agent = small_agent(name)
+    for _, loss, args in calls_of_a_period(agent).losses:
+        value, diagnostics = getattr(agent, loss)(*args)
+        assert value.shape == ()
+        assert value.requires_grad
+        assert all(isinstance(tensor, torch.Tensor) for tensor in diagnostics.values())
+
+
+@every_variant
+def test_a_period_of_updates_moves_all_that_is_trained_or_tracked_and_nothing_else(name):
+    agent = small_agent(name)
+    moving = set(agent.optimisers()) | tracked(agent)
+    before = snapshot(agent)
+    train(agent, agent.period)
+    parameters = {key for key, _ in agent.named_parameters()}
+    for key, tensor in agent.state_dict().items():
+        should = key in parameters and any(belongs(key, part) for part in moving)
+        assert torch.equal(before[key], tensor) != should, key
+
+
+@every_variant
+def test_every_parameter_is_either_of_one_trained_part_or_of_one_frozen_target(name):
+    agent = small_agent(name)
+    parts, targets = list(agent.optimisers()), tracked(agent)
+    assert targets
+    for key, parameter in agent.named_parameters():
+        assert sum(belongs(key, part) for part in [*parts, *targets]) == 1, key
+        assert parameter.requires_grad == any(belongs(key, part) for part in parts), key
+
+
+@every_variant
+def test_targets_start_as_copies_of_what_they_track(name):
+    agent = small_agent(name)
+    for call in calls_of_a_period(agent).calls:
+        if call[0] == "track":
+            target, online = agent.get_submodule(call[1]), agent.get_submodule(call[2])
+            pairs = list(zip(target.parameters(), online.parameters(), strict=True))
+            assert all(torch.equal(a, b) and a is not b for a, b in pairs)
+            assert call[3] == agent.config.tau
+
+
+@every_variant
+def test_a_tracked_target_moves_by_tau_towards_the_updated_network(name):
+    agent = small_agent(name, tau=0.25)
+    with torch.no_grad():  # the targets must not start where the online networks are
+        for target in tracked(agent):
+            for parameter in agent.get_submodule(target).parameters():
+                parameter.add_(1.0)
+    before = snapshot(agent)
+    pairs = {call[1]: call[2] for call in calls_of_a_period(agent).calls if call[0] == "track"}
+    train(agent, 1 + tracking_phase(agent))
+    after = agent.state_dict()
+    for target, online in pairs.items():
+        for key, _ in agent.get_submodule(target).named_parameters():
+            expected = 0.75 * before[f"{target}.{key}"] + 0.25 * after[f"{online}.{key}"]
+            torch.testing.assert_close(after[f"{target}.{key}"], expected, rtol=1e-5, atol=1e-6)
+
+
+@every_variant
+def test_a_step_on_one_part_computes_no_gradient_for_another(name):
+    agent = small_agent(name)
+    for part, loss, args in calls_of_a_period(agent).losses:
+        twin = copy.deepcopy(agent)
+        learner = EagerLearner(twin, CPU)
+        computed = []
+        for key, parameter in twin.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(lambda grad, key=key, computed=computed: computed.append(key))
+        before = snapshot(twin)
+        learner.minimise(part, getattr(twin, loss), *args)
+        inside = {key for key, _ in twin.named_parameters() if belongs(key, part)}
+        assert {key for key, parameter in twin.named_parameters() if parameter.grad is not None} == inside
+        assert set(computed) <= inside
+        assert {key for key, tensor in twin.state_dict().items() if not torch.equal(before[key], tensor)} <= inside
+
+
+@every_variant
+def test_the_period_repeats(name):
+    """Only the phase decides what an update does, so one graph a phase can be captured."""
+    agent = small_agent(name)
+    first, second = calls_of_a_period(agent).calls, calls_of_a_period(agent).calls
+    assert agent.period >= 1
+    assert first == second
+
+
+@every_variant
+def test_the_same_seed_gives_the_same_weights_and_the_same_updates(name):
+    one, two, other = small_agent(name, seed=1), small_agent(name, seed=1), small_agent(name, seed=2)
+    assert same_weights(one, two)
+    assert not same_weights(one, other)
+    for agent in (one, two):
+        train(agent, 2 * agent.period)
+    assert same_weights(one, two)
+
+
+@every_variant
+def test_another_stream_of_noise_gives_other_updates(name):
+    one, two = small_agent(name), small_agent(name)
+    train(one, one.period, seed=1)
+    train(two, two.period, seed=2)
+    assert not same_weights(one, two)
+
+
+@every_variant
+def test_a_deep_copy_trains_like_the_original_and_apart_from_it(name):
+    agent = small_agent(name)
+    twin = copy.deepcopy(agent)
+    before = snapshot(agent)
+    train(twin, agent.period)
+    assert all(torch.equal(before[key], tensor) for key, tensor in agent.state_dict().items())
+    train(agent, agent.period)
+    assert same_weights(agent, twin)
+
+
+@every_variant
+def test_a_state_dict_brings_an_agent_back(name):
+    agent, other = small_agent(name, seed=1), small_agent(name, seed=2)
+    train(agent, agent.period)
+    other.load_state_dict(agent.state_dict())
+    assert same_weights(agent, other)
+
+
+def same_weights(one, two):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+# What the harness may do to an agent: train seeds side by side, change precision, capture an update
+
+
+class Loss(nn.Module):
+    """A loss of an agent as a module, so that `functional_call` can put other parameters into it."""
+
+    def __init__(self, agent, loss):
+        super().__init__()
+        self.agent = agent
+        self.loss = loss
+
+    def forward(self, *args):
+        return getattr(self.agent, self.loss)(*args)
+
+
+class Tape:
+    """Keeps the noise that is drawn, and plays it again."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.real = {"randn_like": torch.randn_like, "rand_like": torch.rand_like}
+
+    def record(self):
+        tape = []
+        for name, draw in self.real.items():
+            self.monkeypatch.setattr(torch, name, lambda x, draw=draw: tape.append(draw(x)) or tape[-1])
+        return tape
+
+    def play(self, tape):
+        rest = list(tape)
+        for name in self.real:
+            self.monkeypatch.setattr(torch, name, lambda x: rest.pop(0))
+
+    def stop(self):
+        for name, draw in self.real.items():
+            self.monkeypatch.setattr(torch, name, draw)
+
+
+def gradient_of(agent, part, loss):
+    """A function of one seed's state dict and the loss's arguments: gradients by name, value and diagnostics."""
+    module = Loss(agent, loss)
+    names = {f"agent.{part}.{key}" for key, _ in agent.get_submodule(part).named_parameters()}
+
+    def evaluate(trained, others, args):
+        value, diagnostics = torch.func.functional_call(module, {**trained, **others}, args)
+        return value, {key: tensor.detach() for key, tensor in diagnostics.items()}
+
+    def gradient(state, args):
+        state = {f"agent.{key}": tensor for key, tensor in state.items()}
+        trained = {key: state.pop(key) for key in names}
+        return torch.func.grad_and_value(evaluate, has_aux=True)(trained, state, args)
+
+    return gradient
+
+
+def stack(*trees):
+    return tree_map(lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], torch.Tensor) else leaves[0], *trees)
+
+
+def stacked(function, *trees):
+    """`function` over the seeds of `trees`; what is no tensor is the same for each."""
+    in_dims = tree_map(lambda leaf: 0 if isinstance(leaf, torch.Tensor) else None, trees)
+    return torch.func.vmap(function, in_dims=in_dims, randomness="different")(*trees)
+
+
+@every_variant
+def test_stacked_seeds_have_the_losses_and_gradients_of_the_seeds_one_by_one(name, monkeypatch):
+    agents = [small_agent(name, seed=seed) for seed in (1, 2)]
+    runs = [calls_of_a_period(agent).losses for agent in agents]
+    tape = Tape(monkeypatch)
+    for (part, loss, first), (_, _, second) in zip(*runs, strict=True):
+        alone, noise = [], []
+        for agent, args in zip(agents, (first, second), strict=True):
+            noise.append(tape.record())
+            value, diagnostics = getattr(agent, loss)(*args)
+            inside = dict(agent.get_submodule(part).named_parameters())
+            grads = torch.autograd.grad(value, list(inside.values()))
+            named = {f"agent.{part}.{key}": grad for key, grad in zip(inside, grads, strict=True)}
+            alone.append((named, (value.detach(), {key: tensor.detach() for key, tensor in diagnostics.items()})))
+
+        def together(state, args, noise, gradient=gradient_of(agents[0], part, loss)):  # noqa: B008
+            tape.play(noise)
+            return gradient(state, args)
+
+        states = [snapshot(agent) for agent in agents]
+        found = stacked(together, stack(*states), stack(first, second), stack(*noise))
+        tape.stop()
+        torch.testing.assert_close(found, stack(*alone), rtol=1e-4, atol=1e-5)
+
+
+@every_variant
+def test_stacked_seeds_draw_noise_of_their_own(name):
+    """Two copies of one seed on one batch differ by their noise alone, if the loss has any."""
+    agent = small_agent(name)
+    for part, loss, args in calls_of_a_period(agent).losses:
+        state = snapshot(agent)
+        _, (values, _) = stacked(gradient_of(agent, part, loss), stack(state, state), stack(args, args))
+        assert values.shape == (2,)
+        assert values.isfinite().all()
+        with torch.no_grad():
+            noisy = getattr(agent, loss)(*args)[0] != getattr(agent, loss)(*args)[0]
+        assert (values[0] != values[1]) == noisy, loss
+
+
+@every_variant
+def test_an_agent_in_double_precision_stays_in_it(name):
+    agent = small_agent(name).double()
+    recorder = Recorder()
+    for phase in range(agent.period):
+        agent.update(random_batch(dtype=torch.float64), recorder, phase)
+    for _, loss, args in recorder.losses:
+        value, diagnostics = getattr(agent, loss)(*args)
+        assert value.dtype == torch.float64
+        assert all(tensor.dtype == torch.float64 for tensor in diagnostics.values())
+    for explore in (True, False):
+        assert agent.act(torch.randn(2, OBS_DIM, dtype=torch.float64), explore).dtype == torch.float64
+    learner = EagerLearner(agent, CPU)
+    for _ in range(agent.period):
+        learner.update(random_batch(dtype=torch.float64))
+    assert all(parameter.dtype == torch.float64 for parameter in agent.parameters())
+
+
+@every_variant
+def test_an_update_reads_no_value_and_makes_no_tensor_elsewhere(name):
+    """On the meta device there are no values: a read, a branch on one, or a tensor made on the CPU raises."""
+    agent = small_agent(name).to("meta")
+    batch = type(random_batch())(*(tensor.to("meta") for tensor in random_batch()))
+    recorder = Recorder()
+    for phase in range(agent.period):
+        agent.update(batch, recorder, phase)
+    assert {part for part, _, _ in recorder.losses} == set(agent.optimisers())
+    for explore in (True, False):
+        assert agent.act(batch.obs, explore).device.type == "meta"
+
+
+SYNCS = {"item", "cpu", "numpy", "tolist", "nonzero", "masked_select", "synchronize"}
+CONVERSIONS = {"float", "int", "bool", "print"}
+
+
+def functions_outside_constructors(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+            yield node
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.name != "registry.py"], ids=lambda file: file.stem)
+def test_no_function_waits_for_the_device(file):
+    for function in functions_outside_constructors(ast.parse(file.read_text())):
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                banned = SYNCS if isinstance(node.func, ast.Attribute) else CONVERSIONS
+                assert called not in banned, f"{file.name}:{node.lineno} calls {called}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_package_imports_nothing_of_the_harness_or_the_suites(file):
+    imported = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(node.module)
+    assert not {module.partition(".")[0] for module in imported} & {"flowbench", "suites", "tests"}
+
+
+# Configuration and documentation
+
+
+@every_algorithm
+def test_the_config_is_a_frozen_keyword_only_dataclass(name):
+    config = algos.find(name).load().Config
+    assert issubclass(config, Config)
+    assert dataclasses.is_dataclass(config)
+    assert all(field.kw_only for field in dataclasses.fields(config))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config().gamma = 0.5
+    with pytest.raises(TypeError):
+        config(0.5)
+    assert hash(config()) == hash(config())
+    assert config() == config()
+
+
+@every_algorithm
+def test_every_hyperparameter_has_a_comment_and_a_default(name):
+    described = describe(algos.find(name).load())
+    assert {field.name for field in described} >= {field.name for field in dataclasses.fields(Config)}
+    for field in described:
+        assert field.comment, field.name
+        assert "MISSING" not in field.default, field.name
+
+
+AT_LEAST_ONE = [0, -1]
+RATE = [0.0, -1.0, math.inf, math.nan]
+SHARE = [0.0, -0.1, 1.5, math.nan]
+BAD = {
+    "gamma": [-0.1, 1.5, math.nan],
+    "batch_size": AT_LEAST_ONE,
+    "replay_size": AT_LEAST_ONE,
+    "recent_share": [-0.1, 1.5, math.nan],
+    "recent_window": AT_LEAST_ONE,
+    "random_steps": [-1],
+    "updates_per_step": AT_LEAST_ONE,
+    "hidden": AT_LEAST_ONE,
+    "lr": RATE,
+    "actor_lr": RATE,
+    "critic_lr": RATE,
+    "adam_eps": RATE,
+    "clip_norm": RATE,
+    "tau": SHARE,
+    "policy_delay": AT_LEAST_ONE,
+    "exploration_noise": [-0.1, math.nan],
+    "target_noise": [-0.1, math.nan],
+    "noise_clip": [-0.1, math.nan],
+    "initial_temperature": RATE,
+    "flow_steps": AT_LEAST_ONE,
+    "lagrange": [-0.1, math.nan],
+    "expectile": [0.0, 1.0, -0.5, 1.5, math.nan],
+    "denoising_steps": AT_LEAST_ONE,
+    "train_samples": AT_LEAST_ONE,
+    "behaviour_samples": AT_LEAST_ONE,
+    "target_samples": AT_LEAST_ONE,
+    "eval_samples": AT_LEAST_ONE,
+    "entropy_samples": [-1],
+    "entropy_weight": [-0.1, math.nan],
+    "entropy_weight_min": [-0.1, math.nan],
+}
+BAD_OF_EACH = [
+    (name, field.name, value)
+    for name in NAMES
+    for field in dataclasses.fields(algos.find(name).load().Config)
+    for value in BAD.get(field.name, [])
+]
+
+
+@pytest.mark.parametrize(("name", "field", "value"), BAD_OF_EACH)
+def test_a_bad_value_is_refused_by_name(name, field, value):
+    with pytest.raises(ValueError, match=rf"^{field} must be .*, got {value}$"):
+        algos.find(name).load().Config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("sac", "target_entropy_scale", math.nan),
+        ("flowrl", "lagrange", math.inf),
+        ("qvpo", "entropy_weight", math.inf),
+    ],
+)
+def test_a_value_that_trains_to_nan_is_refused(name, field, value):
+    with pytest.raises(ValueError, match=field):
+        algos.find(name).load().Config(**{field: value})
+
+
+@every_algorithm
+@pytest.mark.parametrize("edge", [{"gamma": 0.0}, {"gamma": 1.0}, {"tau": 1.0}, {"recent_share": 1.0}])
+def test_values_at_the_edge_of_their_range_are_taken(name, edge):
+    assert algos.find(name).load().Config(**edge)
+
+
+@every_algorithm
+def test_the_module_says_what_it_is_and_where_it_comes_from(name):
+    entry = algos.find(name)
+    summary, paper = entry.about()
+    assert summary.endswith(".")
+    assert len(summary) <= 120
+    text = inspect.getdoc(inspect.getmodule(entry.load()))
+    assert text.startswith(f"{summary}\n\n")
+    assert "et al." in paper
+    assert "arXiv:" in paper
+
+
+@every_algorithm
+def test_the_losses_and_the_update_are_documented(name):
+    algorithm = algos.find(name).load()
+    assert issubclass(algorithm, Agent)
+    agent = small_agent(name)
+    for method in ["update", *{loss for _, loss, _ in calls_of_a_period(agent).losses}]:
+        assert getattr(algorithm, method).__doc__, method
+
+
+def test_an_agent_without_methods_says_what_is_missing():
+    agent = Agent(1, 1, Config())
+    assert agent.period == 1
+    for call in (agent.optimisers, lambda: agent.act(None, True), lambda: agent.update(None, None, 0)):
+        with pytest.raises(NotImplementedError):
+            call()

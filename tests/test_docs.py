@@ -1,0 +1,120 @@
+"""Every command that the documentation shows is run, and what it quotes is what is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import suites
+from flowbench import cli, plan, store
+from flowbench.rows import RowWriter
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it there
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for name, text in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) for every line of every console block, comments cut off."""
+    return [
+        (page.name, line.partition("  #")[0].strip())
+        for page in PAGES
+        for text in blocks(page, "console")
+        for line in text.splitlines()
+        if line.strip()
+    ]
+
+
+def examples() -> list[tuple[str, str]]:
+    """(source, command) for the example in every command's help."""
+    named = [*cli.app.registered_commands, *cli.list_app.registered_commands]
+    return [("--help", str(command.epilog).removeprefix("Example: ")) for command in named]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder to run the commands in: the files they name, and results of the suite they report on."""
+    monkeypatch.chdir(tmp_path)
+    (mine,) = [text for text in blocks(ROOT / "docs" / "suites.md", "yaml") if text.startswith("# pendulum.yaml")]
+    Path("pendulum.yaml").write_text(mine, encoding="utf-8")
+    Path("path/to").mkdir(parents=True)
+    example = ROOT / "tests" / "flowbench" / "example_algorithm.py"
+    Path("path/to/example_algorithm.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    for cell in plan.expand("quick", ["flowrl,sac,td3,qvpo"], "3"):
+        folder = Path("results") / cell.path
+        store.write_run(folder, {**store.record(cell, [cell.seed]), "status": "done"})
+        writer = RowWriter(folder / "evals.csv", ["step", "mean"])
+        for step in range(1000, cell.variant.protocol.steps + 1, 1000):
+            writer.append({"step": step, "mean": step / 10 + cell.seed})
+        writer.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "command"), [*commands(), *examples()])
+def test_a_documented_command_works(page, command, workplace, capfd):
+    command = command.partition(" > ")[0]  # where the output goes is the shell's affair
+    program, *arguments = shlex.split(command)
+    if program == "flowbench":
+        dry = ["--dry-run"] if arguments[0] == "run" else []
+        assert cli._status([*arguments, *dry]) == 0, capfd.readouterr().err
+        assert capfd.readouterr().out
+    elif program == "make":
+        subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
+    elif program == "pip":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for extra in re.findall(r"\.\[([\w,]+)\]", command):
+            assert set(extra.split(",")) <= set(project["optional-dependencies"])
+        assert arguments[0] == "install"
+    else:
+        assert program in ("git", "cd"), f"{page}: nothing here runs {command!r}"
+
+
+def test_the_documentation_shows_commands():
+    shown = {(page, command.split()[0]) for page, command in commands()}
+    assert {("README.md", "make"), ("README.md", "flowbench"), ("CONTRIBUTING.md", "flowbench")} <= shown
+
+
+def test_every_command_has_an_example_in_its_help():
+    assert all(command.startswith("flowbench ") for _, command in examples())
+
+
+def test_contributing_shows_the_algorithm_that_the_tests_train():
+    source = (ROOT / "tests" / "flowbench" / "example_algorithm.py").read_text(encoding="utf-8")
+    assert source in blocks(ROOT / "CONTRIBUTING.md", "python")
+
+
+def test_every_suite_is_in_the_table_of_suites():
+    table = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+    for name in suites.names():
+        count = len(suites.load(name, check_tasks=False).tasks)
+        assert f"| `{name}` | {count} |" in table
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_set_that_is_tested_is_pinned_exactly():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+(; python_version >= \"3\.11\")?", pin) for pin in pins)
+    names = {re.split("==", pin)[0].lower().replace("_", "-") for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.split(r"[<>=;\s]", need)[0].lower().replace("_", "-") for need in project["dependencies"]}
+    assert wanted <= names
