@@ -49,8 +49,9 @@ def examples() -> list[tuple[str, str]]:
 def workplace(tmp_path, monkeypatch):
     """A folder to run the commands in: the files they name, and results of the suite they report on."""
     monkeypatch.chdir(tmp_path)
-    (mine,) = [text for text in blocks(ROOT / "docs" / "suites.md", "yaml") if text.startswith("# pendulum.yaml")]
-    Path("pendulum.yaml").write_text(mine, encoding="utf-8")
+    for page in PAGES:
+        for text in blocks(page, "yaml"):  # named by its first line
+            Path(text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
     Path("path/to").mkdir(parents=True)
     example = ROOT / "tests" / "flowbench" / "example_algorithm.py"
     Path("path/to/example_algorithm.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
