@@ -48,7 +48,7 @@ class Entry:
         where, _, attribute = self.target.rpartition(":")
         try:
             module = _import_file(self.path) if self.path else importlib.import_module(where)
-        except Exception as error:  # whatever a stranger's module raises while it is imported
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises while it is imported
             raise AlgorithmError(
                 f"algorithm {self.target!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error

@@ -80,7 +80,7 @@ def run(
     ] = None,
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Only this task; may be repeated.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="5 (the first five), 0,3,7 or 0-9.")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Environment steps, instead of the suite's.")] = None,
+    steps: Annotated[str | None, typer.Option(metavar="N", help="Environment steps, instead of the suite's.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="lr=1e-4 for all that have it, flowrl.lr=1e-4 for one."),
@@ -91,7 +91,7 @@ def run(
     results: Results = RESULTS,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
     jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Cells at once. [default: one a GPU, or one a core]")
+        str | None, typer.Option(metavar="N", help="Cells at once; one a GPU, or one a core, if left out.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
@@ -106,10 +106,17 @@ def run(
     from flowbench import grid
 
     request = grid.Request.merge(
-        file, suite=suite, algo=algo or [], task=task or [], seeds=seeds, steps=steps, set=settings or []
+        file,
+        suite=suite,
+        algo=algo or [],
+        task=task or [],
+        seeds=seeds,
+        steps=_count("--steps", steps),
+        set=settings or [],
     )
+    at_once = _count("--jobs", jobs)
     return grid.run(
-        request, results, device=device, jobs=jobs, dry_run=dry_run, force=force, fail_fast=fail_fast, quiet=quiet
+        request, results, device=device, jobs=at_once, dry_run=dry_run, force=force, fail_fast=fail_fast, quiet=quiet
     )
 
 
@@ -137,10 +144,10 @@ def report(
         list[str] | None, typer.Option(metavar="ALGO", help="Only this algorithm; may be repeated.")
     ] = None,
     step: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Compare at this step. [default: the common step]")
+        str | None, typer.Option(metavar="N", help="Compare at this step; the common one if left out.")
     ] = None,
     format: Annotated[str, typer.Option("--format", metavar="table|markdown|csv|json", help="How to print.")] = "table",
-    reps: Annotated[int, typer.Option(min=1, metavar="N", help="Bootstrap resamples.")] = 10_000,
+    reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw the learning curves too, as SVG and PNG, into this folder.")
     ] = None,
@@ -152,12 +159,13 @@ def report(
     formats = ("table", "markdown", "csv", "json")
     if format not in formats:
         raise unknown("format", format, formats)
+    at, resamples = _count("--step", step), _count("--reps", reps) or 0
     from flowbench import report as reports
     from flowbench import store
 
     found = store.load(results, suite or [], algo or [])
     _warn(found.problems)
-    built = reports.build(found.runs, found.evals, step=step, reps=reps)
+    built = reports.build(found.runs, found.evals, step=at, reps=resamples)
     if format == "table":
         reports.show(built, Console())
     else:
@@ -219,6 +227,21 @@ def list_params(
         [field.name, field.kind, field.default, field.comment] for field in overrides.describe(algos.find(algo).load())
     ]
     _table(["hyperparameter", "type", "default", "what it is"], rows)
+
+
+def _count(option: str, text: str | None) -> int | None:
+    """A whole number above zero, also written 1e6 or 1_000_000; None stays None."""
+    from flowbench.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not (1 <= number <= 2**53 and number.is_integer()):
+        raise UsageError(f"{option} {text!r} is no whole number of at least 1")
+    return int(number)
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -50,20 +51,23 @@ class Request:
     def cells(self) -> list[Cell]:
         """The cells it stands for."""
         return plan.expand(
-            self.suite or "", self.algo, self.seeds or "5", tasks=self.task, steps=self.steps, settings=self.set
+            self.suite or "",
+            self.algo,
+            "5" if self.seeds is None else self.seeds,
+            tasks=self.task,
+            steps=self.steps,
+            settings=self.set,
         )
 
 
 def _read_grid(file: Path) -> dict[str, Any]:
     """The keys of a grid file, in the types the options have."""
-    import yaml
+    import suites
 
     try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"grid file {str(file)!r} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"grid file {str(file)!r} is not YAML: {error}") from error
+        read = suites.read_yaml(file)
+    except suites.SuiteError as error:
+        raise UsageError(f"grid file {str(file)!r}: {error}") from error
     if not isinstance(read, dict):
         raise UsageError(f"grid file {str(file)!r} must hold keys such as suite and algo, not {type(read).__name__}")
     known = [field.name for field in fields(Request)]
@@ -122,7 +126,7 @@ def run(
         _say(console, _summary(cells, due, slots))
     started = time.perf_counter()
     with progress.board(groups, slots.jobs, console, quiet) as board:
-        runner = Runner(root, slots, board.event, fail_fast)
+        runner = Runner(root, slots, board.event, fail_fast=fail_fast, redo=force)
         outcomes = []
         for outcome in runner.run(groups):
             board.outcome(outcome)
@@ -173,12 +177,14 @@ def _show_plan(console: Console, cells: Sequence[Cell], due: Due, slots: Slots) 
 def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, quiet: bool, seconds: float) -> int:
     """Print how the grid ended, with every failure and its log."""
     count = Counter(outcome.status for outcome in outcomes)
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    wrong = {"failed"} if interrupted else {"failed", "stopped"}
+    failed = [outcome for outcome in outcomes if outcome.status in wrong]
     if not quiet and outcomes:
         words = ", ".join(f"{number} {status}" for status, number in count.items())
         _say(console, f"{words} in {progress.clock(seconds)}")
     for outcome in failed:
-        print(f"flowbench: {outcome.group} failed: {outcome.error}; log: {outcome.log}", file=sys.stderr)
+        reason = f": {outcome.error}" if outcome.error else ""
+        print(f"flowbench: {outcome.group} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)
     if interrupted:
         print("flowbench: interrupted; the same command runs what is not finished", file=sys.stderr)
         return 130
@@ -186,4 +192,5 @@ def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, qu
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    with contextlib.suppress(BrokenPipeError):  # the exit status tells more than a line nobody reads
+        console.print(text, markup=False, highlight=False, soft_wrap=True)

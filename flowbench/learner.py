@@ -48,9 +48,13 @@ class EagerLearner:
         currents: list[Tensor] = list(self.agent.get_submodule(online).parameters())
         torch._foreach_lerp_(averages, currents, tau)
 
+    def means(self) -> dict[str, float]:
+        """The mean of each logged scalar since they were last popped, by "part/name"."""
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
     def pop_means(self) -> dict[str, float]:
-        """The mean of each logged scalar since the last call, by "part/name"."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        """`means`, which then begin anew."""
+        means = self.means()
         self._sums.clear()
         self._counts.clear()
         return means

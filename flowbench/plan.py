@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,17 @@ class Variant:
     config: Any  # the algorithm's frozen dataclass
     protocol: Protocol
     label: str  # what reports call it: the name, with what differs from the suite's defaults
+    source: str | None = field(init=False)  # SHA-256 of the code of an algorithm given by file, as it was planned
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.entry.digest())
 
     @property
     def config_id(self) -> str:
         """Eight hex digits of everything that decides the numbers, the task and the seed aside."""
         decided = {
             "algo": self.entry.name,
-            "source": self.entry.digest(),
+            "source": self.source,
             "config": dataclasses.asdict(self.config),
             "protocol": dataclasses.asdict(self.protocol),
         }
@@ -161,15 +165,15 @@ def _settings(settings: Sequence[str], configs: Mapping[str, type[Any]]) -> dict
     for text in settings:
         where = f"--set {text}"
         key, value = overrides.parse_assignment(text, "--set")
-        name, dot, field = key.rpartition(".")
+        name, dot, own = key.rpartition(".")
         if dot:
             if name not in configs:
                 raise unknown(f"algorithm in {where}:", name, configs)
-            single[name][field] = overrides.typed(configs[name], field, value, where)
+            single[name][own] = overrides.typed(configs[name], own, value, where)
             continue
         having = [name for name, config in configs.items() if key in overrides.fields(config)]
         if not having:
-            known = sorted({field for config in configs.values() for field in overrides.fields(config)})
+            known = sorted({each for config in configs.values() for each in overrides.fields(config)})
             raise UsageError(f"{where}: {unknown('hyperparameter', key, known)}")
         for name in having:
             everyone[name][key] = overrides.typed(configs[name], key, value, where)

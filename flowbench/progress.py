@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -75,6 +75,7 @@ class Board:
         self.ended = 0
         self.pace = Pace(groups, jobs)
         self.mutex = threading.Lock()
+        self._read = True
 
     def __enter__(self) -> Board:
         return self
@@ -89,14 +90,22 @@ class Board:
         with self.mutex:
             if event.get("event") == "tick":
                 self.pace.tick(group, int(event["step"]), float(event["speed"]))
-            self.show_event(group, event)
+            self._show(self.show_event, group, event)
 
     def outcome(self, outcome: Outcome) -> None:
         """A group has ended."""
         with self.mutex:
             self.ended += 1
             self.pace.end(outcome.group)
-            self.show_outcome(outcome)
+            self._show(self.show_outcome, outcome)
+
+    def _show(self, show: Callable[..., None], *what: Any) -> None:
+        """Training goes on when the reader of a pipe has gone, as in `flowbench run | head`."""
+        if self._read:
+            try:
+                show(*what)
+            except BrokenPipeError:
+                self._read = False
 
     def show_event(self, group: Group, event: dict[str, Any]) -> None:
         return None

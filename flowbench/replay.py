@@ -64,7 +64,8 @@ class Replay:
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Positions [B] of the transitions of one batch."""
         c = self._config
-        recent = c.batch_size - int(c.batch_size * (1.0 - c.recent_share))
+        # The uniform share is rounded down; the small term keeps 0.1 x 100 from becoming 9.
+        recent = c.batch_size - int(c.batch_size * (1.0 - c.recent_share) + 1e-9)
         device = self._obs.device
         anywhere = torch.randint(self.size, (c.batch_size - recent,), generator=generator, device=device)
         if not recent:

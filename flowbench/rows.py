@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class Unreadable(ValueError):
+    """A file that is no table of numbers."""
+
+
 class RowWriter:
     """Appends rows to a CSV file, each flushed as it comes."""
 
@@ -43,17 +47,25 @@ def _cell_text(value: float | None) -> str:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A CSV file of a run as numbers, without a last line that was cut short. No file, no rows."""
+    """A CSV file of a run as numbers, without a last line that was cut short. No file, no rows.
+
+    Raises Unreadable for a file that is no table.
+    """
     import pandas as pd
 
     if not path.exists():
         return pd.DataFrame()
     text = path.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    lines = list(csv.reader(io.StringIO(whole)))
+    try:
+        lines = list(csv.reader(io.StringIO(whole)))
+    except csv.Error as error:
+        raise Unreadable(f"{path}: {error}") from error
     if not lines:
         return pd.DataFrame()
     header, *body = lines
+    if len(set(header)) < len(header):
+        raise Unreadable(f"{path}: two columns share a name")
     body = [line for line in body if len(line) == len(header)]
     frame: pd.DataFrame = pd.DataFrame(body, columns=header).apply(pd.to_numeric, errors="coerce")
     return frame

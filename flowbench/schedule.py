@@ -9,16 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import joblib
 
-from flowbench import machine, store, worker
+from flowbench import lock, machine, store, worker
 from flowbench.plan import Cell
 
 GRACE_SECONDS = 20.0  # how long a worker has to end by itself when it is asked to
@@ -86,38 +86,52 @@ def due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
 
 
 def slots(device: str, jobs: int | None, groups: int) -> Slots:
-    """As many groups at once as there are GPUs, or cores; cores are shared out evenly among them."""
+    """As many groups at once as there are GPUs, or cores, or `jobs`; each with its share of the cores as threads.
+
+    The threads of a cell decide its last bits, so they follow from the machine and `jobs` alone: not from how many
+    cells happen to be left.
+    """
     gpus = machine.gpu_count() if device in ("auto", "cuda") else 0
     cores = machine.cores()
-    at_once = max(1, min(jobs or gpus or cores, groups))
-    return Slots(at_once, device, max(1, cores // at_once), gpus)
+    wanted = jobs or gpus or cores
+    return Slots(max(1, min(wanted, groups)), device, max(1, cores // wanted), gpus)
 
 
 class Runner:
     """Runs groups in their slots. `tell` hears of every event, from several threads."""
 
     def __init__(
-        self, root: Path, slots: Slots, tell: Callable[[Group, dict[str, Any]], None], fail_fast: bool = False
+        self,
+        root: Path,
+        slots: Slots,
+        tell: Callable[[Group, dict[str, Any]], None],
+        *,
+        fail_fast: bool = False,
+        redo: bool = False,
     ) -> None:
+        """`fail_fast` starts nothing more after a failure; `redo` trains finished cells again."""
         self.interrupted = False
         self._root = root
         self._slots = slots
         self._tell = tell
         self._fail_fast = fail_fast
-        self._halted = threading.Event()
+        self._redo = redo
+        self._halted = threading.Event()  # nothing more is started
         self._workers: set[subprocess.Popen[str]] = set()
         self._mutex = threading.Lock()
         self._free_gpus = list(range(slots.gpus)) * max(1, slots.jobs)
 
     def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
         """Outcomes as groups end. After an interrupt, or a failure with `fail_fast`, the rest are "skipped"."""
-        parallel = joblib.Parallel(n_jobs=self._slots.jobs, backend="threading", return_as="generator_unordered",
-                                   batch_size=1, pre_dispatch="all")  # fmt: skip
+        parallel = joblib.Parallel(
+            n_jobs=self._slots.jobs,
+            backend="threading",
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch="all",
+        )
         with self._stop_on_signals():
-            for outcome in parallel(joblib.delayed(self._run_group)(group) for group in groups):
-                if self._fail_fast and outcome.status == "failed":
-                    self._halt()
-                yield outcome
+            yield from parallel(joblib.delayed(self._run_group)(group) for group in groups)
 
     def _run_group(self, group: Group) -> Outcome:
         folders = [self._root / cell.path for cell in group.cells]
@@ -125,25 +139,46 @@ class Runner:
         if self._halted.is_set():
             return Outcome(group, "skipped", log)
         try:
+            outcome = self._train(group, folders, log)
+        except lock.Busy:
+            outcome = Outcome(group, "busy", log)
+        except Exception as error:  # whatever is wrong with one group, such as a full disk, must not end the others
+            outcome = Outcome(group, "failed", log, " ".join(f"{type(error).__name__}: {error}".split()))
+        if self._fail_fast and outcome.status == "failed":
+            self._halted.set()
+        return outcome
+
+    def _train(self, group: Group, folders: Sequence[Path], log: Path) -> Outcome:
+        """Take the cells' locks, write their records and run a worker, which inherits the locks."""
+        with ExitStack() as stack:
+            locks = []
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                locks.append(stack.enter_context(lock.hold(folder)))
+            if not self._redo and all(_recorded(folder).get("status") == "done" for folder in folders):
+                return Outcome(group, "done", log)  # somebody else finished it since it was planned
             for cell, folder in zip(group.cells, folders, strict=True):
                 self._prepare(cell, folder, [each.seed for each in group.cells])
             with log.open("w", encoding="utf-8") as stderr:
-                code = self._work(group, folders, stderr)
+                code = self._work(group, folders, locks, stderr)
             return self._outcome(group, folders, log, code)
-        except OSError as error:  # a full disk fails this cell, and whatever else cannot be written
-            return Outcome(group, "failed", log, f"{type(error).__name__}: {error}")
 
     def _prepare(self, cell: Cell, folder: Path, seeds: Sequence[int]) -> None:
         """Write the cell's run.json; a finished run that is run again is set aside, not overwritten."""
-        if folder.exists() and (folder / "run.json").exists() and _status(folder) == "done":
+        if _recorded(folder).get("status") == "done":
             stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
-            folder.rename(folder.with_name(f"replaced-{stamp}-{folder.name}"))
+            aside = folder.with_name(f"replaced-{stamp}-{folder.name}")
+            aside.mkdir()
+            # The record goes first: without it what is left here is no run, whenever this is cut off.
+            for path in [folder / "run.json", *sorted(folder.iterdir())]:
+                if path.exists() and path.name != lock.NAME:
+                    path.rename(aside / path.name)
         record = store.record(cell, seeds)
         store.write_run(folder, {**record, "device": self._slots.device, "threads": self._slots.threads})
 
-    def _work(self, group: Group, folders: Sequence[Path], stderr: Any) -> int:
+    def _work(self, group: Group, folders: Sequence[Path], locks: Sequence[int], stderr: TextIO) -> int:
         """Run the worker process to its end, passing its events on; its exit status, negative for a signal."""
-        command = [sys.executable, "-m", "flowbench.worker", *map(str, folders)]
+        command = [sys.executable, "-m", "flowbench.worker", "--locked", *map(str, folders)]
         with self._mutex:
             if self._halted.is_set():
                 return worker.EXIT_STOPPED
@@ -156,10 +191,11 @@ class Runner:
                 stderr=stderr,
                 text=True,
                 env=self._environment(gpu),
+                pass_fds=locks,
                 start_new_session=True,
             )
             self._workers.add(process)
-        if self._halted.is_set():  # it may have been started while the others were being asked to stop
+        if self.interrupted:  # it may have been started while the others were being asked to stop
             process.terminate()
         assert process.stdout is not None
         with process.stdout:
@@ -188,19 +224,24 @@ class Runner:
         return environment
 
     def _outcome(self, group: Group, folders: Sequence[Path], log: Path, code: int) -> Outcome:
-        if code == 0:
+        """How it ended by the records, which a worker that was killed had no time to write: then they are written here.
+
+        The exit status alone proves nothing: an algorithm may call `sys.exit`.
+        """
+        records = [_recorded(folder) for folder in folders]
+        statuses = {record.get("status") for record in records}
+        if statuses == {"done"} and code == 0:
             return Outcome(group, "done", log)
-        if code == worker.EXIT_BUSY:
-            return Outcome(group, "busy", log)
-        if code == worker.EXIT_STOPPED or (code < 0 and self._halted.is_set()):
+        if statuses == {"failed"}:
+            return Outcome(group, "failed", log, str(records[0].get("error")))
+        if statuses == {"stopped"}:
             return Outcome(group, "stopped", log)
-        error = _recorded_error(folders[0])
-        if error is None:  # it could not say so itself: killed by a signal, or out of memory
-            error = f"the worker was killed by {_signal_name(-code)}" if code < 0 else f"the worker exited with {code}"
-            for folder in folders:
-                run = store.read_run(folder)
-                store.write_run(folder, {**run, "status": "failed", "ended": store.now(), "error": error})
-        return Outcome(group, "failed", log, error)
+        status = "stopped" if self.interrupted else "failed"
+        error = "" if self.interrupted else _how_it_died(code)
+        for folder, record in zip(folders, records, strict=True):
+            if record:
+                store.write_run(folder, {**record, "status": status, "ended": store.now(), "error": error or None})
+        return Outcome(group, status, log, error)
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
@@ -211,7 +252,8 @@ class Runner:
 
         def interrupted(number: int, frame: FrameType | None) -> None:
             self.interrupted = True
-            self._halt()
+            self._halted.set()
+            self._stop_workers()
 
         before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -220,9 +262,8 @@ class Runner:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _halt(self) -> None:
-        """Start nothing more; ask what runs to stop, and end it when it has not within the grace."""
-        self._halted.set()
+    def _stop_workers(self) -> None:
+        """Ask every worker to stop, and end it when it has not within the grace."""
         asked = [process for process in list(self._workers) if process.poll() is None]
         for process in asked:
             process.terminate()
@@ -237,23 +278,18 @@ class Runner:
         timer.start()
 
 
-def _status(folder: Path) -> str:
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The folder's run.json, or nothing when there is none that can be read."""
     try:
-        return store.status(folder)
+        return store.read_run(folder)
     except store.NotARun:
-        return "missing"
+        return {}
 
 
-def _recorded_error(folder: Path) -> str | None:
+def _how_it_died(code: int) -> str:
+    if code >= 0:
+        return f"the worker exited with {code} before it was done"
     try:
-        run = store.read_run(folder)
-    except store.NotARun:
-        return None
-    return str(run["error"]) if run["status"] == "failed" else None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
+        return f"the worker was killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"signal {number}"
+        return f"the worker was killed by signal {-code}"

@@ -16,9 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from flowbench import rows
+from flowbench import lock, rows
 from flowbench.errors import UsageError
 from flowbench.plan import Cell
 
@@ -27,6 +25,29 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 STATUSES = ("done", "running", "stopped", "failed", "queued")
+NUMBER = (int, float)
+SHAPE: dict[str, Any] = {  # what readers rely on in a run.json
+    "status": str,
+    "suite.name": str,
+    "suite.title": str,
+    "suite.comparable": bool,
+    "suite.note": str,
+    "suite.tasks": int,
+    "task.name": str,
+    "task.source": str,
+    "task.action_repeat": int,
+    "task.low": NUMBER,
+    "task.high": NUMBER,
+    "algo.name": str,
+    "algo.label": str,
+    "algo.target": str,
+    "config_id": str,
+    "config": dict,
+    "protocol.steps": int,
+    "protocol.every": int,
+    "protocol.episodes": int,
+    "seed": int,
+}
 
 
 class NotARun(ValueError):
@@ -62,7 +83,7 @@ def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
             "name": variant.entry.name,
             "label": variant.label,
             "target": variant.entry.target,
-            "sha256": variant.entry.digest(),
+            "sha256": variant.source,
         },
         "config_id": variant.config_id,
         "config": dataclasses.asdict(variant.config),
@@ -89,35 +110,21 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NotARun(f"{path}: {error}") from error
     if not isinstance(run, dict) or "schema" not in run:
         raise NotARun(f"{path}: not a run of flowbench")
     if run["schema"] != SCHEMA:
         raise NotARun(f"{path}: schema {run['schema']!r}; this flowbench reads schema {SCHEMA}")
-    try:
-        for room, keys in _SHAPE.items():
-            for key in keys:
-                run[room][key]
-        if run["status"] not in STATUSES:
-            raise NotARun(f"{path}: unknown status {run['status']!r}")
-        int(run["seed"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotARun(f"{path}: incomplete ({error})") from error
+    for key, kind in SHAPE.items():
+        value: Any = run
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise NotARun(f"{path}: {key} is {value!r}")
+    if run["status"] not in STATUSES:
+        raise NotARun(f"{path}: unknown status {run['status']!r}")
     return run
-
-
-_SHAPE = {
-    "suite": ("name", "title", "comparable", "note", "tasks"),
-    "task": ("name", "source", "action_repeat", "low", "high"),
-    "algo": ("name", "label", "target"),
-    "protocol": ("steps", "every", "episodes"),
-}
-
-
-def lock(folder: Path) -> FileLock:
-    """The lock that whoever trains the run holds; the system lets go of it when that process ends, however."""
-    return FileLock(folder / "run.lock", timeout=0)
 
 
 def status(folder: Path) -> str:
@@ -127,21 +134,7 @@ def status(folder: Path) -> str:
     recorded: str = read_run(folder)["status"]
     if recorded not in ("running", "queued"):
         return recorded
-    return "running" if _is_locked(folder) else "stopped"
-
-
-def _is_locked(folder: Path) -> bool:
-    if not (folder / "run.lock").exists():
-        return False
-    held = lock(folder)
-    try:
-        held.acquire()
-    except Timeout:
-        return True
-    except OSError:  # a results folder that cannot be written cannot be being written
-        return False
-    held.release()
-    return False
+    return "running" if lock.is_held(folder) else "stopped"
 
 
 def check_same_task(root: Path, cell: Cell) -> None:
@@ -198,6 +191,7 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
     for folder in folders(root):
         try:
             run = read_run(folder)
+            _check_place(folder, run)
         except NotARun as error:
             problems.append(str(error))
             continue
@@ -209,7 +203,10 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
             continue
         row = _run_row(run, folder)
         runs.append(row)
-        evals.append(_evaluations(row, rows.read(folder / "evals.csv")))
+        try:
+            evals.append(_evaluations(row, rows.read(folder / "evals.csv")))
+        except rows.Unreadable as error:
+            problems.append(str(error))
     for kind, wanted in (("suite", suite_names), ("algorithm", algo_names)):
         for name in wanted:
             if name not in seen[kind]:
@@ -220,6 +217,14 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
         pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=EVAL_COLUMNS),
         problems,
     )
+
+
+def _check_place(folder: Path, run: Mapping[str, Any]) -> None:
+    """A record in a folder that is not its own, such as a copy, must not count as a run of its own."""
+    here = (folder.parts[-5], folder.parts[-3], folder.name)
+    own = (run["suite"]["name"], run["algo"]["name"], f"seed-{run['seed']}")
+    if here != own:
+        raise NotARun(f"{folder / 'run.json'}: the record of {'/'.join(own)} lies in {'/'.join(here)}")
 
 
 def _nothing_there(kind: str, name: str, choices: Sequence[str], root: Path) -> UsageError:
@@ -247,11 +252,12 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _evaluations(run: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
     if table.empty or not {"step", "mean"} <= set(table.columns):
         return pd.DataFrame(columns=EVAL_COLUMNS)
-    frame = table.dropna(subset=["step"])[["step", "mean"]].astype({"step": int, "mean": float})
+    frame = table.loc[np.isfinite(table["step"]), ["step", "mean"]].astype({"step": int, "mean": float})
     frame["score"] = (frame["mean"] - run["low"]) / (run["high"] - run["low"])
     for position, key in enumerate(("suite", "task", "algo", "config_id", "seed")):
         frame.insert(position, key, run[key])

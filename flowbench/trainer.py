@@ -164,8 +164,16 @@ class Trainer:
                     chosen.append(learner.act(seen[slot : slot + 1], explore=True))
             action = torch.cat(chosen).cpu().numpy()
         if not np.isfinite(action).all():
+            self._check_finite(step)
             raise FloatingPointError(f"the policy chose an action that is not finite at step {step}")
         return action
+
+    def _check_finite(self, step: int) -> None:
+        """Raise FloatingPointError, naming the term, when a loss has become NaN or infinite."""
+        for learner in self._learners:
+            for name, value in learner.means().items():
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"{name} became {value} by step {step}")
 
     def _update(self, step: int) -> None:
         """The updates of one environment step; they need nothing of the step in flight."""
@@ -180,11 +188,8 @@ class Trainer:
 
     def _episode_row(self, slot: int, step: int) -> Row:
         """The finished episode of one seed, with the means of its learner's losses since the last one."""
+        self._check_finite(step)
         learner, total = self._learners[slot], self.clock.total
-        means = learner.pop_means()
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(f"{name} became {value} by step {step}")
         values = {
             "step": step,
             "episode": self._envs.episodes[slot] - 1,
@@ -193,13 +198,14 @@ class Trainer:
             "updates": learner.updates,
             "seconds": total,
             "steps_per_second": step / total,
-            **means,
+            **learner.pop_means(),
         }
         self._returns[slot] = 0.0
         self._lengths[slot] = 0
         return Row("train", self.seeds[slot], values)
 
     def _evaluation_row(self, slot: int, step: int) -> Row:
+        self._check_finite(step)
         with self.clock.on("evaluation"):
             returns = self._evaluator.returns(self._learners[slot], self.seeds[slot], step)
         values = {

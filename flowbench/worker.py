@@ -18,9 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from filelock import Timeout
-
-from flowbench import rows, store
+from flowbench import lock, rows, store
 
 EXIT_FAILED, EXIT_STOPPED, EXIT_BUSY = 1, 130, 75
 
@@ -48,34 +46,39 @@ class Group:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train the cells in the given folders; the exit status says how it ended."""
+    """Train the cells in the given folders; the exit status says how it ended.
+
+    `--locked` says that the caller holds the folders' locks and that this process has inherited them.
+    """
     tell = _claim_stdout()
-    folders = [Path(argument) for argument in arguments]
+    folders = [Path(argument) for argument in arguments if argument != "--locked"]
     if not folders:
-        print("usage: python -m flowbench.worker FOLDER [FOLDER ...]", file=sys.stderr)
+        print("usage: python -m flowbench.worker [--locked] FOLDER [FOLDER ...]", file=sys.stderr)
         return 2
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    group = Group(folders)
     with ExitStack() as stack:
         try:
-            for folder in folders:
-                stack.enter_context(store.lock(folder))
-        except Timeout:
-            print("another process is training this cell", file=sys.stderr)
+            if "--locked" not in arguments:
+                for folder in folders:
+                    stack.enter_context(lock.hold(folder))
+        except lock.Busy as error:
+            print(error, file=sys.stderr)
             return EXIT_BUSY
-        return _run(group, tell)
+        return _run(Group(folders), tell)
 
 
 def _run(group: Group, tell: TextIO) -> int:
     started = time.perf_counter()
     try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
         group.update(status="running", started=store.now(), ended=None, error=None, pid=os.getpid())
         _train(group, tell)
-    except (Stopped, BrokenPipeError):  # the pipe breaks when the process that reads it is gone
+        _ignore_signals()  # the work is done: what is left is to say so
+    except Stopped:
         group.update(status="stopped", ended=store.now())
         return EXIT_STOPPED
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        _ignore_signals()
         traceback.print_exc()
         line = " ".join(f"{type(error).__name__}: {error}".split())
         group.update(status="failed", ended=store.now(), error=line)
@@ -171,15 +174,21 @@ def _claim_stdout() -> TextIO:
 
 
 def _say(tell: TextIO, **event: Any) -> None:
-    tell.write(json.dumps(event) + "\n")
-    tell.flush()
+    try:
+        tell.write(json.dumps(event) + "\n")
+        tell.flush()
+    except BrokenPipeError:  # nobody listens any more: the process that started this one is gone
+        raise Stopped from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # A second signal while the records are written must not cut them off.
-    for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, signal.SIG_IGN)
+    _ignore_signals()  # a second one must not cut off what the first one sets going
     raise Stopped
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from suites.load import load, names
+from suites.load import load, names, read_yaml
 from suites.sources import SOURCES, adapter
 from suites.task import Evaluation, Score, Suite, SuiteError, Task
 
 if TYPE_CHECKING:
     from suites.spaces import Env
 
-__all__ = ["Evaluation", "Score", "Suite", "SuiteError", "Task", "load", "make", "names", "sources", "tasks"]
+__all__ = [
+    "Evaluation",
+    "Score",
+    "Suite",
+    "SuiteError",
+    "Task",
+    "load",
+    "make",
+    "names",
+    "read_yaml",
+    "sources",
+    "tasks",
+]
 
 
 def sources() -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def load(name_or_path: str, check_tasks: bool = True) -> Suite:
     else:
         path = Path(name_or_path)
     with _at(str(path)):
-        data = _read(path)
+        data = read_yaml(path)
         if not _NAME.fullmatch(path.stem):
             raise SuiteError(f"the file's name is the suite's, and {path.stem!r} has more in it than a-z, 0-9, _ and -")
         if path.stem in _SHIPPED and not path.samefile(_FOLDER / f"{path.stem}.yaml"):
@@ -89,7 +89,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What stands in a YAML file, read safely. Raises SuiteError, of one line, when it cannot be."""
     try:
         return yaml.load(path.read_bytes().decode("utf-8-sig"), _Loader)
     except SuiteError:

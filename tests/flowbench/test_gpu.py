@@ -7,10 +7,10 @@ import json
 
 import pytest
 import torch
-from flowbench.cli import _status
-from flowbench.streams import TorchStream
 
 import algos
+from flowbench.cli import _status
+from flowbench.streams import TorchStream
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -33,20 +33,8 @@ def test_a_stream_gives_the_same_numbers_on_the_device_whatever_is_drawn_between
 
 @pytest.mark.parametrize("name", algos.names())
 def test_a_run_on_cuda_finishes_and_says_so(name, tmp_path):
-    arguments = [
-        "run",
-        "--suite",
-        "quick",
-        "--task",
-        "cartpole-swingup",
-        "--algo",
-        name,
-        "--seeds",
-        "1",
-        "--steps",
-        "400",
-    ]
-    assert _status([*arguments, *TINY, "--device", "cuda", "--results", str(tmp_path), "--quiet"]) == 0
+    cell = ["--suite", "quick", "--task", "cartpole-swingup", "--algo", name, "--seeds", "1", "--steps", "400"]
+    assert _status(["run", *cell, *TINY, "--device", "cuda", "--results", str(tmp_path), "--quiet"]) == 0
     (record,) = tmp_path.glob("*/*/*/*/seed-0/run.json")
     run = json.loads(record.read_text())
     assert run["status"] == "done"

@@ -1,0 +1,30 @@
+"""Fixtures of the harness's tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tables are laid out for the terminal's width, and colours depend on it; neither may depend on who runs the tests.
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def flowbench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Calls the command line in this process: exit status, stdout, stderr."""
+    from flowbench import cli, machine
+
+    # Two threads on networks of eight units wait for each other far longer than they compute.
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli._status([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call

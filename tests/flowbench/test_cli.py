@@ -1,0 +1,572 @@
+"""The command line, end to end in a temporary folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from fakes import TINY, make_cell, make_suite, without_clock, write_algorithm, write_suite
+
+import algos
+import flowbench as package
+from flowbench import cli, lock, schedule, store
+
+HERE = Path(__file__).parent
+EXAMPLE = f"{HERE / 'example_algorithm.py'}:DDPG"
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory):
+    """Two tasks, TD3 and an algorithm from a file, two seeds, trained: the arguments and the results folder."""
+    folder = tmp_path_factory.mktemp("grid")
+    results = folder / "results"
+    suite = write_suite(folder)
+    arguments = ["run", "--suite", suite, "--algo", f"td3[{TINY}],{EXAMPLE}[{TINY}]", "--seeds", "2", "--jobs", "2",
+                 "--device", "cpu", "--results", str(results)]  # fmt: skip
+    assert cli._status(arguments) == 0
+    return arguments, results
+
+
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever starts a worker fails."""
+
+    monkeypatch.setattr(schedule.subprocess, "Popen", stand_in(lambda: pytest.fail("a worker was started")))
+
+
+def stand_in(code: Callable[[], str]):
+    """A Popen that runs Python code in the place of every worker; what else starts processes is left alone."""
+    real = subprocess.Popen
+
+    class StandIn(real):  # type: ignore[type-arg, valid-type, misc]
+        def __init__(self, command, *arguments, **options):
+            if "flowbench.worker" in command:
+                command = [sys.executable, "-c", code()]
+            super().__init__(command, *arguments, **options)
+
+    return StandIn
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder with its time of change and its content."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# A grid
+
+
+def test_a_grid_leaves_a_folder_a_cell(grid) -> None:
+    _, results = grid
+    folders = sorted(path.relative_to(results).as_posix() for path in store.folders(results))
+    assert len(folders) == 8
+    for task in ("cartpole-balance", "pendulum-swingup"):
+        for algo in ("td3", "ddpg"):
+            for seed in (0, 1):
+                pattern = rf"mini/{task}/{algo}/[\w=,]*hidden=8[\w=,]*-[0-9a-f]{{8}}/seed-{seed}"
+                assert sum(bool(re.fullmatch(pattern, folder)) for folder in folders) == 1
+    for folder in store.folders(results):
+        run = store.read_run(folder)
+        assert run["status"] == "done"
+        assert (run["config"]["hidden"], run["config"]["batch_size"], run["config"]["random_steps"]) == (8, 4, 20)
+        assert (folder / "evals.csv").read_text().count("\n") == 3
+        assert (folder / "log.txt").exists()
+
+
+def test_a_finished_grid_is_not_run_again(grid, flowbench, no_workers) -> None:
+    arguments, results = grid
+    before = snapshot(results)
+    status, out, err = flowbench(*arguments)
+    assert (status, err) == (0, "")
+    assert out == "8 cells, 0 to run, 8 done already\n"
+    assert snapshot(results) == before
+
+
+def test_a_dry_run_shows_what_is_done_and_to_do(grid, flowbench, no_workers) -> None:
+    arguments, results = grid
+    before = snapshot(results)
+    status, out, err = flowbench(*arguments, "--seeds", "0-3", "--dry-run")
+    assert (status, err) == (0, "")
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if "hidden=8" in line]
+    assert len(rows) == 4
+    assert {row[0] for row in rows} == {"cartpole-balance", "pendulum-swingup"}
+    assert all(row[2:6] == ["300", "0,1,2,3", "2", "2"] for row in rows)
+    ids = {store.read_run(folder)["config_id"] for folder in store.folders(results)}
+    assert {row[6] for row in rows} == ids
+    assert "16 cells, 8 to run, 8 done already; 2 at once on CPU" in out
+    assert snapshot(results) == before
+
+
+def test_another_config_is_another_variant(grid, flowbench, no_workers) -> None:
+    arguments, _ = grid
+    for change in (["--set", "td3.lr=1e-3"], ["--steps", "200"]):
+        _, out, _ = flowbench(*arguments, *change, "--dry-run")
+        assert re.search(r"8 cells, [48] to run, [04] done already", out)
+    _, out, _ = flowbench(*arguments, "--set", "td3.lr=1e-3", "--dry-run")
+    assert "4 to run, 4 done" in out  # the other algorithm's cells are as they were
+
+
+def test_force_trains_again_sets_the_old_run_aside_and_gives_the_same_files(grid, flowbench) -> None:
+    arguments, results = grid
+    suite = arguments[arguments.index("--suite") + 1]
+    (folder,) = (path for path in store.folders(results) if re.search(r"balance/td3/.*seed-0$", str(path)))
+    rows = without_clock(folder / "evals.csv")
+    started = store.read_run(folder)["started"]
+    try:
+        status, out, _ = flowbench("run", "--suite", suite, "--task", "cartpole-balance", "--algo", f"td3[{TINY}]",
+                                   "--seeds", "1", "--results", results, "--device", "cpu", "--jobs", "2",
+                                   "--force")  # fmt: skip
+        assert status == 0
+        assert "1 cells, 1 to run, 0 done already" in out
+        assert "1 done in" in out
+        (aside,) = folder.parent.glob("replaced-*-seed-0")
+        assert store.read_run(aside)["started"] == started
+        assert without_clock(aside / "evals.csv") == rows
+        assert without_clock(folder / "evals.csv") == rows
+    finally:
+        for aside in folder.parent.glob("replaced-*"):
+            for path in aside.iterdir():
+                path.unlink()
+            aside.rmdir()
+
+
+# Looking at it
+
+
+def test_status_counts_the_cells(grid, flowbench) -> None:
+    _, results = grid
+    status, out, err = flowbench("status", "--results", results)
+    assert (status, err) == (0, "")
+    assert "8 done" in out
+    assert out.count("2 done") == 4
+    for word in ("mini", "td3", "ddpg", "cartpole-balance", "pendulum-swingup"):
+        assert word in out
+    _, out, _ = flowbench("status", "--results", results, "--algo", "ddpg")
+    assert "4 done" in out
+    assert "td3" not in out
+
+
+@pytest.mark.parametrize("format", ["table", "markdown", "csv", "json"])
+def test_a_report_in_every_format(grid, flowbench, format: str) -> None:
+    _, results = grid
+    status, out, err = flowbench("report", "--results", results, "--format", format, "--reps", 50)
+    assert (status, err) == (0, "")
+    for word in ("cartpole-balance", "pendulum-swingup", "td3", "ddpg"):
+        assert word in out
+    if format == "json":
+        assert isinstance(json.loads(out), dict)
+    elif format == "csv":
+        assert len(list(csv.reader(io.StringIO(out)))) > 4
+    elif format == "markdown":
+        assert re.search(r"^\|[-:| ]+\|$", out, re.MULTILINE)
+
+
+def test_a_report_can_be_of_an_earlier_step(grid, flowbench) -> None:
+    _, results = grid
+    assert flowbench("report", "--results", results, "--step", 150, "--reps", 50)[0] == 0
+    assert flowbench("report", "--results", results, "--suite", "mini", "--algo", "td3", "--reps", 50)[0] == 0
+
+
+def test_what_cannot_be_read_is_said_and_left_out(grid, flowbench, tmp_path: Path) -> None:
+    folder = tmp_path / make_cell().path
+    store.write_run(folder, {**store.record(make_cell(), [0]), "status": "done"})
+    broken = tmp_path / make_cell(seed=1).path
+    broken.mkdir()
+    (broken / "run.json").write_text("[]")
+    status, out, err = flowbench("status", "--results", tmp_path)
+    assert status == 0
+    assert "1 done" in out
+    assert err.startswith(f"flowbench: left out: {broken}")
+    assert err.count("\n") == 1
+
+
+# Grid files
+
+
+def test_a_grid_file_holds_the_options(grid, flowbench, no_workers, tmp_path: Path) -> None:
+    arguments, results = grid
+    suite = arguments[arguments.index("--suite") + 1]
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        f"suite: {suite}\nalgo: ['td3[{TINY}]', '{EXAMPLE}[{TINY}]']\ntask: cartpole-balance\nseeds: 0-2\n"
+        "set: {lr: 3e-4, ddpg.noise: 0.2}\n"
+    )
+    _, out, err = flowbench("run", "--file", path, "--results", results, "--dry-run")
+    assert err == ""
+    assert "6 cells, 2 to run, 4 done already" in out
+    _, out, _ = flowbench("run", "--file", path, "--results", results, "--dry-run", "--seeds", "1")
+    assert "2 cells, 0 to run, 2 done already" in out  # the command line wins
+    path.write_text(f"suite: {suite}\nalgo: td3[{TINY}]\nseeds: [1]\nsteps: 300\n")
+    _, out, _ = flowbench("run", "--file", path, "--results", results, "--dry-run")
+    assert "2 cells, 0 to run, 2 done already" in out
+
+
+# Algorithms from elsewhere
+
+
+def point_to(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:
+    points = [EntryPoint(name=name, value=target, group="flowbench.algos") for name, target in targets.items()]
+    monkeypatch.setattr(algos.registry, "entry_points", lambda group: points)
+
+
+def test_an_installed_package_can_bring_an_algorithm(flowbench, tmp_path: Path, monkeypatch) -> None:
+    point_to(monkeypatch, mine="example_algorithm:DDPG")
+    status, out, err = flowbench("run", "--suite", write_suite(tmp_path), "--task", "pendulum-swingup", "--algo",
+                                 f"mine[{TINY}]", "--seeds", "1", "--results", tmp_path / "results", "--quiet",
+                                 "--device", "cpu")  # fmt: skip
+    assert (status, out, err) == (0, "", "")
+    (folder,) = store.folders(tmp_path / "results")
+    assert store.read_run(folder)["algo"]["target"] == "example_algorithm:DDPG"
+    assert store.read_run(folder)["status"] == "done"
+    _, out, _ = flowbench("list", "algos")
+    assert "mine" in out
+    assert "Lillicrap" in out
+
+
+@pytest.mark.parametrize("target", ["no_such_package.module:Agent", "no_such_module:Agent"])
+def test_a_package_that_is_half_installed_is_one_line(flowbench, monkeypatch, target: str) -> None:
+    point_to(monkeypatch, mine=target)
+    status, _, err = flowbench("list", "algos")
+    assert status in (0, 2)
+    assert err.count("\n") <= 1
+
+
+def test_two_algorithms_of_one_name_are_refused(flowbench, monkeypatch) -> None:
+    point_to(monkeypatch, td3="example_algorithm:DDPG")
+    status, out, err = flowbench("list", "algos")
+    assert (status, out) == (2, "")
+    assert "two algorithms are named 'td3'" in err
+
+
+# Failing
+
+
+def test_a_failed_cell_is_named_with_its_log(flowbench, tmp_path: Path) -> None:
+    spec = write_algorithm(tmp_path, "Breaks", "raise RuntimeError('went wrong')")
+    arguments = ["run", "--suite", write_suite(tmp_path), "--task", "pendulum-swingup", "--algo", spec, "--seeds",
+                 "1", "--results", tmp_path / "results", "--device", "cpu"]  # fmt: skip
+    status, out, err = flowbench(*arguments, "--quiet")
+    (folder,) = store.folders(tmp_path / "results")
+    assert (status, out) == (1, "")
+    assert err == (
+        f"flowbench: breaks pendulum-swingup seed 0 failed: RuntimeError: went wrong; log: {folder / 'log.txt'}\n"
+    )
+    assert "went wrong" in (folder / "log.txt").read_text()
+    _, out, _ = flowbench("status", "--results", tmp_path / "results")
+    assert "1 failed (0)" in out
+    _, out, _ = flowbench(*arguments, "--dry-run")
+    assert "1 to run" in out
+
+
+class Worker:
+    """A stand-in for every worker process: ends with `code` at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        self.count = 0
+
+        def end() -> str:
+            self.count += 1
+            return f"import sys; sys.exit({code})"
+
+        monkeypatch.setattr(schedule.subprocess, "Popen", stand_in(end))
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_fail_fast(flowbench, tmp_path: Path, monkeypatch, fail_fast: bool) -> None:
+    worker = Worker(monkeypatch, 3)
+    options = ["--fail-fast"] if fail_fast else []
+    status, out, err = flowbench("run", "--suite", write_suite(tmp_path), "--algo", "td3", "--seeds", "2", "--jobs",
+                                 "1", "--results", tmp_path / "results", *options)  # fmt: skip
+    assert status == 1
+    assert worker.count == (1 if fail_fast else 4)
+    assert ("1 failed, 3 skipped" in out) == fail_fast
+    assert err.count("failed: the worker exited with 3") == worker.count
+
+
+def test_a_cell_that_another_process_trains_is_left_to_it(flowbench, tmp_path: Path, no_workers) -> None:
+    suite = write_suite(tmp_path)
+    arguments = ["run", "--suite", suite, "--task", "pendulum-swingup", "--algo", "td3", "--seeds", "1",
+                 "--results", tmp_path]  # fmt: skip
+    from flowbench import plan
+
+    (cell,) = plan.expand(suite, ["td3"], "1", tasks=["pendulum-swingup"])
+    store.write_run(tmp_path / cell.path, {**store.record(cell, [0]), "status": "running"})
+    with lock.hold(tmp_path / cell.path):
+        status, out, _ = flowbench(*arguments)
+        assert status == 0
+        assert "0 to run, 0 done already, 1 being run by another process" in out
+        _, out, _ = flowbench("status", "--results", tmp_path)
+        assert "1 running" in out
+    _, out, _ = flowbench("status", "--results", tmp_path)
+    assert "1 stopped (0)" in out
+
+
+# Being interrupted
+
+
+def one_core() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_grid_says_how_to_go_on_and_goes_on(tmp_path: Path, flowbench, number: int) -> None:
+    suite = write_suite(tmp_path, source="gymnasium", tasks=["Pendulum-v1"], steps=1000,
+                        evaluation={"every": 50, "episodes": 1}, score={"low": -1500, "high": 0})  # fmt: skip
+    results = tmp_path / "results"
+    arguments = ["run", "--suite", suite, "--algo", f"td3[{TINY},updates_per_step=2]", "--seeds", "2", "--jobs", "1",
+                 "--results", str(results), "--device", "cpu"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowbench.cli", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        preexec_fn=one_core,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step 50 of 1,000" in line:
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "flowbench: interrupted; the same command runs what is not finished\n"
+    assert "1 stopped, 1 skipped" in out
+    (folder,) = store.folders(results)
+    assert store.status(folder) == "stopped"
+    assert store.read_run(folder)["status"] == "stopped"
+    assert (folder / "evals.csv").read_text().splitlines()[1].startswith("50,")
+    if number == signal.SIGTERM:
+        return  # once is enough
+    status, out, _ = flowbench(*arguments, "--seeds", "1")
+    assert status == 0
+    assert "1 to run" in out
+    assert store.status(folder) == "done"
+    assert (folder / "evals.csv").read_text().count("\n") == 1 + 20
+
+
+# Listing
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["--version"], ["list", "suites"], ["list", "algos"]]
+)
+def test_what_only_prints_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from flowbench import cli; status = cli._status(sys.argv[1:])\n"
+        "heavy = {'torch', 'pandas', 'mujoco', 'dm_control', 'gymnasium', 'scipy', 'matplotlib', 'joblib'}\n"
+        "print(status, sorted(heavy & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) > 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["-h"], ["run", "--help"], ["status", "-h"], ["report", "-h"], ["list", "--help"],
+     ["list", "tasks", "-h"], ["list", "params", "-h"]],
+)  # fmt: skip
+def test_help(flowbench, arguments: list[str]) -> None:
+    status, out, err = flowbench(*arguments)
+    assert (status, err) == (0, "")
+    assert "Usage: " in out
+
+
+def test_every_option_of_run_is_in_its_help(flowbench) -> None:
+    _, out, _ = flowbench("run", "--help")
+    for option in ("--suite", "--task", "--algo", "--seeds", "--steps", "--set", "--file", "--results", "--device",
+                   "--jobs", "--dry-run", "--force", "--fail-fast", "--quiet"):  # fmt: skip
+        assert option in out
+
+
+def test_the_version(flowbench) -> None:
+    assert flowbench("--version") == (0, f"flowbench {package.__version__}\n", "")
+
+
+def test_listing_suites_and_tasks(flowbench, tmp_path: Path) -> None:
+    status, out, _ = flowbench("list", "suites")
+    assert status == 0
+    for name in ("quick", "dmc-hard", "humanoid-bench"):
+        assert re.search(rf"^\s*{name}\s", out, re.MULTILINE)
+    status, out, _ = flowbench("list", "tasks", "dmc-hard")
+    assert status == 0
+    assert re.search(r"^\s*dog-run\s+dm_control\s+0\s+1000\s*$", out, re.MULTILINE)
+    assert "pendulum-swingup" in flowbench("list", "tasks", write_suite(tmp_path))[1]
+
+
+def test_listing_algorithms_and_their_hyperparameters(flowbench) -> None:
+    status, out, _ = flowbench("list", "algos")
+    assert status == 0
+    for name in ("flowrl", "sac", "td3", "qvpo"):
+        assert re.search(rf"^\s*{name}\s+\S", out, re.MULTILINE)
+    status, out, _ = flowbench("list", "params", "flowrl")
+    assert status == 0
+    assert re.search(r"^\s*flow_steps\s+int\s+1\s+integration steps", out, re.MULTILINE)
+    assert re.search(r"^\s*weights\s+batch or sample\s+batch\s", out, re.MULTILINE)
+    assert re.search(r"^\s*gamma\s+float\s+0.99\s+discount factor", out, re.MULTILINE)
+    assert re.search(r"^\s*noise\s+float\s+0.2\s", flowbench("list", "params", EXAMPLE)[1], re.MULTILINE)
+
+
+# Mistakes: one line on stderr, exit status 2, nothing on stdout, nothing begun
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the mistakes below speak of."""
+    write_suite(tmp_path)
+    write_suite(tmp_path, "bad-task", tasks=["cartpole-balnce"])
+    write_suite(tmp_path, "bad-override", overrides={"td3": {"hiden": 1}})
+    files = {
+        "file": "a file",
+        "notes.txt": "no algorithm",
+        "fails.py": "raise RuntimeError('at import')",
+        "leaves.py": "import sys; sys.exit(0)",
+        "syntax.py": "def f(:\n",
+        "plain.py": "class Plain: pass\n",
+        "td3.py": "from algos.td3 import TD3\n",
+        "noconfig.py": "from algos.agent import Agent\nclass Mine(Agent): pass\n",
+        "empty.yml": "",
+        "list.yml": "- suite\n",
+        "key.yml": "suit: quick\n",
+        "type.yml": "suite: quick\nalgo: 3\n",
+        "steps.yml": "suite: quick\nalgo: td3\nsteps: many\n",
+        "seeds.yml": "suite: quick\nalgo: td3\nseeds: 1.5\n",
+        "noseeds.yml": "suite: quick\nalgo: td3\nseeds: []\n",
+        "date.yml": "suite: quick\nalgo: td3\nseeds: 2024-13-45\n",
+        "yaml.yml": "suite: [quick\nalgo: }\n",
+        "twice.yml": "suite: quick\nalgo: td3\nalgo: sac\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+GRID = ["run", "--suite", "{}/mini.yaml", "--algo", "td3", "--results", "{}/results"]
+
+MISTAKES = [
+    # the command itself
+    (["rnu"], ["rnu", "run"]),
+    (["run", "--sede", "1"], ["--sede", "--seeds"]),
+    (["run", "--seeds"], ["--seeds"]),
+    (["run", "extra"], ["extra"]),
+    (["list", "suite"], ["suite", "suites"]),
+    # what to run
+    (["run"], ["--suite"]),
+    (["run", "--suite", "quick"], ["--algo"]),
+    (["run", "--suite", "", "--algo", "td3"], ["--suite"]),
+    (["run", "--suite", "dmc-hrad", "--algo", "td3"], ["dmc-hrad", "dmc-hard"]),
+    (["run", "--suite", "{}/none.yaml", "--algo", "td3"], ["none.yaml"]),
+    (["run", "--suite", "{}/bad-task.yaml", "--algo", "td3"], ["cartpole-balnce", "cartpole-balance"]),
+    (["run", "--suite", "{}/bad-override.yaml", "--algo", "td3"], ["hiden", "hidden", "bad-override"]),
+    ([*GRID, "--task", "cartpole-balanc"], ["cartpole-balanc", "'cartpole-balance'"]),
+    # algorithms
+    ([*GRID, "--algo", "flowlr"], ["flowlr", "'flowrl'"]),
+    ([*GRID, "--algo", "sac[lr=fast]"], ["lr='fast'", "number"]),
+    ([*GRID, "--algo", "sac[lrr=1]"], ["lrr", "'lr'"]),
+    ([*GRID, "--algo", "sac[lr=1"], ["sac[lr=1"]),
+    ([*GRID, "--algo", "sac[lr]"], ["sac[lr]"]),
+    ([*GRID, "--algo", "sac[hidden=0]"], ["hidden", "0"]),
+    ([*GRID, "--algo", "sac[gamma=nan]"], ["gamma", "nan"]),
+    ([*GRID, "--algo", "sac[target_entropy_scale=nan]"], ["target_entropy_scale", "nan"]),
+    ([*GRID, "--algo", "flowrl[scheme=midpiont]"], ["midpiont", "midpoint"]),
+    ([*GRID, "--algo", "td3"], ["td3", "same"]),
+    ([*GRID, "--algo", ""], ["''"]),
+    ([*GRID, "--algo", "{}/none.py:Mine"], ["none.py"]),
+    ([*GRID, "--algo", "{}/fails.py:Mine"], ["fails.py", "at import"]),
+    ([*GRID, "--algo", "{}/leaves.py:Mine"], ["leaves.py"]),
+    ([*GRID, "--algo", "{}/syntax.py:Mine"], ["syntax.py", "SyntaxError"]),
+    ([*GRID, "--algo", "{}/plain.py:Plain"], ["plain.py", "'Plain'"]),
+    ([*GRID, "--algo", "{}/plain.py:Plan"], ["plain.py", "'Plan'"]),
+    ([*GRID, "--algo", "{}/td3.py:TD3"], ["td3", "rename"]),
+    ([*GRID, "--algo", "{}/noconfig.py:Mine"], ["noconfig.py", "Config"]),
+    ([*GRID, "--algo", "{}/notes.txt:Mine"], ["notes.txt"]),
+    # settings
+    ([*GRID, "--set", "lr"], ["'lr'", "key=value"]),
+    ([*GRID, "--set", "lr="], ["'lr='", "key=value"]),
+    ([*GRID, "--set", "hiden=8"], ["hiden", "'hidden'"]),
+    ([*GRID, "--set", "td.lr=1"], ["'td'", "'td3'"]),
+    ([*GRID, "--set", "td3.hiden=8"], ["hiden", "'hidden'"]),
+    ([*GRID, "--set", "hidden=8.5"], ["hidden='8.5'", "integer"]),
+    ([*GRID, "--set", "tau=2"], ["tau", "2"]),
+    # numbers
+    ([*GRID, "--seeds", "five"], ["five"]),
+    ([*GRID, "--seeds", "0"], ["'0'", "0-0"]),
+    ([*GRID, "--seeds", "3-1"], ["3-1"]),
+    ([*GRID, "--seeds", "1,1"], ["1,1"]),
+    ([*GRID, "--seeds", ""], ["seeds"]),
+    ([*GRID, "--seeds", "99999999999"], ["99999999999"]),
+    ([*GRID, "--steps", "0"], ["--steps", "0"]),
+    ([*GRID, "--steps", "-5"], ["--steps", "-5"]),
+    ([*GRID, "--steps", "1.5"], ["--steps", "1.5"]),
+    ([*GRID, "--jobs", "0"], ["--jobs"]),
+    ([*GRID, "--jobs", "two"], ["--jobs", "two"]),
+    # where
+    ([*GRID, "--device", "gpu"], ["gpu", "cuda"]),
+    ([*GRID, "--device", "cdua"], ["cdua", "'cuda'"]),
+    ([*GRID, "--results", "{}/file"], ["file"]),
+    ([*GRID, "--results", "{}/file/below"], ["file/below"]),
+    # grid files
+    (["run", "--file", "{}/none.yml"], ["none.yml"]),
+    (["run", "--file", "{}"], ["cannot be read"]),
+    (["run", "--file", "{}/empty.yml"], ["empty.yml"]),
+    (["run", "--file", "{}/list.yml"], ["list.yml", "list"]),
+    (["run", "--file", "{}/key.yml"], ["key.yml", "'suit'", "'suite'"]),
+    (["run", "--file", "{}/type.yml"], ["type.yml", "algo"]),
+    (["run", "--file", "{}/steps.yml"], ["steps.yml", "steps", "many"]),
+    (["run", "--file", "{}/seeds.yml"], ["seeds.yml", "seeds"]),
+    (["run", "--file", "{}/noseeds.yml", "--dry-run"], ["seeds"]),
+    (["run", "--file", "{}/date.yml"], ["date.yml"]),
+    (["run", "--file", "{}/yaml.yml"], ["yaml.yml", "YAML"]),
+    (["run", "--file", "{}/twice.yml", "--dry-run"], ["twice.yml", "algo"]),
+    # looking
+    (["status", "--results", "{}/none"], ["none"]),
+    (["status", "--results", "{}/file"], ["file"]),
+    (["status", "--results", "{}/runs", "--suite", "mni"], ["'mni'", "mini"]),
+    (["report", "--results", "{}/none"], ["none"]),
+    (["report", "--results", "{}/runs", "--algo", "tdd3"], ["'tdd3'", "td3"]),
+    (["report", "--results", "{}/runs", "--format", "markdwn"], ["markdwn", "'markdown'"]),
+    (["report", "--results", "{}/runs", "--step", "0"], ["--step"]),
+    (["report", "--results", "{}/runs", "--step", "7"], ["7"]),
+    (["report", "--results", "{}/runs", "--reps", "0"], ["--reps"]),
+    (["list", "tasks"], ["SUITE"]),
+    (["list", "tasks", "dmc-esy"], ["dmc-esy", "'dmc-easy'"]),
+    (["list", "params", "flowlr"], ["flowlr", "'flowrl'"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_line(flowbench, folder: Path, no_workers, arguments: list[str], words: list[str]) -> None:
+    cell = make_cell(suite=make_suite(steps=40, every=20))
+    store.write_run(folder / "runs" / cell.path, {**store.record(cell, [0]), "status": "done"})
+    (folder / "runs" / cell.path / "evals.csv").write_text("step,mean\n20,-100\n40,-50\n")
+    status, out, err = flowbench(*(argument.replace("{}", str(folder)) for argument in arguments))
+    assert (status, out) == (2, "")
+    assert err.startswith("flowbench: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["list"]])
+def test_without_a_command_it_shows_what_there_is(flowbench, arguments: list[str]) -> None:
+    status, out, err = flowbench(*arguments)
+    assert status == 2
+    assert "Commands" in out
+    assert err.count("\n") == 1

@@ -1,0 +1,103 @@
+"""What a run ran on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import types
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+import flowbench
+from flowbench import machine
+
+
+def test_versions_are_those_that_are_installed() -> None:
+    found = machine.versions()
+    assert found["torch"] == torch.__version__
+    assert found["numpy"] == numpy.__version__
+    assert found["python"] == platform.python_version()
+    assert found["flowbench"] == flowbench.__version__
+    assert {"mujoco", "dm_control", "gymnasium", "commit"} <= found.keys()
+    json.dumps(found)
+
+
+def test_a_package_that_is_missing_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "PACKAGES", ("no-such-package",))
+    assert machine.versions()["no-such-package"] is None
+
+
+def pretend_installed(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    (root / "flowbench").mkdir()
+    monkeypatch.setattr(machine.flowbench, "__file__", str(root / "flowbench" / "__init__.py"))
+
+
+def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_installed(monkeypatch, tmp_path)
+    assert machine.git_commit() is None
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    git("init", "-q")
+    assert machine.git_commit() is None  # nothing is committed yet
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    git("tag", "-a", "v1", "-m", "v1")
+    assert machine.git_commit() == git("rev-parse", "HEAD").strip()
+    (tmp_path / "file").write_text("2")
+    assert machine.git_commit() == git("rev-parse", "HEAD").strip() + "-dirty"
+
+
+def test_no_commit_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_installed(monkeypatch, tmp_path)
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", "")
+    assert machine.git_commit() is None
+
+
+def test_the_processor_has_a_name_and_cores() -> None:
+    assert machine.cpu_model().strip()
+    assert "\n" not in machine.cpu_model()
+    assert machine.cores() >= 1
+
+
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,1,3", 3), ("GPU-8a3f,GPU-b2c1", 2)])
+def test_graphics_cards_that_the_environment_shows(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpu_count() == count
+
+
+@pytest.mark.parametrize(
+    ("listed", "status", "count"),
+    [("GPU 0: NVIDIA H100 (UUID: GPU-1)\n  MIG 1g.10gb Device 0:\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n", 0, 2),
+     ("No devices found.\n", 0, 0), ("GPU 0: stale\n", 9, 0)],
+)  # fmt: skip
+def test_graphics_cards_that_the_driver_lists(
+    listed: str, status: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        machine.subprocess, "run", lambda *a, **k: types.SimpleNamespace(stdout=listed, returncode=status)
+    )
+    assert machine.gpu_count() == count
+
+
+def test_no_graphics_card_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    assert machine.gpu_count() == 0
+
+
+def test_the_version_is_a_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", flowbench.__version__)

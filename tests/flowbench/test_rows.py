@@ -1,0 +1,98 @@
+"""The CSV files of a run: flushed as they come, and readable wherever they were cut."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+
+import pytest
+
+from flowbench import rows
+
+FULL = b"step,mean,seconds\n150,12.5,0.25\n300,-1e-07,0.5\n450,nan,0.75\n"
+STEPS = [150, 300, 450]
+
+
+def test_rows_are_on_disk_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "evals.csv"
+    writer = rows.RowWriter(path, ["step", "mean"])
+    assert path.read_bytes() == b"step,mean\n"
+    writer.append({"step": 150, "mean": 12.5})
+    assert path.read_bytes() == b"step,mean\n150,12.5\n"
+    writer.append({"mean": 0.1 + 0.2, "step": 300})
+    assert path.read_bytes() == b"step,mean\n150,12.5\n300,0.30000000000000004\n"
+    writer.close()
+
+
+def test_numbers_come_back_to_the_last_digit(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    writer = rows.RowWriter(path, ["step", "mean", "q"])
+    values = [1 / 3, 1e-300, -123456.789012345678, math.inf, math.nan]
+    for step, value in enumerate(values):
+        writer.append({"step": step, "mean": value} if step else {"step": step, "mean": value, "q": 1.0})
+    writer.close()
+    frame = rows.read(path)
+    assert frame["step"].tolist() == [0, 1, 2, 3, 4]
+    assert frame["mean"].tolist()[:4] == values[:4]
+    assert math.isnan(frame["mean"][4])
+    assert frame["q"].isna().tolist() == [False, True, True, True, True]
+
+
+def test_a_value_without_a_column_is_refused(tmp_path: Path) -> None:
+    writer = rows.RowWriter(tmp_path / "x.csv", ["step"])
+    with pytest.raises(ValueError, match="no column for entropy, loss"):
+        writer.append({"step": 1, "loss": 2.0, "entropy": 1.0})
+    writer.close()
+    assert (tmp_path / "x.csv").read_text() == "step\n"
+
+
+def test_a_file_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(FULL)
+    rows.RowWriter(path, ["step"]).close()
+    assert path.read_text() == "step\n"
+
+
+@pytest.mark.parametrize("length", range(len(FULL) + 1))
+def test_a_file_cut_at_any_byte_gives_its_whole_lines(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "evals.csv"
+    path.write_bytes(FULL[:length])
+    frame = rows.read(path)
+    whole = FULL[:length].count(b"\n")
+    assert len(frame) == max(0, whole - 1)
+    if whole:
+        assert list(frame.columns) == ["step", "mean", "seconds"]
+        assert frame["step"].tolist() == STEPS[: whole - 1]
+        assert frame["mean"].tolist()[:2] == [12.5, -1e-07][: whole - 1]
+
+
+def test_no_file_is_no_rows(tmp_path: Path) -> None:
+    assert rows.read(tmp_path / "none.csv").empty
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\n", b"\n\n\n", b"\x00\x00\x00\n", b"\xff\xfe\x00\n\x80\n", b'a,"b\nc,d\n', b"step\r\n1\r\n",
+     b"step,step\n1,2\n", b"<html>\n<body>\n", b"x" * 200_000 + b"\n", b"step,mean\n" + b"9" * 200_000 + b",1\n"],
+)  # fmt: skip
+def test_noise_is_read_or_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(data)
+    with contextlib.suppress(rows.Unreadable):
+        rows.read(path)
+
+
+def test_what_is_no_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"step,step\n1,2\n")
+    with pytest.raises(rows.Unreadable, match="x.csv"):
+        rows.read(path)
+
+
+def test_lines_of_another_length_and_words_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"step,mean\n1,2\n3\n4,5,6\n\x00\x00\x00\n7,word\n8,9\n")
+    frame = rows.read(path)
+    assert frame["step"].tolist() == [1, 7, 8]
+    assert frame["mean"].isna().tolist() == [False, True, False]

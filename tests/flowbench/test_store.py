@@ -1,0 +1,352 @@
+"""The results folder: what is written comes back, and what does not belong there does no harm."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from fakes import make_cell, make_suite
+
+from flowbench import lock, store
+from flowbench.errors import UsageError
+from flowbench.plan import Cell
+
+
+def put(root: Path, cell: Cell, status: str = "done", evals: str | bytes | None = "step,mean\n20,-1500\n40,-750\n",
+        **changes: object) -> Path:  # fmt: skip
+    """A run as a worker leaves it."""
+    folder = root / cell.path
+    store.write_run(folder, {**store.record(cell, [cell.seed]), "status": status, **changes})
+    if evals is not None:
+        (folder / "evals.csv").write_bytes(evals if isinstance(evals, bytes) else evals.encode())
+    return folder
+
+
+def break_record(folder: Path, data: str | bytes) -> None:
+    (folder / "run.json").write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+# One record
+
+
+def test_a_record_says_all_there_is_to_know_of_a_cell() -> None:
+    cell = make_cell(seed=3, suite=make_suite(note="beware", comparable=False, tasks=("Pendulum-v1", "Other-v0")))
+    run = store.record(cell, [3, 4])
+    assert run["schema"] == 1
+    assert run["status"] == "queued"
+    assert run["suite"] == {"name": "mini", "title": "Mini", "comparable": False, "note": "beware", "tasks": 2}
+    assert run["task"] == {
+        "name": "Pendulum-v1",
+        "source": "gymnasium",
+        "action_repeat": 1,
+        "low": -1500.0,
+        "high": 0.0,
+    }
+    assert run["algo"] == {"name": "td3", "label": "td3", "target": "algos.td3:TD3", "sha256": None}
+    assert (run["seed"], run["group"]) == (3, [3, 4])
+    assert run["protocol"] == {"steps": 40, "every": 20, "episodes": 1}
+    assert type(cell.variant.config)(**run["config"]) == cell.variant.config
+    assert run["config_id"] == cell.variant.config_id
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    run = store.record(make_cell(), [0])
+    folder = tmp_path / "a" / "b"
+    store.write_run(folder, run)
+    assert store.read_run(folder) == run
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("value", [math.nan, object()])
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, value: object) -> None:
+    run = store.record(make_cell(), [0])
+    store.write_run(tmp_path, run)
+    with pytest.raises((ValueError, TypeError)):
+        store.write_run(tmp_path, {**run, "bad": value})
+    assert store.read_run(tmp_path) == run
+
+
+def test_a_record_cut_at_any_byte_is_no_run_and_no_crash(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell())
+    whole = (folder / "run.json").read_bytes()
+    for length in range(len(whole) - 2):
+        break_record(folder, whole[:length])
+        with pytest.raises(store.NotARun) as caught:
+            store.read_run(folder)
+        assert str(folder / "run.json") in str(caught.value)
+
+
+NOISE = {
+    "empty": "",
+    "a list": "[]",
+    "a list of runs": '[{"schema": 1}]',
+    "null": "null",
+    "a number": "3",
+    "text": '"schema"',
+    "no schema": "{}",
+    "schema of tomorrow": '{"schema": 2}',
+    "schema as text": '{"schema": "1"}',
+    "nothing but a schema": '{"schema": 1}',
+    "rooms of the wrong kind": '{"schema": 1, "suite": [], "task": 3, "algo": null, "protocol": "x"}',
+    "not text": b"\xff\xfe\x00\x01",
+    "zeros": b"\x00" * 4096,
+    "html": "<html></html>",
+    "two documents": '{"schema": 1}{"schema": 1}',
+    "endless nesting": "[" * 100_000,
+    "an endless number": '{"schema": ' + "1" * 5000 + "}",
+}
+
+
+@pytest.mark.parametrize("data", NOISE.values(), ids=NOISE.keys())
+def test_noise_is_no_run(tmp_path: Path, data: str | bytes) -> None:
+    break_record(tmp_path, data)
+    with pytest.raises(store.NotARun) as caught:
+        store.read_run(tmp_path)
+    assert "run.json" in str(caught.value)
+
+
+def keys_of_a_record() -> list[tuple[str, ...]]:
+    run = store.record(make_cell(), [0])
+    optional = {("algo", "sha256"), ("group",), ("config",), ("suite",), ("task",), ("algo",), ("protocol",)}
+    nested = [(room, key) for room in ("suite", "task", "algo", "protocol") for key in run[room]]
+    return [path for path in [*((key,) for key in run), *nested] if path not in optional]
+
+
+def change_record(folder: Path, path: tuple[str, ...], *value: object) -> None:
+    """Set a key of a record, or without a value delete it."""
+    run = json.loads((folder / "run.json").read_text())
+    *rooms, last = path
+    at = run
+    for room in rooms:
+        at = at[room]
+    if value:
+        at[last] = value[0]
+    else:
+        del at[last]
+    break_record(folder, json.dumps(run))
+
+
+@pytest.mark.parametrize("path", keys_of_a_record(), ids=".".join)
+def test_a_record_without_one_of_its_keys_is_a_problem(tmp_path: Path, path: tuple[str, ...]) -> None:
+    good, folder = put(tmp_path, make_cell(seed=0)), put(tmp_path, make_cell(seed=1))
+    change_record(folder, path)
+    found = store.load(tmp_path)
+    assert found.runs["folder"].tolist() == [str(good)]
+    assert len(found.problems) == 1
+    assert str(folder) in found.problems[0]
+
+
+@pytest.mark.parametrize("path", keys_of_a_record(), ids=".".join)
+@pytest.mark.parametrize("value", [None, [], {}, "word"], ids=["null", "list", "mapping", "word"])
+def test_a_record_with_a_value_of_the_wrong_kind_does_no_harm_to_others(
+    tmp_path: Path, path: tuple[str, ...], value: object
+) -> None:
+    good, folder = put(tmp_path, make_cell(seed=0)), put(tmp_path, make_cell(seed=1))
+    change_record(folder, path, value)
+    found = store.load(tmp_path)
+    assert str(good) in found.runs["folder"].tolist()
+    assert found.evals[found.evals["seed"] == 0]["score"].tolist() == [0.0, 0.5]
+
+
+# What a folder's run has come to
+
+
+@pytest.mark.parametrize("recorded", ["done", "failed", "stopped"])
+def test_a_run_that_ended_is_what_it_says(tmp_path: Path, recorded: str) -> None:
+    assert store.status(put(tmp_path, make_cell(), recorded)) == recorded
+
+
+@pytest.mark.parametrize("recorded", ["running", "queued"])
+def test_a_run_that_says_it_runs_is_asked_for_its_lock(tmp_path: Path, recorded: str) -> None:
+    folder = put(tmp_path, make_cell(), recorded)
+    assert store.status(folder) == "stopped"
+    assert not (folder / "run.lock").exists()
+    (folder / "run.lock").touch()  # left behind by a killed worker
+    assert store.status(folder) == "stopped"
+    with lock.hold(folder):
+        assert store.status(folder) == "running"
+    assert store.status(folder) == "stopped"
+
+
+def test_a_folder_without_a_record_is_missing(tmp_path: Path) -> None:
+    assert store.status(tmp_path) == "missing"
+    assert store.status(tmp_path / "none") == "missing"
+    (tmp_path / "log.txt").touch()
+    assert store.status(tmp_path) == "missing"
+
+
+def test_a_status_nobody_knows_is_no_run(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell(), "finished")
+    with pytest.raises(store.NotARun, match="unknown status 'finished'"):
+        store.status(folder)
+
+
+# The same task
+
+
+@pytest.mark.parametrize(("key", "value"), [("source", "dm_control"), ("action_repeat", 2)])
+def test_a_task_that_changed_under_its_name_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    cell = make_cell()
+    store.check_same_task(tmp_path, cell)
+    folder = put(tmp_path, make_cell(seed=7))
+    store.check_same_task(tmp_path, cell)
+    run = store.read_run(folder)
+    run["task"][key] = value
+    store.write_run(folder, run)
+    with pytest.raises(UsageError) as caught:
+        store.check_same_task(tmp_path, cell)
+    for word in ("'mini'", "'Pendulum-v1'", key, repr(value), str(folder)):
+        assert word in str(caught.value)
+
+
+def test_another_suites_task_is_another_task(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell(suite=make_suite("other")))
+    run = store.read_run(folder)
+    run["task"]["action_repeat"] = 2
+    store.write_run(folder, run)
+    store.check_same_task(tmp_path, make_cell())
+
+
+def test_what_cannot_be_read_says_nothing_of_the_task(tmp_path: Path) -> None:
+    break_record(put(tmp_path, make_cell()), "noise")
+    store.check_same_task(tmp_path, make_cell())
+
+
+# The whole folder
+
+
+def test_runs_and_evaluations_come_back_as_tables(tmp_path: Path) -> None:
+    put(tmp_path, make_cell(seed=0))
+    put(tmp_path, make_cell("sac", seed=2), "failed", evals=None, error="boom")
+    found = store.load(tmp_path)
+    assert found.problems == []
+    assert list(found.runs.columns) == store.RUN_COLUMNS
+    assert list(found.evals.columns) == store.EVAL_COLUMNS
+    runs = found.runs.set_index("algo")
+    assert runs.loc["td3", "status"] == "done"
+    assert runs.loc["sac", ["status", "seed", "error"]].tolist() == ["failed", 2, "boom"]
+    assert runs.loc["td3", ["low", "high", "steps", "every", "tasks"]].tolist() == [-1500.0, 0.0, 40, 20, 1]
+    assert found.evals[["algo", "seed", "step", "mean", "score"]].values.tolist() == [
+        ["td3", 0, 20, -1500.0, 0.0],
+        ["td3", 0, 40, -750.0, 0.5],
+    ]
+
+
+def test_an_empty_folder_gives_empty_tables(tmp_path: Path) -> None:
+    found = store.load(tmp_path)
+    assert found.runs.empty
+    assert list(found.runs.columns) == store.RUN_COLUMNS
+    assert list(found.evals.columns) == store.EVAL_COLUMNS
+    with pytest.raises(UsageError, match="no results folder"):
+        store.load(tmp_path / "none")
+
+
+def test_suites_and_algorithms_can_be_chosen(tmp_path: Path) -> None:
+    put(tmp_path, make_cell())
+    put(tmp_path, make_cell(label="td3[hidden=9]", hidden=9))
+    put(tmp_path, make_cell("sac"))
+    put(tmp_path, make_cell(suite=make_suite("other")))
+    assert len(store.load(tmp_path).runs) == 4
+    assert len(store.load(tmp_path, ["other"]).runs) == 1
+    assert len(store.load(tmp_path, ["mini"], ["td3"]).runs) == 2
+    assert store.load(tmp_path, [], ["td3[hidden=9]"]).runs["algo"].tolist() == ["td3[hidden=9]"]
+    assert len(store.load(tmp_path, ["mini", "other"], ["sac", "td3"]).runs) == 4
+    for chosen in ((["mni"], []), ([], ["sacc"]), (["other"], ["sac"])):
+        with pytest.raises(UsageError, match=f"'{(chosen[1] or chosen[0])[-1]}'"):
+            store.load(tmp_path, *chosen)
+
+
+def test_an_evaluation_file_cut_at_any_byte_gives_its_whole_rows(tmp_path: Path) -> None:
+    whole = b"step,mean\n20,-1500\n40,-750\n"
+    for length in range(len(whole) + 1):
+        put(tmp_path, make_cell(), evals=whole[:length])
+        found = store.load(tmp_path)
+        expected = [20, 40][: max(0, whole[:length].count(b"\n") - 1)]
+        assert found.evals["step"].tolist() == expected
+        assert len(found.runs) == 1
+
+
+@pytest.mark.parametrize(
+    "evals",
+    [b"", b"\n", b"\x00\x00\n", b"\xff\xfe\n", b"a,b\n1,2\n", b"step\n1\n", b"mean,step\n", b"step,step\n1,2\n",
+     b"step,mean,mean\n20,1,2\n", b"step,mean\ninf,1\n", b"step,mean\nword,word\n", b"step,mean\n1e400,1\n"],
+)  # fmt: skip
+def test_evaluations_that_are_noise_do_no_harm_to_others(tmp_path: Path, evals: bytes) -> None:
+    put(tmp_path, make_cell(seed=0))
+    put(tmp_path, make_cell(seed=1), evals=evals)
+    found = store.load(tmp_path)
+    assert found.evals[found.evals["seed"] == 0]["score"].tolist() == [0.0, 0.5]
+    assert len(found.runs) == 2
+
+
+def test_foreign_files_do_no_harm(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell())
+    (tmp_path / "README.md").write_text("notes")
+    (tmp_path / "mini" / "notes.txt").write_text("notes")
+    (tmp_path / "mini" / "Pendulum-v1" / "td3" / ".DS_Store").write_bytes(b"\x00")
+    (folder / "extra.json").write_text("{}")
+    (folder.parent / "seed-x").mkdir()
+    (folder.parent / "seed-x" / "run.json").write_text("noise")
+    (folder.parent / "seed-9").write_text("a file where a folder should be")
+    (tmp_path / "a" / "b" / "c" / "d" / "seed-1").mkdir(parents=True)
+    os.symlink("nowhere", folder.parent / "seed-10")
+    found = store.load(tmp_path)
+    assert len(found.runs) == 1
+    assert found.problems == []
+
+
+def test_a_record_that_is_a_folder_is_a_problem(tmp_path: Path) -> None:
+    put(tmp_path, make_cell())
+    (tmp_path / make_cell(seed=1).path / "run.json").mkdir(parents=True)
+    found = store.load(tmp_path)
+    assert len(found.runs) == 1
+    assert len(found.problems) == 1
+
+
+def test_a_run_that_was_set_aside_does_not_count(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell())
+    shutil.copytree(folder, folder.with_name("replaced-20250101T000000Z-seed-0"))
+    assert len(store.load(tmp_path).runs) == 1
+
+
+def test_a_run_is_known_by_its_record_wherever_its_folder_lies(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell(label="td3[x=1]"))
+    folder.parent.rename(folder.parent.with_name("renamed"))
+    assert store.load(tmp_path).runs["algo"].tolist() == ["td3[x=1]"]
+
+
+def test_problems_come_one_line_each_beside_what_could_be_read(tmp_path: Path) -> None:
+    put(tmp_path, make_cell(seed=0))
+    for seed, data in enumerate(NOISE.values(), 1):
+        break_record(put(tmp_path, make_cell(seed=seed)), data)
+    found = store.load(tmp_path)
+    assert found.runs["seed"].tolist() == [0]
+    assert len(found.problems) == len(NOISE)
+    assert all("\n" not in problem for problem in found.problems)
+
+
+def test_tasks_with_a_slash_in_their_name_are_found_again(tmp_path: Path) -> None:
+    cell = make_cell(suite=make_suite(tasks=("phys2d/Pendulum-v0",)))
+    put(tmp_path, cell)
+    assert store.load(tmp_path).runs["task"].tolist() == ["phys2d/Pendulum-v0"]
+
+
+def test_loading_changes_no_file(tmp_path: Path) -> None:
+    put(tmp_path, make_cell(), "running")
+    put(tmp_path, make_cell(seed=1))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    store.load(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_reading_does_not_share_what_was_written(tmp_path: Path) -> None:
+    run = store.record(make_cell(), [0])
+    kept = copy.deepcopy(run)
+    store.write_run(tmp_path, run)
+    store.read_run(tmp_path)["suite"]["name"] = "changed"
+    assert run == kept

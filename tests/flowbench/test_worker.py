@@ -1,0 +1,263 @@
+"""The worker: one group of cells, its files, and how it says what became of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import make_cell, make_suite, without_clock, write_algorithm
+
+from flowbench import lock, store, worker
+from flowbench.plan import Cell
+
+SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: object) -> Path:
+    """A cell's folder as the scheduler prepares it."""
+    folder = root / cell.path
+    store.write_run(folder, {**store.record(cell, group or [cell.seed]), "device": "cpu", "threads": 1, **changes})
+    return folder
+
+
+def train(*folders: Path) -> tuple[int, list[dict[str, object]]]:
+    """Train in this process: the exit status and the events."""
+    told = io.StringIO()
+    status = worker._run(worker.Group(folders), told)
+    return status, [json.loads(line) for line in told.getvalue().splitlines()]
+
+
+def cell(seed: int = 0, algo: str = "td3", **changes: object) -> Cell:
+    return make_cell(algo, seed=seed, suite=SUITE, random_steps=100, **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory):
+    """Seed 3, alone."""
+    root = tmp_path_factory.mktemp("alone")
+    folder = queue(root, cell(3))
+    status, events = train(folder)
+    assert status == 0
+    return folder, events
+
+
+def test_a_run_leaves_its_record_complete(trained) -> None:
+    run = store.read_run(trained[0])
+    assert run["status"] == "done"
+    assert run["error"] is None
+    assert (run["seed"], run["group"], run["device"]) == (3, [3], "cpu")
+    assert datetime.fromisoformat(run["started"]) <= datetime.fromisoformat(run["ended"])
+    assert datetime.fromisoformat(run["started"]).utcoffset() is not None
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["machine"]["cpu"]
+    assert run["machine"]["gpu"] is None
+    assert run["machine"]["threads"] == run["threads"] == 1
+    assert set(run["wall"]) == {"environment", "act", "update", "evaluation", "other", "total"}
+    assert run["wall"]["total"] == pytest.approx(sum(run["wall"].values()) / 2, abs=0.01)
+    assert run["seconds"] >= run["wall"]["total"] - 0.001
+    # actor 3-8-8-1 and two critics 4-8-8-1
+    assert run["parameters"] == (32 + 72 + 9) + 2 * (40 + 72 + 9)
+    assert run["config"]["hidden"] == 8
+    assert run["protocol"] == {"steps": 450, "every": 150, "episodes": 1}
+
+
+def test_a_run_leaves_its_rows(trained) -> None:
+    evals = (trained[0] / "evals.csv").read_text().splitlines()
+    train_rows = (trained[0] / "train.csv").read_text().splitlines()
+    assert evals[0] == "step,mean,std,return_0,seconds"
+    assert [line.split(",")[0] for line in evals[1:]] == ["150", "300", "450"]
+    assert train_rows[0].startswith("step,episode,return,length,updates,seconds,steps_per_second,critic/loss")
+    assert [line.split(",")[:2] + line.split(",")[3:5] for line in train_rows[1:]] == [
+        ["200", "1", "200", "100"],
+        ["400", "2", "200", "300"],
+    ]
+
+
+def test_events_tell_how_far_it_is(trained) -> None:
+    folder, events = trained
+    assert [event["text"] for event in events if event["event"] == "stage"] == ["loading", "building"]
+    assert [event["step"] for event in events if event["event"] == "evaluation"] == [150, 300, 450]
+    means = [line.split(",")[1] for line in (folder / "evals.csv").read_text().splitlines()[1:]]
+    assert [event["mean"] for event in events if event["event"] == "evaluation"] == [float(mean) for mean in means]
+    assert [event for event in events if event["event"] == "tick"][-1]["step"] == 450
+
+
+def test_two_seeds_in_one_worker_give_the_files_each_gives_alone(trained, tmp_path: Path) -> None:
+    folders = [queue(tmp_path, cell(seed), [3, 4]) for seed in (3, 4)]
+    status, events = train(*folders)
+    assert status == 0
+    assert {event["seed"] for event in events if event["event"] == "evaluation"} == {3, 4}
+    assert [store.read_run(folder)["group"] for folder in folders] == [[3, 4], [3, 4]]
+    alone = {3: trained[0], 4: queue(tmp_path / "alone", cell(4))}
+    train(alone[4])
+    for folder, seed in zip(folders, (3, 4), strict=True):
+        for table in ("evals.csv", "train.csv"):
+            assert without_clock(folder / table) == without_clock(alone[seed] / table)
+    assert without_clock(folders[0] / "train.csv") != without_clock(folders[1] / "train.csv")
+
+
+@pytest.mark.parametrize("algo", ["flowrl", "sac", "qvpo"])
+def test_every_algorithm_gives_the_same_files_twice(tmp_path: Path, algo: str) -> None:
+    suite = make_suite(steps=210, every=105)
+    folders = [queue(tmp_path / name, make_cell(algo, suite=suite, random_steps=180)) for name in ("one", "two")]
+    for folder in folders:
+        assert train(folder)[0] == 0
+    for table in ("evals.csv", "train.csv"):
+        assert without_clock(folders[0] / table) == without_clock(folders[1] / table)
+        assert without_clock(folders[0] / table).count("\n") >= 1
+
+
+def test_evaluating_otherwise_changes_no_training_row(trained, tmp_path: Path) -> None:
+    folder = queue(tmp_path, cell(3, every=450, episodes=2))
+    assert train(folder)[0] == 0
+    assert without_clock(folder / "train.csv") == without_clock(trained[0] / "train.csv")
+
+
+def test_old_rows_do_not_survive_a_new_run(tmp_path: Path) -> None:
+    folder = queue(tmp_path, make_cell(suite=make_suite(steps=30, every=15)))
+    (folder / "evals.csv").write_text("step,mean\n99999,1\n")
+    (folder / "train.csv").write_text("step\n99999\n")
+    assert train(folder)[0] == 0
+    assert [line.split(",")[0] for line in (folder / "evals.csv").read_text().splitlines()] == ["step", "15", "30"]
+    assert (folder / "train.csv").read_text().startswith("step,episode")
+    assert (folder / "train.csv").read_text().count("\n") == 1  # no episode ended
+
+
+def test_an_exception_is_a_failure_with_its_rows_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The first update is of the rehearsal.
+    spec = write_algorithm(tmp_path, "Breaks", "if self.calls > 2 + 1:\n    raise RuntimeError('two\\n  lines')")
+    path, _, name = spec.rpartition(":")
+    folder = queue(tmp_path, make_cell("breaks", target=f"{path}:{name}", suite=make_suite(steps=40, every=10)))
+    status, _ = train(folder)
+    run = store.read_run(folder)
+    assert status == worker.EXIT_FAILED
+    assert (run["status"], run["error"]) == ("failed", "RuntimeError: two lines")
+    assert run["ended"]
+    assert (folder / "evals.csv").read_text().count("\n") == 3  # steps 10 and 20; updates begin with step 21
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_algorithms_file_that_changed_since_it_was_planned_is_refused(tmp_path: Path) -> None:
+    spec = write_algorithm(tmp_path, "Changes", "pass")
+    folder = queue(tmp_path, make_cell("changes", target=spec))
+    with open(spec.partition(":")[0], "a") as file:
+        file.write("# changed\n")
+    assert train(folder)[0] == worker.EXIT_FAILED
+    assert re.search(r"changes\.py was changed", store.read_run(folder)["error"])
+
+
+def test_an_algorithm_that_logs_what_it_did_not_rehearse_fails_with_its_name(tmp_path: Path) -> None:
+    loss = "lambda b: (self.critic_loss(b)[0], {'late': b.reward.mean()})"
+    extra = f"if self.calls > 5:\n    learner.minimise('critic', {loss}, batch)"
+    spec = write_algorithm(tmp_path, "Late", extra)
+    folder = queue(tmp_path, make_cell("late", target=spec, suite=SUITE))
+    assert train(folder)[0] == worker.EXIT_FAILED
+    assert "critic/late" in store.read_run(folder)["error"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "cuda", "device"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_devices(asked: str, cuda: bool, device: str) -> None:
+    assert worker._device(asked, cuda) == device
+
+
+def test_a_device_that_is_not_there_is_not_replaced() -> None:
+    with pytest.raises(RuntimeError, match="no CUDA device"):
+        worker._device("cuda", False)
+
+
+def test_a_reader_that_is_gone_stops_the_run(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    folder = queue(tmp_path, make_cell())
+    assert worker._run(worker.Group([folder]), Gone()) == worker.EXIT_STOPPED
+    assert store.read_run(folder)["status"] == "stopped"
+
+
+def test_a_broken_pipe_of_an_algorithm_is_a_failure_not_a_stop(tmp_path: Path) -> None:
+    spec = write_algorithm(tmp_path, "Pipes", "raise BrokenPipeError('its own helper is gone')")
+    folder = queue(tmp_path, make_cell("pipes", target=spec))
+    assert train(folder)[0] == worker.EXIT_FAILED
+    assert store.read_run(folder)["status"] == "failed"
+
+
+# As a process
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "flowbench.worker", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(), **options
+    )
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    root = str(Path(worker.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
+
+
+def test_without_a_folder_it_says_how_it_is_used() -> None:
+    process = start()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("usage: python -m flowbench.worker")
+
+
+def test_a_cell_that_is_being_trained_is_left_alone(tmp_path: Path) -> None:
+    folder = queue(tmp_path, make_cell())
+    before = store.read_run(folder)
+    with lock.hold(folder):
+        process = start(folder)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == worker.EXIT_BUSY
+    assert "another process trains" in err
+    assert store.read_run(folder) == before
+
+
+def test_what_is_printed_goes_to_the_log_and_a_stop_is_orderly(tmp_path: Path) -> None:
+    prints = "print('{\"event\": \"tick\"}'); os.write(1, b'raw\\n')"
+    spec = write_algorithm(tmp_path, "Prints", prints, head="print('at import')")
+    suite = make_suite(steps=1_000_000, every=50)
+    folder = queue(tmp_path, make_cell("prints", target=spec, suite=suite))
+    process = start(folder)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    events = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "evaluation":
+            break
+    assert store.status(folder) == "running"
+    asked = time.monotonic()
+    process.terminate()
+    process.terminate()  # a second one changes nothing
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == worker.EXIT_STOPPED
+    assert all(json.loads(line)["event"] in ("tick", "evaluation") for line in out.splitlines())
+    assert "at import" in err
+    assert "raw" in err
+    assert '{"event": "tick"}' in err
+    assert store.status(folder) == "stopped"
+    assert (folder / "evals.csv").read_text().splitlines()[1].startswith("50,")
