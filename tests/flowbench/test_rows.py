@@ -86,7 +86,7 @@ def test_noise_is_read_or_named(tmp_path: Path, data: bytes) -> None:
 def test_what_is_no_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"step,step\n1,2\n")
-    with pytest.raises(rows.Unreadable, match="x.csv"):
+    with pytest.raises(rows.Unreadable, match=r"x\.csv"):
         rows.read(path)
 
 
