@@ -20,8 +20,8 @@ code's, because the paper's figures come from it; the paper's form is one value 
    flow-matching term pulls the end before the tanh towards the stored action.
 
 Both readings of the weights average the squared error over action dimensions (the paper writes the sum), so that
-lambda means the same in both. Deviations from the code: full precision (the code trains in bfloat16 on CUDA), and no
-exploration noise (the code has an amplitude for it, set to zero).
+lambda means the same in both. Deviations from the code: full precision (the code trains in bfloat16 on CUDA), no
+exploration noise (the code has an amplitude for it, set to zero), and batches drawn with replacement.
 """
 
 from __future__ import annotations

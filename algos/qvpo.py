@@ -7,6 +7,7 @@ Code: github.com/wadx2019/qvpo (commit 40a1974), as its README runs it: --weight
 Defaults are the code's. Deviations from it:
 - A time limit is no end of the task: its last state is bootstrapped from. The code takes both ends for the same.
 - The policy is trained on the states of the critic's batch; the code draws a second batch for it.
+- The schedule is computed in double precision and no noise is drawn for the last denoising step, which adds none.
 - The part of the noise model's first layer that sees the state is computed once for all samples and denoising
   steps; the same sums in another order.
 """

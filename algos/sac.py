@@ -9,6 +9,7 @@ Deviations from the authors' code:
   2 (log 2 - u - softplus(-2u)) instead of with a small constant inside the logarithm.
 - The temperature loss is linear in log alpha (as in the authors' later code and in most implementations);
   Eq. 18 is linear in alpha. Both have the same zero.
+- The critics' loss is the squared TD error, without the factor 1/2 of Eq. 5: Adam's step does not see a factor.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _options(
     pass
 
 
-@app.command(epilog="Example: flowbench run --suite quick --algo 'flowrl,flowrl[constraint=false],sac' --seeds 5")
+@app.command(epilog="Example: flowbench run --suite quick --algo 'flowrl,flowrl\\[constraint=false],sac' --seeds 5")
 def run(
     suite: Annotated[str | None, typer.Option(metavar="SUITE", help="A suite's name, or path/to/suite.yaml.")] = None,
     algo: Annotated[
