@@ -1,0 +1,162 @@
+"""Stable-Baselines3's SAC and TD3 on a suite of ours, written to the results folder as algorithms of their own.
+
+    python benchmarks/learning/peers.py --suite benchmarks/learning/side-by-side.yaml --algo sb3-sac,sb3-td3 --seeds 5
+
+Networks, batch, random phase, learning rate and evaluation are those that our SAC and TD3 have on the same suite.
+What is finished is skipped. Needs the extra `peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import NormalActionNoise
+
+import algos
+import suites
+from flowbench import lock, machine, plan, store
+from flowbench.plan import Cell, Variant
+from flowbench.rows import RowWriter
+from flowbench.streams import stream_seed
+
+OURS = {"sb3-sac": "sac", "sb3-td3": "td3"}
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """What the peer is given: the values of our algorithm on the same suite."""
+
+    hidden: int
+    lr: float
+    batch_size: int
+    gamma: float
+    tau: float
+    random_steps: int
+    replay_size: int
+    stable_baselines3: str
+
+
+def cells(suite: str, names: list[str], seeds: str, tasks: list[str]) -> list[Cell]:
+    """The peer's cells: those of our algorithm with its place taken."""
+    found = []
+    for name in names:
+        for cell in plan.expand(suite, [OURS[name]], seeds, tasks=tasks):
+            ours = cell.variant.config
+            same = {key: getattr(ours, key) for key in PeerConfig.__annotations__ if hasattr(ours, key)}
+            config = PeerConfig(**same, stable_baselines3=version("stable_baselines3"))
+            target = f"stable_baselines3:{'SAC' if name == 'sb3-sac' else 'TD3'}"
+            variant = Variant(algos.Entry(name, target), config, cell.variant.protocol, name)
+            found.append(Cell(cell.suite, cell.task, variant, cell.seed))
+    return sorted(found, key=lambda cell: cell.seed)
+
+
+def build(cell: Cell, env: Any) -> Any:
+    """The peer's agent."""
+    c: PeerConfig = cell.variant.config
+    same: dict[str, Any] = {
+        "learning_rate": c.lr,
+        "batch_size": c.batch_size,
+        "gamma": c.gamma,
+        "tau": c.tau,
+        "learning_starts": c.random_steps,
+        "buffer_size": min(c.replay_size, cell.variant.protocol.steps),
+        "policy_kwargs": {"net_arch": [c.hidden, c.hidden]},
+        "seed": cell.seed,
+        "device": "cpu",
+    }
+    if cell.variant.entry.name == "sb3-sac":
+        return SAC("MlpPolicy", env, **same)
+    size = env.action_space.shape[0]
+    noise = NormalActionNoise(np.zeros(size), np.full(size, 0.1))
+    return TD3("MlpPolicy", env, action_noise=noise, train_freq=1, gradient_steps=1, **same)
+
+
+class Evaluate(BaseCallback):
+    """Our evaluation, its episodes' seeds included, of the peer's deterministic policy."""
+
+    def __init__(self, cell: Cell, make: Callable[[], Any], writer: RowWriter) -> None:
+        super().__init__()
+        self._cell = cell
+        self._env = make()
+        self._writer = writer
+        self._started = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        protocol = self._cell.variant.protocol
+        if self.num_timesteps % protocol.every == 0:
+            returns = [self._episode(k) for k in range(protocol.episodes)]
+            self._writer.append(
+                {
+                    "step": self.num_timesteps,
+                    "mean": float(np.mean(returns)),
+                    "std": float(np.std(returns)),
+                    **{f"return_{k}": value for k, value in enumerate(returns)},
+                    "seconds": time.perf_counter() - self._started,
+                }
+            )
+        return True
+
+    def _episode(self, k: int) -> float:
+        seed = stream_seed(self._cell.seed, "evaluation", self.num_timesteps, k)
+        obs, _ = self._env.reset(seed=seed)
+        total, over = 0.0, False
+        while not over:
+            action, _ = self.model.predict(obs, deterministic=True)
+            obs, reward, terminated, truncated, _ = self._env.step(action)
+            total += reward
+            over = terminated or truncated
+        return total
+
+
+def train(cell: Cell, root: Path) -> str:
+    """Train one cell unless it is done; what was done, in a line."""
+    torch.set_num_threads(1)
+    folder = root / cell.path
+    folder.mkdir(parents=True, exist_ok=True)
+    if store.status(folder) == "done":
+        return f"{cell}: done already"
+    started = time.perf_counter()
+    with lock.hold(folder):
+        run = {**store.record(cell, [cell.seed]), "status": "running", "started": store.now(), "device": "cpu"}
+        run["versions"] = {**machine.versions(), "stable_baselines3": version("stable_baselines3")}
+        run["machine"] = {"cpu": machine.cpu_model(), "cores": machine.cores(), "threads": 1, "gpu": None}
+        store.write_run(folder, run)
+        episodes = [f"return_{k}" for k in range(cell.variant.protocol.episodes)]
+        writer = RowWriter(folder / "evals.csv", ["step", "mean", "std", *episodes, "seconds"])
+        model = build(cell, suites.make(cell.task))
+        model.learn(cell.variant.protocol.steps, callback=Evaluate(cell, lambda: suites.make(cell.task), writer))
+        writer.close()
+        seconds = time.perf_counter() - started
+        store.write_run(folder, {**run, "status": "done", "ended": store.now(), "seconds": seconds})
+    return f"{cell}: {seconds:.0f} s"
+
+
+def main() -> None:
+    """Read the command line and train, a process a cell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", required=True)
+    parser.add_argument("--algo", default=",".join(OURS))
+    parser.add_argument("--task", action="append", default=[])
+    parser.add_argument("--seeds", default="5")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--jobs", type=int, default=machine.cores())
+    given = parser.parse_args()
+    due = cells(given.suite, given.algo.split(","), given.seeds, given.task)
+    parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")
+    for line in parallel(joblib.delayed(train)(cell, given.results) for cell in due):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
