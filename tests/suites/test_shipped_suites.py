@@ -29,7 +29,7 @@ def test_every_suite_loads_and_its_tasks_exist(name: str) -> None:
     assert len(suite.tasks) == COUNTS[name]
     for task in suite.tasks:
         assert task.name in suites.tasks(task.source)
-        assert task.action_repeat == 1
+        assert task.action_repeat == (4 if name == "quick" else 1)
         assert suite.task(task.name) is task
         if task.source == "dm_control":
             assert task.score == suites.Score(0.0, 1000.0)
@@ -38,10 +38,10 @@ def test_every_suite_loads_and_its_tasks_exist(name: str) -> None:
 @pytest.mark.parametrize("name", suites.names())
 def test_budgets(name: str) -> None:
     suite = suites.load(name, check_tasks=False)
-    steps = {"quick": 10_000, "dmc-easy": 500_000}.get(name, 1_000_000)
+    steps = {"quick": 6_000, "dmc-easy": 500_000}.get(name, 1_000_000)
     episodes = 5 if name in ("quick", "flowrl-paper") else 10
     assert suite.steps == steps
-    assert suite.evaluation == suites.Evaluation(every=2_000 if name == "quick" else 10_000, episodes=episodes)
+    assert suite.evaluation == suites.Evaluation(every=1_000 if name == "quick" else 10_000, episodes=episodes)
     assert suite.comparable == (name != "quick")
     assert suite.comparable or suite.note
 
@@ -80,19 +80,18 @@ def test_flowrl_paper_is_three_and_six_and_six() -> None:
     assert len(paper & (tasks("dmc-easy") | tasks("dmc-medium"))) == 3
     assert len(paper & tasks("dmc-hard")) == 6
     assert len(paper & tasks("humanoid-bench")) == 6
-    # A task means the same, and is scored the same, in whichever suite it stands.
-    everywhere = [task for name in suites.names() for task in suites.load(name, check_tasks=False).tasks]
+    # A task means the same, and is scored the same, in whichever suite it stands, but for the quick look.
+    lasting = [name for name in suites.names() if name != "quick"]
+    everywhere = [task for name in lasting for task in suites.load(name, check_tasks=False).tasks]
     assert len(set(everywhere)) == len({task.name for task in everywhere})
 
 
 def test_loading_is_light() -> None:
     code = """
-import sys, time
-start = time.perf_counter()
+import sys
 import suites
 for name in suites.names():
     suites.load(name, check_tasks=False)
-assert time.perf_counter() - start < 1.0, time.perf_counter() - start
 heavy = {"dm_control", "gymnasium", "mujoco", "numpy", "pandas", "torch"} & set(sys.modules)
 assert not heavy, heavy
 suites.load("humanoid-bench", check_tasks=True)
