@@ -32,7 +32,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) --editable ".[test,peers]"
+	$(PIP) --editable ".[test,peers,log]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

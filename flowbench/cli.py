@@ -93,6 +93,7 @@ def run(
     jobs: Annotated[
         str | None, typer.Option(metavar="N", help="Cells at once; one a GPU, or one a core, if left out.")
     ] = None,
+    log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
     ] = False,
@@ -116,7 +117,15 @@ def run(
     )
     at_once = _count("--jobs", jobs)
     return grid.run(
-        request, results, device=device, jobs=at_once, dry_run=dry_run, force=force, fail_fast=fail_fast, quiet=quiet
+        request,
+        results,
+        device=device,
+        jobs=at_once,
+        log=log,
+        dry_run=dry_run,
+        force=force,
+        fail_fast=fail_fast,
+        quiet=quiet,
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flowbench import plan, progress, schedule
+from flowbench import mirrors, plan, progress, schedule
 from flowbench.errors import UsageError, unknown
 from flowbench.plan import Cell
 from flowbench.schedule import Due, Group, Outcome, Runner, Slots
@@ -103,6 +103,7 @@ def run(
     *,
     device: str = "auto",
     jobs: int | None = None,
+    log: str = "",
     dry_run: bool = False,
     force: bool = False,
     fail_fast: bool = False,
@@ -115,7 +116,7 @@ def run(
     cells = request.cells()
     due = schedule.due(root, cells, force)
     groups = [Group((cell,)) for cell in due.due]
-    slots = schedule.slots(device, jobs, len(groups))
+    slots = replace(schedule.slots(device, jobs, len(groups)), log=tuple(mirrors.parse(log)))
     if device == "cuda" and not slots.gpus:
         raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
     if dry_run:

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import flowbench
 
-PACKAGES = ("torch", "numpy", "mujoco", "dm_control", "gymnasium")
+PACKAGES = ("numpy", "mujoco", "dm_control", "gymnasium")
 
 
 def versions() -> dict[str, str | None]:
     """Versions of flowbench, its git commit when it is a checkout, Python and what decides the numbers."""
+    import torch
+
     found: dict[str, str | None] = {"flowbench": flowbench.__version__, "commit": git_commit()}
     found["python"] = platform.python_version()
+    found["torch"] = torch.__version__  # tells the CUDA it was built for, which the package's own version may not
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -46,6 +46,7 @@ class Slots:
     device: str  # "auto", "cpu" or "cuda"
     threads: int
     gpus: int
+    log: tuple[str, ...] = ()  # mirrors that rows are copied to
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ class Runner:
                 if path.exists() and path.name != lock.NAME:
                     path.rename(aside / path.name)
         record = store.record(cell, seeds)
-        store.write_run(folder, {**record, "device": self._slots.device, "threads": self._slots.threads})
+        settings = {"device": self._slots.device, "threads": self._slots.threads, "log": list(self._slots.log)}
+        store.write_run(folder, {**record, **settings})
 
     def _work(self, group: Group, folders: Sequence[Path], locks: Sequence[int], stderr: TextIO) -> int:
         """Run the worker process to its end, passing its events on; its exit status, negative for a signal."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from flowbench import lock, rows, store
+from flowbench import lock, mirrors, rows, store
 
 EXIT_FAILED, EXIT_STOPPED, EXIT_BUSY = 1, 130, 75
 
@@ -131,10 +131,12 @@ def _train(group: Group, tell: TextIO) -> None:
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
     )
-    with _tables(group, trainer.columns) as tables:
+    with _tables(group, trainer.columns) as tables, _mirrors(group) as mirrored:
         for happened in trainer.run():
             if isinstance(happened, Row):
                 tables[happened.table, happened.seed].append(happened.values)
+                for mirror in mirrored[happened.seed]:
+                    mirror.append(happened.table, happened.values)
                 if happened.table == "evals":
                     values = happened.values
                     _say(tell, event="evaluation", seed=happened.seed, step=values["step"], mean=values["mean"])
@@ -158,6 +160,21 @@ def _tables(group: Group, columns: Any) -> Iterator[Mapping[tuple[str, int], row
     finally:
         for writer in writers.values():
             writer.close()
+
+
+@contextmanager
+def _mirrors(group: Group) -> Iterator[Mapping[int, Sequence[mirrors.Mirror]]]:
+    """Where every cell's rows are copied to, by seed."""
+    started = {
+        run["seed"]: mirrors.start(run.get("log", []), folder, run)
+        for folder, run in zip(group.folders, group.runs, strict=True)
+    }
+    try:
+        yield started
+    finally:
+        for of_seed in started.values():
+            for mirror in of_seed:
+                mirror.close()
 
 
 def _device(asked: str, cuda: bool) -> str:

@@ -1,0 +1,83 @@
+"""Copies of a run's rows in TensorBoard or Weights & Biases for those who watch there; the CSV files are the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from flowbench.errors import UsageError, unknown
+
+
+class Mirror(Protocol):
+    """Somewhere that rows are copied to."""
+
+    def append(self, table: str, row: Mapping[str, float]) -> None:
+        """A row of "train" or "evals"; its "step" is the environment step."""
+        ...
+
+    def close(self) -> None:
+        """Write what is pending."""
+        ...
+
+
+class TensorBoard:
+    """Event files in the run's folder: `tensorboard --logdir results`."""
+
+    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+
+    def append(self, table: str, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(f"{table}/{name}", value, int(row["step"]))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """A run in the project "flowbench", grouped by suite, task and algorithm; wandb's own settings decide the rest."""
+
+    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+        import wandb
+
+        suite, task, algo = run["suite"]["name"], run["task"]["name"], run["algo"]["label"]
+        self._run: Any = wandb.init(
+            project="flowbench",
+            group=f"{suite}/{task}/{algo}",
+            name=f"{algo} {task} seed {run['seed']}",
+            config={**run["config"], "suite": suite, "task": task, "algo": algo, "seed": run["seed"]},
+            dir=str(folder),
+            reinit="create_new",
+        )
+
+    def append(self, table: str, row: Mapping[str, float]) -> None:
+        self._run.log(
+            {f"{table}/{name}": value for name, value in row.items() if name != "step"}, step=int(row["step"])
+        )
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+MIRRORS: dict[str, type[TensorBoard] | type[Wandb]] = {"tensorboard": TensorBoard, "wandb": Wandb}
+
+
+def parse(text: str) -> list[str]:
+    """The mirrors named in "tensorboard,wandb". Raises UsageError for an unknown one, or one that is not installed."""
+    names = [name.strip() for name in text.split(",")] if text else []
+    for name in names:
+        if name not in MIRRORS:
+            raise unknown("log", name, MIRRORS)
+        if find_spec(name) is None:
+            raise UsageError(f"--log {name}: {name} is not installed; pip install -e '.[log]' brings it")
+    return names
+
+
+def start(names: Sequence[str], folder: Path, run: Mapping[str, Any]) -> list[Mirror]:
+    """The named mirrors of one run."""
+    return [MIRRORS[name](folder, run) for name in names]
