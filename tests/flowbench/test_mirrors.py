@@ -22,7 +22,7 @@ def test_no_mirror_is_asked_for_by_nothing() -> None:
 
 
 def test_an_unknown_mirror_is_named_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="'tensorbord'.*did you mean 'tensorboard'"):
+    with pytest.raises(UsageError, match=r"'tensorbord'.*did you mean 'tensorboard'"):
         mirrors.parse("tensorbord")
 
 
