@@ -56,7 +56,8 @@ def read(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
+    # A disk that lost power leaves zero bytes behind, which the csv module of Python 3.10 refuses.
+    whole = text[: text.rfind("\n") + 1].replace("\0", "")
     try:
         lines = list(csv.reader(io.StringIO(whole)))
     except csv.Error as error:
