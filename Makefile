@@ -6,7 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quick test lint format clean
+.PHONY: help quick test lint format clean
+
+help:
+	@sed -n "s/^# *//p" Makefile | head -3
 
 quick: $(VENV)/installed
 	$(BIN)/flowbench run --suite quick --algo flowrl,sac,td3,qvpo --seeds 2

@@ -64,8 +64,13 @@ class Entry:
         return found
 
     def digest(self) -> str | None:
-        """SHA-256 of the source of an algorithm given by path: edited code is another variant. Else None."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path else None
+        """SHA-256 of the file of an algorithm from elsewhere: edited code is another variant. None for our own."""
+        if self.target.startswith("algos."):
+            return None
+        try:
+            return hashlib.sha256(self._file().read_bytes()).hexdigest()
+        except OSError as error:
+            raise AlgorithmError(f"algorithm {self.name!r}: {self.target} cannot be read: {error}") from error
 
     def about(self) -> tuple[str, str]:
         """Summary (the first line) and paper (the paragraph "Paper: ...") of the module's docstring, unimported.

@@ -41,7 +41,7 @@ def _status(arguments: list[str] | None) -> int:
     except BrokenPipeError:  # `flowbench report | head`
         sys.stderr.close()
         return 0
-    except ValueError as error:
+    except _mistakes() as error:
         return _complain(str(error), 2)
     except Exception as error:
         # Typer's own usage errors have no base class that all its versions share, but all carry this method.
@@ -49,6 +49,15 @@ def _status(arguments: list[str] | None) -> int:
             raise
         message = error.format_message() or "choose a command"
         return _complain(f"{message} (flowbench --help tells more)", 2)
+
+
+def _mistakes() -> tuple[type[ValueError], ...]:
+    """The errors that are a user's mistake; any other is a fault of ours and keeps its traceback."""
+    from algos import AlgorithmError
+    from flowbench.errors import UsageError
+    from suites import SuiteError
+
+    return UsageError, SuiteError, AlgorithmError
 
 
 def _complain(message: str, status: int) -> int:
@@ -141,7 +150,7 @@ def status(
     from flowbench import store
     from flowbench.report import coverage
 
-    found = store.load(results, suite or [], algo or [])
+    found = store.load(results, *_named(suite, algo))
     _warn(found.problems)
     coverage.show(found.runs, Console())
 
@@ -163,7 +172,7 @@ def report(
     results: Results = RESULTS,
 ) -> None:
     """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
-    from flowbench.errors import unknown
+    from flowbench.errors import UsageError, unknown
 
     formats = ("table", "markdown", "csv", "json")
     if format not in formats:
@@ -172,7 +181,7 @@ def report(
     from flowbench import report as reports
     from flowbench import store
 
-    found = store.load(results, suite or [], algo or [])
+    found = store.load(results, *_named(suite, algo))
     _warn(found.problems)
     built = reports.build(found.runs, found.evals, step=at, reps=resamples)
     if format == "table":
@@ -184,7 +193,11 @@ def report(
         from flowbench.report.figures import save
 
         _, evals = stats.distinct_labels(found.runs, found.evals)
-        for path in save(evals, figures):
+        try:
+            drawn = save(evals, figures)
+        except OSError as error:
+            raise UsageError(f"--figures {str(figures)!r}: {error.strerror}") from error
+        for path in drawn:
             print(f"drew {path}", file=sys.stderr)
 
 
@@ -251,6 +264,14 @@ def _count(option: str, text: str | None) -> int | None:
     if not (1 <= number <= 2**53 and number.is_integer()):
         raise UsageError(f"{option} {text!r} is no whole number of at least 1")
     return int(number)
+
+
+def _named(suite: list[str] | None, algo: list[str] | None) -> tuple[list[str], list[str]]:
+    """The names behind --suite and --algo as `run` takes them: a suite's file, several algorithms in one text."""
+    from flowbench.overrides import split_outside_brackets
+
+    suites = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in suite or []]
+    return suites, [name for text in algo or [] for name in split_outside_brackets(text)]
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> None:

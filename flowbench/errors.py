@@ -13,6 +13,7 @@ class UsageError(ValueError):
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
     """The error for a name that is none of `choices`, with the nearest one suggested."""
     known = list(choices)
-    near = difflib.get_close_matches(value, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    by_lower_case = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(value.lower(), by_lower_case, n=1)
+    hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else ""
     return UsageError(f"unknown {kind} {value!r}{hint} (choices: {', '.join(known) or 'none'})")

@@ -7,8 +7,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import suites
 from flowbench import mirrors, plan, progress, schedule
 from flowbench.errors import UsageError, unknown
 from flowbench.plan import Cell
@@ -62,8 +63,6 @@ class Request:
 
 def _read_grid(file: Path) -> dict[str, Any]:
     """The keys of a grid file, in the types the options have."""
-    import suites
-
     try:
         read = suites.read_yaml(file)
     except suites.SuiteError as error:
@@ -91,6 +90,8 @@ def _as_option(value: Any, key: str, file: Path) -> Any:
             raise UsageError(f"{where} must be a count, a range or a list of numbers")
         text = ",".join(map(str, parts))
         return f"{text}-{text}" if isinstance(value, list) and len(value) == 1 else text
+    if key == "steps" and isinstance(value, float) and value.is_integer():
+        return int(value)
     wanted = int if key == "steps" else str
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise UsageError(f"{where} must be {'an integer' if wanted is int else 'text'}, got {value!r}")
@@ -116,23 +117,41 @@ def run(
     cells = request.cells()
     due = schedule.due(root, cells, force)
     groups = [Group((cell,)) for cell in due.due]
-    slots = replace(schedule.slots(device, jobs, len(groups)), log=tuple(mirrors.parse(log)))
+    slots = schedule.slots(device, jobs, len(groups))
+    copies = mirrors.parse(log)
     if device == "cuda" and not slots.gpus:
         raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
+    lacking = _lacking({cell.task.source for cell in due.due})
     if dry_run:
         _show_plan(console, cells, due, slots)
+        for problem in lacking:
+            _say(console, f"before this can run: {problem}")
         return 0
+    if lacking:
+        raise lacking[0]
     _check_writable(root)
+    schedule.enqueue(root, due.due)
     if not quiet:
         _say(console, _summary(cells, due, slots))
     started = time.perf_counter()
     with progress.board(groups, slots.jobs, console, quiet) as board:
-        runner = Runner(root, slots, board.event, fail_fast=fail_fast, redo=force)
+        runner = Runner(root, slots, board.event, fail_fast=fail_fast, redo=force, log=copies)
         outcomes = []
         for outcome in runner.run(groups):
             board.outcome(outcome)
             outcomes.append(outcome)
     return _sum_up(console, outcomes, runner.interrupted, quiet, time.perf_counter() - started)
+
+
+def _lacking(sources: Collection[str]) -> list[suites.SuiteError]:
+    """What is not installed that these sources need."""
+    found = []
+    for source in sorted(sources):
+        try:
+            suites.require(source)
+        except suites.SuiteError as error:
+            found.append(error)
+    return found
 
 
 def _check_writable(root: Path) -> None:
@@ -145,7 +164,7 @@ def _check_writable(root: Path) -> None:
 
 
 def _summary(cells: Sequence[Cell], due: Due, slots: Slots) -> str:
-    parts = [f"{len(cells)} cells", f"{len(due.due)} to run", f"{len(due.done)} done already"]
+    parts = [f"{len(cells)} cell{'s' * (len(cells) != 1)}", f"{len(due.due)} to run", f"{len(due.done)} done already"]
     if due.running:
         parts.append(f"{len(due.running)} being run by another process")
     where = f"{slots.gpus} GPU" if slots.gpus else "CPU"
@@ -186,6 +205,8 @@ def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, qu
     for outcome in failed:
         reason = f": {outcome.error}" if outcome.error else ""
         print(f"flowbench: {outcome.group} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)
+    if count["busy"]:
+        print(f"flowbench: {count['busy']} being trained by another process: not finished yet", file=sys.stderr)
     if interrupted:
         print("flowbench: interrupted; the same command runs what is not finished", file=sys.stderr)
         return 130
@@ -193,5 +214,5 @@ def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, qu
 
 
 def _say(console: Console, text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the exit status tells more than a line nobody reads
+    with contextlib.suppress(BrokenPipeError, SystemExit):  # the exit status tells more than a line nobody reads
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -71,9 +71,13 @@ class EagerLearner:
         one = torch.ones(n, device=self._device)
         for _ in range(self.agent.period):
             twin.update(Batch(obs, action, one, obs, one, one[0]))
-        chosen = twin.act(obs, explore=True)
-        if chosen.shape != action.shape:
-            raise ValueError(f"act() gave shape {tuple(chosen.shape)} for {n} observations, not {tuple(action.shape)}")
+        for explore in (True, False):
+            chosen = twin.act(obs, explore)
+            if chosen.shape != action.shape:
+                given, wanted = tuple(chosen.shape), tuple(action.shape)
+                raise ValueError(f"act(obs, explore={explore}) gave shape {given} for {n} observations, not {wanted}")
+            if not (chosen.abs() <= 1.0).all():
+                raise ValueError(f"act(obs, explore={explore}) gave an action outside [-1, 1]")
         return list(twin.pop_means())
 
     @property

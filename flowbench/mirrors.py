@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +80,30 @@ def parse(text: str) -> list[str]:
     return names
 
 
-def start(names: Sequence[str], folder: Path, run: Mapping[str, Any]) -> list[Mirror]:
-    """The named mirrors of one run."""
-    return [MIRRORS[name](folder, run) for name in names]
+class Mirrors:
+    """The mirrors of one run. One that fails is given up with a line in the log: the CSV files are the record."""
+
+    def __init__(self, names: Sequence[str], folder: Path, run: Mapping[str, Any]) -> None:
+        self._mirrors: dict[str, Mirror] = {}
+        for name in names:
+            self._try(name, partial(self._start, name, folder, run))
+
+    def append(self, table: str, row: Mapping[str, float]) -> None:
+        """Copy a row to all of them."""
+        for name, mirror in list(self._mirrors.items()):
+            self._try(name, partial(mirror.append, table, row))
+
+    def close(self) -> None:
+        """Close all of them."""
+        for name, mirror in list(self._mirrors.items()):
+            self._try(name, mirror.close)
+
+    def _start(self, name: str, folder: Path, run: Mapping[str, Any]) -> None:
+        self._mirrors[name] = MIRRORS[name](folder, run)
+
+    def _try(self, name: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:  # a network that is down, a service that says no
+            self._mirrors.pop(name, None)
+            print(f"--log {name} is given up: {type(error).__name__}: {error}", file=sys.stderr)

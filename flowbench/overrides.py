@@ -79,8 +79,13 @@ def build(config: type[Any], values: dict[str, Any], where: str) -> Any:
     """An instance of the dataclass; a value it refuses is a UsageError naming `where`."""
     try:
         return config(**values)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def restore(config: type[Any], written: dict[str, Any]) -> Any:
+    """An instance of the dataclass from a run.json, where a tuple has become a list."""
+    return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in written.items()})
 
 
 @dataclass(frozen=True)

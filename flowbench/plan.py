@@ -57,7 +57,7 @@ class Variant:
     def folder(self) -> str:
         """A name for its results: what differs from the defaults, for people, and the id."""
         differs = self.label.removeprefix(self.entry.name).strip("[]") or "default"
-        return f"{_as_folder(differs)[:80]}-{self.config_id}"
+        return f"{re.sub(_UNSAFE, '_', differs)[:80]}-{self.config_id}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Cell:
     def path(self) -> Path:
         """Where its files lie, below the results folder."""
         name = self.variant.entry.name
-        return Path(self.suite.name) / _as_folder(self.task.name) / name / self.variant.folder / f"seed-{self.seed}"
+        return Path(self.suite.name) / task_folder(self.task.name) / name / self.variant.folder / f"seed-{self.seed}"
 
     def __str__(self) -> str:
         return f"{self.variant.label} {self.task.name} seed {self.seed}"
@@ -136,7 +136,12 @@ def _variants(
     texts = [part for text in algorithms for part in overrides.split_outside_brackets(text)]
     parsed = [(text, *overrides.parse_variant(text)) for text in texts]
     entries = [algos.find(name) for _, name, _ in parsed]
+    for entry in entries:
+        other = next((each for each in entries if each.name == entry.name and each.target != entry.target), None)
+        if other:
+            raise UsageError(f"two algorithms are named {entry.name!r}: {entry.target} and {other.target}; rename one")
     configs = [entry.load().Config for entry in entries]
+    _check_suite_overrides(suite, dict(zip([entry.name for entry in entries], configs, strict=True)))
     set_for = _settings(settings, {entry.name: config for entry, config in zip(entries, configs, strict=True)})
     variants: list[Variant] = []
     for (text, _, own), entry, config in zip(parsed, entries, configs, strict=True):
@@ -144,6 +149,7 @@ def _variants(
         asked = {key: overrides.typed(config, key, value, f"algorithm {text!r}") for key, value in own.items()}
         base = overrides.build(config, shipped, f"suite {suite.name!r}, overrides of {entry.name}")
         resolved = overrides.build(config, {**shipped, **set_for[entry.name], **asked}, f"algorithm {text!r}")
+        _check_trainable(resolved, protocol, f"algorithm {text!r}")
         label = _label(entry.name, base, resolved, protocol if protocol.steps != suite.steps else None)
         variants.append(Variant(entry, resolved, protocol, label))
     labels = [variant.label for variant in variants]
@@ -151,6 +157,28 @@ def _variants(
     if twice:
         raise UsageError(f"two algorithms of this grid resolve to the same configuration, {twice}")
     return variants
+
+
+def _check_trainable(config: Any, protocol: Protocol, where: str) -> None:
+    """A run must have steps to learn in, and a record that can be written."""
+    if config.random_steps >= protocol.steps:
+        raise UsageError(
+            f"{where}: random_steps={config.random_steps} leaves nothing of {protocol.steps} steps to learn in; "
+            "set fewer (--set random_steps=N) or train for longer"
+        )
+    try:
+        json.dumps(dataclasses.asdict(config), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: its hyperparameters cannot be written down: {error}") from error
+
+
+def _check_suite_overrides(suite: suites.Suite, chosen: Mapping[str, type[Any]]) -> None:
+    """Every override a suite has must be one of a known algorithm, also of those that are not run now."""
+    known = {**dict.fromkeys(algos.names()), **chosen}
+    for name in suite.overrides:
+        if name not in known:
+            raise UsageError(f"suite {suite.name!r}: {unknown('algorithm in overrides', name, known)}")
+        _suite_overrides(suite, name, chosen.get(name) or algos.find(name).load().Config)
 
 
 def _suite_overrides(suite: suites.Suite, name: str, config: type[Any]) -> dict[str, Any]:
@@ -189,9 +217,13 @@ def _label(name: str, base: Any, resolved: Any, shortened: Protocol | None) -> s
     return f"{name}[{','.join(differs)}]" if differs else name
 
 
-def _as_folder(text: str) -> str:
-    """Text as the name of one folder; a gymnasium id, for one, may hold "/" and ":"."""
-    return re.sub(r"[^A-Za-z0-9_.=,+-]", "_", text)
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.=,+-]")
+
+
+def task_folder(name: str) -> str:
+    """A task's name as that of one folder, no two the same: a gymnasium id may hold "/" and ":"."""
+    safe = _UNSAFE.sub("_", name)
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _text(value: Any) -> str:

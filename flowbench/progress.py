@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from flowbench.schedule import Group, Outcome
 
@@ -104,7 +105,7 @@ class Board:
         if self._read:
             try:
                 show(*what)
-            except BrokenPipeError:
+            except (BrokenPipeError, SystemExit):  # rich turns the one into the other
                 self._read = False
 
     def show_event(self, group: Group, event: dict[str, Any]) -> None:
@@ -138,17 +139,26 @@ class Bars(Board):
 
     def __init__(self, groups: Sequence[Group], jobs: int, console: Console) -> None:
         super().__init__(groups, jobs, console)
+        wide = console.width >= 100
+
+        def column(field: str, justify: Literal["left", "right"] = "right") -> TextColumn:
+            return TextColumn(f"{{task.{field}}}", justify=justify, table_column=Column(no_wrap=True))
+
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}", justify="right"),
-            TextColumn("{task.fields[left]}", justify="right"),
-            TextColumn("{task.fields[last]}"),
+            # The label alone gives way where there is little room.
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=24 if wide else 8),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
+            column("fields[speed]"),
+            column("fields[left]"),
+            column("fields[last]"),
             console=console,
             expand=True,
         )
-        self._overall = self._progress.add_task("cells", total=self.total, speed="", left="-:--", last="")
+        self._done = 0
+        self._overall = self._progress.add_task(
+            f"0 of {self.total} done", total=self.total, speed="steps/s", left="left", last="return"
+        )
         self._bars: dict[int, TaskID] = {}
 
     def __enter__(self) -> Bars:
@@ -163,23 +173,29 @@ class Bars(Board):
     def show_event(self, group: Group, event: dict[str, Any]) -> None:
         bar = self._bars.get(id(group))
         if bar is None:
-            bar = self._progress.add_task(escape(str(group)), total=group.steps, speed="", left="-:--", last="starting")
+            bar = self._progress.add_task(escape(str(group)), total=group.steps, speed="", left="-:--", last="")
             self._bars[id(group)] = bar
         if event.get("event") == "tick":
             left = clock(self.pace.group_seconds(group))
-            self._progress.update(bar, completed=event["step"], speed=f"{event['speed']:,.0f} steps/s", left=left)
-            self._progress.update(self._overall, left=clock(self.pace.seconds()))
+            self._progress.update(bar, completed=event["step"], speed=f"{event['speed']:,.0f}", left=left)
+            self._tell_overall()
         elif event.get("event") == "evaluation":
-            self._progress.update(bar, last=f"return {event['mean']:.1f}")
+            self._progress.update(bar, last=f"{event['mean']:.1f}")
 
     def show_outcome(self, outcome: Outcome) -> None:
         bar = self._bars.pop(id(outcome.group), None)
         if bar is not None:
             self._progress.remove_task(bar)
-        self._progress.update(self._overall, completed=self.ended, left=clock(self.pace.seconds()))
+        self._done += outcome.status == "done"
+        self._tell_overall()
         if outcome.status != "done":
             detail = f": {escape(outcome.error)}" if outcome.error else ""
             self._progress.console.print(f"{escape(str(outcome.group))} {outcome.status}{detail}")
+
+    def _tell_overall(self) -> None:
+        left = "" if self.ended == self.total else f", {clock(self.pace.seconds())} left"
+        text = f"{self._done} of {self.total} done{left}"
+        self._progress.update(self._overall, completed=self._done, description=text)
 
 
 def board(groups: Sequence[Group], jobs: int, console: Console, quiet: bool) -> Board:

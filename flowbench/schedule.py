@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +47,6 @@ class Slots:
     device: str  # "auto", "cpu" or "cuda"
     threads: int
     gpus: int
-    log: tuple[str, ...] = ()  # mirrors that rows are copied to
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,14 @@ class Due:
 def due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
     """Sort cells into due, done already, and being trained by somebody else. `force` makes done cells due."""
     sorted_cells = Due()
+    checked: set[tuple[str, str]] = set()
     for cell in cells:
-        store.check_same_task(root, cell)
+        if (cell.suite.name, cell.task.name) not in checked:
+            store.check_same_task(root, cell)
+            checked.add((cell.suite.name, cell.task.name))
         try:
             status = store.status(root / cell.path)
-        except store.NotARun:  # a record that cannot be read has nothing worth keeping of a finished run
+        except store.NotARun:  # it is set aside when the cell is trained
             status = "missing"
         if status == "running":
             sorted_cells.running.append(cell)
@@ -84,6 +87,14 @@ def due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
         else:
             sorted_cells.due.append(cell)
     return sorted_cells
+
+
+def enqueue(root: Path, cells: Sequence[Cell]) -> None:
+    """Write a record for every cell that has none, so that what was asked for is known whatever comes of it."""
+    for cell in cells:
+        folder = root / cell.path
+        if not (folder / "run.json").exists():
+            store.write_run(folder, store.record(cell, [cell.seed]))
 
 
 def slots(device: str, jobs: int | None, groups: int) -> Slots:
@@ -109,14 +120,16 @@ class Runner:
         *,
         fail_fast: bool = False,
         redo: bool = False,
+        log: Sequence[str] = (),
     ) -> None:
-        """`fail_fast` starts nothing more after a failure; `redo` trains finished cells again."""
+        """`fail_fast` starts nothing more after a failure; `redo` trains finished cells again; `log` names mirrors."""
         self.interrupted = False
         self._root = root
         self._slots = slots
         self._tell = tell
         self._fail_fast = fail_fast
         self._redo = redo
+        self._log = list(log)
         self._halted = threading.Event()  # nothing more is started
         self._workers: set[subprocess.Popen[str]] = set()
         self._mutex = threading.Lock()
@@ -152,11 +165,9 @@ class Runner:
     def _train(self, group: Group, folders: Sequence[Path], log: Path) -> Outcome:
         """Take the cells' locks, write their records and run a worker, which inherits the locks."""
         with ExitStack() as stack:
-            locks = []
-            for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-                locks.append(stack.enter_context(lock.hold(folder)))
-            if not self._redo and all(_recorded(folder).get("status") == "done" for folder in folders):
+            locks = [self._take(folder, stack) for folder in folders]
+            records = [_recorded(folder) for folder in folders]
+            if all(record.get("status") == "done" for record in records) and not self._redo:
                 return Outcome(group, "done", log)  # somebody else finished it since it was planned
             for cell, folder in zip(group.cells, folders, strict=True):
                 self._prepare(cell, folder, [each.seed for each in group.cells])
@@ -164,19 +175,29 @@ class Runner:
                 code = self._work(group, folders, locks, stderr)
             return self._outcome(group, folders, log, code)
 
+    def _take(self, folder: Path, stack: ExitStack) -> int:
+        """Lock a cell's folder; one that must not be overwritten is set aside whole.
+
+        That is one with a finished run that is run again, or with a record that cannot be read.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        held = stack.enter_context(lock.hold(folder))
+        recorded = _recorded(folder)
+        unreadable = not recorded and (folder / "run.json").exists()
+        if not (unreadable or (self._redo and recorded.get("status") == "done")):
+            return held
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
+        folder.rename(folder.with_name(f"replaced-{stamp}-{folder.name}"))
+        folder.mkdir(exist_ok=True)
+        return stack.enter_context(lock.hold(folder))
+
     def _prepare(self, cell: Cell, folder: Path, seeds: Sequence[int]) -> None:
-        """Write the cell's run.json; a finished run that is run again is set aside, not overwritten."""
-        if _recorded(folder).get("status") == "done":
-            stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
-            aside = folder.with_name(f"replaced-{stamp}-{folder.name}")
-            aside.mkdir()
-            # The record goes first: without it what is left here is no run, whenever this is cut off.
-            for path in [folder / "run.json", *sorted(folder.iterdir())]:
-                if path.exists() and path.name != lock.NAME:
-                    path.rename(aside / path.name)
-        record = store.record(cell, seeds)
-        settings = {"device": self._slots.device, "threads": self._slots.threads, "log": list(self._slots.log)}
-        store.write_run(folder, {**record, **settings})
+        """Clear what an unfinished attempt left, which must not be read as this one's, and write the record."""
+        for name in ("evals.csv", "train.csv", "log.txt"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        settings = {"device": self._slots.device, "threads": self._slots.threads, "log": self._log}
+        store.write_run(folder, {**store.record(cell, seeds), **settings})
 
     def _work(self, group: Group, folders: Sequence[Path], locks: Sequence[int], stderr: TextIO) -> int:
         """Run the worker process to its end, passing its events on; its exit status, negative for a signal."""
@@ -218,6 +239,8 @@ class Runner:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._slots.threads)}
         # Also without a package installed, the worker finds the code that this process runs.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        # And no other: without this a folder called algos where the user stands would be imported (Python 3.11).
+        environment["PYTHONSAFEPATH"] = "1"
         if gpu is not None:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
@@ -253,9 +276,10 @@ class Runner:
             return
 
         def interrupted(number: int, frame: FrameType | None) -> None:
+            grace = 0.0 if self.interrupted else GRACE_SECONDS  # asked twice, it waits no longer
             self.interrupted = True
             self._halted.set()
-            self._stop_workers()
+            self._stop_workers(grace)
 
         before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -264,8 +288,8 @@ class Runner:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _stop_workers(self) -> None:
-        """Ask every worker to stop, and end it when it has not within the grace."""
+    def _stop_workers(self, grace: float) -> None:
+        """Ask every worker to stop, and end it when it has not within `grace` seconds."""
         asked = [process for process in list(self._workers) if process.poll() is None]
         for process in asked:
             process.terminate()
@@ -275,7 +299,7 @@ class Runner:
                 if process.poll() is None:
                     process.kill()
 
-        timer = threading.Timer(GRACE_SECONDS, end)
+        timer = threading.Timer(grace, end)
         timer.daemon = True
         timer.start()
 

@@ -16,9 +16,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import suites
 from flowbench import lock, rows
-from flowbench.errors import UsageError
-from flowbench.plan import Cell
+from flowbench.errors import UsageError, unknown
+from flowbench.plan import Cell, task_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ SHAPE: dict[str, Any] = {  # what readers rely on in a run.json
     "suite.comparable": bool,
     "suite.note": str,
     "suite.tasks": int,
+    "suite.steps": int,
     "task.name": str,
     "task.source": str,
     "task.action_repeat": int,
@@ -71,6 +73,7 @@ def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
             "comparable": cell.suite.comparable,
             "note": cell.suite.note,
             "tasks": len(cell.suite.tasks),
+            "steps": cell.suite.steps,
         },
         "task": {
             "name": task.name,
@@ -94,7 +97,7 @@ def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Replace the folder's run.json in one step."""
+    """Replace the folder's run.json in one step, so that it is whole whenever the machine stops."""
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / "run.json.new"
     with scratch.open("w", encoding="utf-8") as file:
@@ -134,7 +137,15 @@ def status(folder: Path) -> str:
     recorded: str = read_run(folder)["status"]
     if recorded not in ("running", "queued"):
         return recorded
-    return "running" if lock.is_held(folder) else "stopped"
+    if lock.is_held(folder):
+        return "running"
+    return "queued" if recorded == "queued" else "stopped"
+
+
+def is_of(run: Mapping[str, Any], cell: Cell) -> bool:
+    """Whether a record is that of a cell."""
+    recorded = (run["suite"]["name"], run["task"]["name"], run["config_id"], run["seed"])
+    return recorded == (cell.suite.name, cell.task.name, cell.variant.config_id, cell.seed)
 
 
 def check_same_task(root: Path, cell: Cell) -> None:
@@ -163,7 +174,7 @@ class Results:
 
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
-    "tasks", "error", "folder",
+    "tasks", "suite_steps", "error", "folder", "software",
 ]  # fmt: skip
 EVAL_COLUMNS = ["suite", "task", "algo", "config_id", "seed", "step", "mean", "score"]
 
@@ -210,7 +221,7 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
     for kind, wanted in (("suite", suite_names), ("algorithm", algo_names)):
         for name in wanted:
             if name not in seen[kind]:
-                raise _nothing_there(kind, name, sorted(seen[kind]), root)
+                raise UsageError(f"{root}: {unknown(f'{kind} in these results', name, sorted(seen[kind]))}")
     filled = [frame for frame in evals if len(frame)]
     return Results(
         pd.DataFrame(runs, columns=RUN_COLUMNS),
@@ -221,14 +232,11 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
 
 def _check_place(folder: Path, run: Mapping[str, Any]) -> None:
     """A record in a folder that is not its own, such as a copy, must not count as a run of its own."""
-    here = (folder.parts[-5], folder.parts[-3], folder.name)
-    own = (run["suite"]["name"], run["algo"]["name"], f"seed-{run['seed']}")
-    if here != own:
-        raise NotARun(f"{folder / 'run.json'}: the record of {'/'.join(own)} lies in {'/'.join(here)}")
-
-
-def _nothing_there(kind: str, name: str, choices: Sequence[str], root: Path) -> UsageError:
-    return UsageError(f"no run of {kind} {name!r} in {str(root)!r} (there: {', '.join(choices) or 'no runs'})")
+    suite, task, algo, variant, seed = folder.parts[-5:]
+    own = (run["suite"]["name"], task_folder(run["task"]["name"]), run["algo"]["name"], f"seed-{run['seed']}")
+    if (suite, task, algo, seed) != own or not variant.endswith(f"-{run['config_id']}"):
+        where = "/".join(folder.parts[-5:])
+        raise NotARun(f"{folder / 'run.json'}: the record of {'/'.join(own)} ({run['config_id']}) lies in {where}")
 
 
 def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -246,9 +254,20 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "comparable": run["suite"]["comparable"],
         "note": run["suite"]["note"],
         "tasks": run["suite"]["tasks"],
+        "suite_steps": run["suite"]["steps"],
         "error": run.get("error") or "",
         "folder": str(folder),
+        "software": _software(run),
     }
+
+
+def _software(run: Mapping[str, Any]) -> str:
+    """What a run's numbers depend on beside its config, in a line; empty for one that has not begun."""
+    versions = run.get("versions")
+    if not isinstance(versions, dict):
+        return ""
+    parts = [f"{name} {version}" for name, version in versions.items() if version and name != "python"]
+    return ", ".join([*parts, f"on {run.get('device')}"])
 
 
 def _evaluations(run: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
@@ -258,7 +277,7 @@ def _evaluations(run: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     if table.empty or not {"step", "mean"} <= set(table.columns):
         return pd.DataFrame(columns=EVAL_COLUMNS)
     frame = table.loc[np.isfinite(table["step"]), ["step", "mean"]].astype({"step": int, "mean": float})
-    frame["score"] = (frame["mean"] - run["low"]) / (run["high"] - run["low"])
+    frame["score"] = suites.Score(run["low"], run["high"]).normalise(frame["mean"])
     for position, key in enumerate(("suite", "task", "algo", "config_id", "seed")):
         frame.insert(position, key, run[key])
     return frame

@@ -6,6 +6,7 @@ It writes nothing. `Trainer.run` yields what happened, and the caller keeps it.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,7 @@ class Trainer:
                 self._learners.append(EagerLearner(algorithm(obs_dim, act_dim, config), device))
         with TorchStream(0, device):
             self.logged = self._learners[0].rehearse()
+        self._dropped: set[str] = set()
         self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, device)
         self._returns = np.zeros(len(self.seeds))
         self._lengths = np.zeros(len(self.seeds), dtype=int)
@@ -166,7 +168,7 @@ class Trainer:
         if not np.isfinite(action).all():
             self._check_finite(step)
             raise FloatingPointError(f"the policy chose an action that is not finite at step {step}")
-        return action
+        return action.clip(-1.0, 1.0)  # what replay holds is what the environment is given
 
     def _check_finite(self, step: int) -> None:
         """Raise FloatingPointError, naming the term, when a loss has become NaN or infinite."""
@@ -198,11 +200,19 @@ class Trainer:
             "updates": learner.updates,
             "seconds": total,
             "steps_per_second": step / total,
-            **learner.pop_means(),
+            **self._logged_means(learner),
         }
         self._returns[slot] = 0.0
         self._lengths[slot] = 0
         return Row("train", self.seeds[slot], values)
+
+    def _logged_means(self, learner: EagerLearner) -> dict[str, float]:
+        """The learner's means; a name that the rehearsal did not show has no column and is dropped with a line."""
+        means = learner.pop_means()
+        for name in means.keys() - set(self.logged) - self._dropped:
+            print(f"{name} is not kept: it was not logged from the first updates on", file=sys.stderr)
+            self._dropped.add(name)
+        return {name: value for name, value in means.items() if name not in self._dropped}
 
     def _evaluation_row(self, slot: int, step: int) -> Row:
         self._check_finite(step)

@@ -93,7 +93,7 @@ def _train(group: Group, tell: TextIO) -> None:
 
     import algos
     import suites
-    from flowbench import machine
+    from flowbench import machine, overrides
     from flowbench.trainer import Row, Tick, Trainer
 
     run = group.first
@@ -113,7 +113,7 @@ def _train(group: Group, tell: TextIO) -> None:
     trainer = Trainer(
         lambda: suites.make(task),
         algorithm,
-        algorithm.Config(**run["config"]),
+        overrides.restore(algorithm.Config, run["config"]),
         [record["seed"] for record in group.runs],
         steps=run["protocol"]["steps"],
         evaluate_every=run["protocol"]["every"],
@@ -135,8 +135,7 @@ def _train(group: Group, tell: TextIO) -> None:
         for happened in trainer.run():
             if isinstance(happened, Row):
                 tables[happened.table, happened.seed].append(happened.values)
-                for mirror in mirrored[happened.seed]:
-                    mirror.append(happened.table, happened.values)
+                mirrored[happened.seed].append(happened.table, happened.values)
                 if happened.table == "evals":
                     values = happened.values
                     _say(tell, event="evaluation", seed=happened.seed, step=values["step"], mean=values["mean"])
@@ -163,18 +162,17 @@ def _tables(group: Group, columns: Any) -> Iterator[Mapping[tuple[str, int], row
 
 
 @contextmanager
-def _mirrors(group: Group) -> Iterator[Mapping[int, Sequence[mirrors.Mirror]]]:
+def _mirrors(group: Group) -> Iterator[Mapping[int, mirrors.Mirrors]]:
     """Where every cell's rows are copied to, by seed."""
     started = {
-        run["seed"]: mirrors.start(run.get("log", []), folder, run)
+        run["seed"]: mirrors.Mirrors(run.get("log", []), folder, run)
         for folder, run in zip(group.folders, group.runs, strict=True)
     }
     try:
         yield started
     finally:
         for of_seed in started.values():
-            for mirror in of_seed:
-                mirror.close()
+            of_seed.close()
 
 
 def _device(asked: str, cuda: bool) -> str:

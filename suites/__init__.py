@@ -24,6 +24,7 @@ __all__ = [
     "make",
     "names",
     "read_yaml",
+    "require",
     "sources",
     "tasks",
 ]
@@ -37,6 +38,11 @@ def sources() -> tuple[str, ...]:
 def tasks(source: str) -> list[str]:
     """The names of a source's tasks; imports it where that is needed. Raises SuiteError if it is not known."""
     return adapter(source).tasks()
+
+
+def require(source: str) -> None:
+    """Raises SuiteError, saying how to install it, where what a source needs is missing."""
+    adapter(source).require()
 
 
 def make(task: Task) -> Env:

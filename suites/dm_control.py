@@ -25,8 +25,7 @@ def _suite() -> Any:
     The variable is put back so that child processes and other packages see what the user set. mujoco goes first
     because it would drop its own `GLContext`, which `mujoco.Renderer` needs, if it saw the backend disabled.
     """
-    if importlib.util.find_spec("dm_control") is None:
-        raise SuiteError("dm_control is not installed (on Python 3.13: pip install --no-deps dm_control)")
+    require()
     importlib.import_module("mujoco")
     if "MUJOCO_GL" in os.environ:
         return importlib.import_module("dm_control.suite")
@@ -47,6 +46,12 @@ def check(name: str) -> None:
     """Raises SuiteError, with the nearest names, where there is no such task."""
     if name not in (names := tasks()):
         raise unknown("dm_control task", name, names)
+
+
+def require() -> None:
+    """Raises SuiteError, saying how to install it, without dm_control."""
+    if importlib.util.find_spec("dm_control") is None:
+        raise SuiteError("dm_control is not installed (on Python 3.13: pip install --no-deps dm_control)")
 
 
 def make(task: Task) -> Env:

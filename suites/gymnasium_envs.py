@@ -21,10 +21,15 @@ def check(name: str) -> None:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise SuiteError(f"gymnasium task {name!r}: cannot import {module}: {_line(error)}") from error
+        except Exception as error:  # whatever a stranger's module raises while it is imported
+            reason = f"{type(error).__name__}: {_line(error)}"
+            raise SuiteError(f"gymnasium task {name!r}: cannot import {module}: {reason}") from error
     if id_ not in gymnasium.registry:
         raise unknown("gymnasium task", name, tasks())
+
+
+def require() -> None:
+    """Nothing: gymnasium comes with flowbench."""
 
 
 def make(task: Task) -> Env:
@@ -34,6 +39,9 @@ def make(task: Task) -> Env:
         env = gymnasium.make(task.name, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError) as error:
         raise SuiteError(f"gymnasium task {task.name!r} cannot be made: {_line(error)}") from error
+    if env.spec is None or env.spec.max_episode_steps is None:
+        # Nothing else is sure to end an episode, and an evaluation is whole episodes.
+        raise SuiteError(f"gymnasium task {task.name!r} has no time limit; register it with max_episode_steps")
     return standardise(env, task)
 
 

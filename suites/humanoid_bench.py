@@ -37,15 +37,20 @@ def check(name: str) -> None:
         raise unknown("humanoid_bench task", name, tasks())
 
 
-def make(task: Task) -> Env:
-    """A fresh environment of the task; raises SuiteError, saying how to install it, without the package."""
-    check(task.name)
+def require() -> None:
+    """Raises SuiteError, saying how to install it, without the package."""
     try:
         importlib.import_module("humanoid_bench")
         _mend()
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise SuiteError(f"task {task.name!r} needs HumanoidBench ({reason}); install it with: {_INSTALL}") from error
+        raise SuiteError(f"h1 tasks need HumanoidBench ({reason}); install it with: {_INSTALL}") from error
+
+
+def make(task: Task) -> Env:
+    """A fresh environment of the task; raises SuiteError, saying how to install it, without the package."""
+    check(task.name)
+    require()
     # Nothing here renders, and by default the benchmark would need OpenGL and open a context in every environment.
     env = gymnasium.make(f"{task.name}-v0", render_mode=None, disable_env_checker=True)
     return standardise(OwnGlobalRandom(env), task)

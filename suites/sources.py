@@ -1,6 +1,6 @@
 """Where tasks come from: one adapter module a source, imported when it is first needed.
 
-A new source is a module with the three functions of `Adapter` and a line in `SOURCES`.
+A new source is a module with the functions of `Adapter` and a line in `SOURCES`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Adapter(Protocol):
 
     def check(self, name: str) -> None:
         """Raises SuiteError, with the nearest names, where the source has no such task."""
+
+    def require(self) -> None:
+        """Raises SuiteError, saying how to install it, where what the source needs is missing."""
 
     def make(self, task: Task) -> Env:
         """A fresh environment as `suites.make` describes it."""

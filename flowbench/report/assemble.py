@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from flowbench import stats
+from flowbench.errors import UsageError
 
 FEW = 3  # fewer seeds than this get a warning
 ROUGH = 1000  # so do fewer resamples
@@ -55,19 +56,39 @@ def build(
     if no suite has a run that reached the step (naming the largest that one reached), or if ``reps`` < 1.
     """
     if runs.empty:
-        raise ValueError("no runs to report: start some with `flowbench run`, or check --results, --suite and --algo")
+        raise UsageError("no runs to report: start some with `flowbench run`, or check --results, --suite and --algo")
     sections: list[Section] = []
     skipped: list[tuple[str, str]] = []
     for suite, mine in runs.groupby("suite"):
         theirs = evals if evals.empty else evals[evals["suite"] == suite]
+        left_out: list[str] = []
+        if step is None:
+            mine, left_out = _of_full_length(mine)
         reason = _nothing(mine, theirs, step)
         if reason:
             skipped.append((str(suite), reason))
         else:
-            sections.append(_section(str(suite), mine, theirs, step, reps, seed))
+            sections.append(_section(str(suite), mine, theirs, step, reps, seed, left_out))
     if not sections:
-        raise ValueError("; ".join(f"{suite}: {reason}" for suite, reason in skipped))
+        raise UsageError("; ".join(f"{suite}: {reason}" for suite, reason in skipped))
     return Report(tuple(sections), tuple(skipped), reps, seed)
+
+
+def _of_full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The runs that train for as long as their suite says, and a line on each algorithm that does not.
+
+    One short trial run must not draw the comparison of a whole grid to its few steps. With nothing but short runs,
+    they are the grid.
+    """
+    if "suite_steps" not in runs:
+        return runs, []
+    full = runs["steps"] >= runs["suite_steps"]
+    if full.all() or not full.any():
+        return runs, []
+    texts = []
+    for (algo, steps), _ in runs[~full].groupby(["algo", "steps"]):
+        texts.append(f"{algo} is left out: it trains for {steps:,} steps only (--step {steps} compares there)")
+    return runs[full], texts
 
 
 def _nothing(runs: pd.DataFrame, evals: pd.DataFrame, step: int | None) -> str:
@@ -92,7 +113,15 @@ def _nothing(runs: pd.DataFrame, evals: pd.DataFrame, step: int | None) -> str:
     return f"no run counts at step {wanted:,} ({why}; {statuses}): try another --step"
 
 
-def _section(suite: str, runs: pd.DataFrame, evals: pd.DataFrame, step: int | None, reps: int, seed: int) -> Section:
+def _section(
+    suite: str,
+    runs: pd.DataFrame,
+    evals: pd.DataFrame,
+    step: int | None,
+    reps: int,
+    seed: int,
+    left_out: list[str],
+) -> Section:
     plain = runs
     runs, evals = stats.distinct_labels(runs, evals)
     step = stats.common_step(runs, evals) if step is None else step
@@ -101,7 +130,10 @@ def _section(suite: str, runs: pd.DataFrame, evals: pd.DataFrame, step: int | No
     per_task = stats.per_task(table, reps=reps, seed=seed)
     notes = dict.fromkeys(str(note) for note in runs.get("note", ()) if note and not pd.isna(note))
     warnings = [
+        *left_out,
         *_labels(plain, runs),
+        *_unfinished(table),
+        *_mixed(runs, table),
         *_normalising(runs),
         *_scope(runs),
         *_incomplete(table),
@@ -134,6 +166,28 @@ def _labels(plain: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
         for old, group in names.groupby("old")
         if len(group) > 1
     ]
+
+
+def _unfinished(table: pd.DataFrame) -> list[str]:
+    """Runs that reached the step and count, but are not done."""
+    rows = table[table["counts"] & (table["status"] != "done")]
+    return [
+        f"{row.algo}, {row.task}, seed {row.seed}: {row.status}, but it had reached the step and counts"
+        for row in rows.itertuples()
+    ]
+
+
+def _mixed(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Algorithms whose runs differ in software or device, which no config tells."""
+    if "software" not in runs:
+        return []
+    counted = runs.merge(table.loc[table["counts"], stats.RUN], on=stats.RUN)
+    texts = []
+    for algo, group in counted[counted["software"] != ""].groupby("algo"):
+        kinds = sorted(set(group["software"]))
+        if len(kinds) > 1:
+            texts.append(f"{algo}: its runs differ in software or device: {' | '.join(kinds)}")
+    return texts
 
 
 def _normalising(runs: pd.DataFrame) -> list[str]:

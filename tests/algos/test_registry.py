@@ -310,7 +310,10 @@ def test_an_entry_point_is_found_listed_and_loaded(install, write, monkeypatch):
     assert entry.about()[0] == "Mine: it stays where it is."
     assert "their_mine" not in sys.modules
     assert entry.load().__name__ == "Mine"
-    assert entry.digest() is None
+    before = entry.digest()
+    write(GOOD + "# edited\n", "their_mine.py")
+    assert entry.digest() != before
+    assert find("sac").digest() is None  # our own are known by flowbench's version
 
 
 def test_an_unknown_name_may_be_near_an_entry_point(install):

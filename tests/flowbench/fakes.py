@@ -120,6 +120,7 @@ def write_suite(folder: Path, name="mini", **changes: object) -> str:
         "evaluation": {"every": 150, "episodes": 1},
         "score": {"low": 0, "high": 1000},
         "tasks": ["cartpole-balance", "pendulum-swingup"],
+        "overrides": {name: {"random_steps": 20} for name in ("flowrl", "sac", "td3", "qvpo")},
         **changes,
     }
     path = folder / f"{name}.yaml"
@@ -132,8 +133,11 @@ def write_algorithm(folder: Path, name: str, update: str, head: str = "") -> str
     path = folder / f"{name.lower()}.py"
     body = "\n".join("        " + line for line in update.splitlines())
     path.write_text(
-        f"import os, signal, sys, time\nfrom algos.td3 import TD3\n{head}\n\n"
-        f"class {name}(TD3):\n    calls = 0\n\n    def update(self, batch, learner, phase):\n"
+        f"import os, signal, sys, time\nfrom dataclasses import dataclass\n"
+        f"from algos.td3 import TD3, TD3Config\n{head}\n\n"
+        f"@dataclass(frozen=True, kw_only=True)\nclass {name}Config(TD3Config):\n    random_steps: int = 20\n\n"
+        f"class {name}(TD3):\n    Config = {name}Config\n    calls = 0\n\n"
+        f"    def update(self, batch, learner, phase):\n"
         f"        type(self).calls += 1\n{body}\n"
         f"        super().update(batch, learner, phase)\n",
         encoding="utf-8",

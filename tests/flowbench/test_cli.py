@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from fakes import TINY, make_cell, make_suite, without_clock, write_algorithm, w
 
 import algos
 import flowbench as package
-from flowbench import cli, lock, schedule, store
+from flowbench import cli, lock, plan, schedule, store
 
 HERE = Path(__file__).parent
 EXAMPLE = f"{HERE / 'example_algorithm.py'}:DDPG"
@@ -130,7 +132,7 @@ def test_force_trains_again_sets_the_old_run_aside_and_gives_the_same_files(grid
                                    "--seeds", "1", "--results", results, "--device", "cpu", "--jobs", "2",
                                    "--force")  # fmt: skip
         assert status == 0
-        assert "1 cells, 1 to run, 0 done already" in out
+        assert "1 cell, 1 to run, 0 done already" in out
         assert "1 done in" in out
         (aside,) = folder.parent.glob("replaced-*-seed-0")
         assert store.read_run(aside)["started"] == started
@@ -344,9 +346,10 @@ def test_an_interrupted_grid_says_how_to_go_on_and_goes_on(tmp_path: Path, flowb
     assert process.returncode == 130
     assert err == "flowbench: interrupted; the same command runs what is not finished\n"
     assert "1 stopped, 1 skipped" in out
-    (folder,) = store.folders(results)
+    (folder, other) = store.folders(results)
     assert store.status(folder) == "stopped"
     assert store.read_run(folder)["status"] == "stopped"
+    assert store.status(other) == "queued"  # what was asked for is known
     assert (folder / "evals.csv").read_text().splitlines()[1].startswith("50,")
     if number == signal.SIGTERM:
         return  # once is enough
@@ -570,3 +573,75 @@ def test_without_a_command_it_shows_what_there_is(flowbench, arguments: list[str
     assert status == 2
     assert "Commands" in out
     assert err.count("\n") == 1
+
+
+# What a reader or a missing package may do to a grid
+
+
+def test_a_grid_goes_on_when_its_reader_has_gone(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, source="gymnasium", tasks=["Pendulum-v1"], steps=200,
+                        evaluation={"every": 50, "episodes": 1}, score={"low": -1500, "high": 0})  # fmt: skip
+    results = tmp_path / "results"
+    arguments = ["run", "--suite", suite, "--algo", f"td3[{TINY}]", "--seeds", "2", "--jobs", "1",
+                 "--results", str(results), "--device", "cpu"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowbench.cli", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=one_core,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(120) == 0
+    assert [store.status(folder) for folder in store.folders(results)] == ["done", "done"]
+
+
+def test_a_package_that_a_source_needs_is_asked_for_before_anything_starts(flowbench, tmp_path: Path) -> None:
+    if importlib.util.find_spec("humanoid_bench"):
+        pytest.skip("humanoid_bench is installed")
+    arguments = ["run", "--suite", "humanoid-bench", "--algo", "td3", "--seeds", "1", "--results", tmp_path / "r"]
+    status, out, err = flowbench(*arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "pip install" in err
+    assert not (tmp_path / "r").exists()
+    status, out, _ = flowbench(*arguments, "--dry-run")
+    assert status == 0
+    assert "before this can run: h1 tasks need HumanoidBench" in out
+
+
+def test_a_short_trial_does_not_draw_the_report_to_its_steps(grid, flowbench, tmp_path: Path) -> None:
+    _, results = grid
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    suite = plan.expand(str(results.parent / "mini.yaml"), [f"td3[{TINY}]"], "1", steps=150)
+    for cell in suite:
+        store.write_run(copy / cell.path, {**store.record(cell, [0]), "status": "done"})
+        (copy / cell.path / "evals.csv").write_text("step,mean\n150,1\n")
+    _, out, _ = flowbench("report", "--results", copy)
+    assert "at step 300 of 300" in out
+    assert "steps=150] is left out: it trains for 150 steps only (--step 150 compares there)" in " ".join(out.split())
+    _, out, _ = flowbench("report", "--results", copy, "--step", "150")
+    assert "left out" not in out
+
+
+def test_runs_of_different_software_are_named(grid, flowbench, tmp_path: Path) -> None:
+    _, results = grid
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    folder = next(store.folders(copy))
+    run = store.read_run(folder)
+    store.write_run(folder, {**run, "versions": {**run["versions"], "torch": "1.0"}})
+    _, out, _ = flowbench("report", "--results", copy)
+    assert "its runs differ in software or device" in " ".join(out.split())
+    _, out, _ = flowbench("report", "--results", results)
+    assert "differ in software" not in out
+
+
+def test_reports_take_names_as_run_does(grid, flowbench) -> None:
+    arguments, results = grid
+    suite = arguments[arguments.index("--suite") + 1]
+    status, out, _ = flowbench("status", "--results", results, "--suite", suite, "--algo", "td3,ddpg")
+    assert (status, "8 done" in out) == (0, True)
+    status, _, err = flowbench("report", "--results", results, "--algo", "tdd3")
+    assert status == 2
+    assert "did you mean 'td3'" in err

@@ -38,7 +38,7 @@ class Two(Agent[Config]):
         return {"a": Adam(0.1, clip_norm=self.clip), "b": Adam(0.01)}
 
     def act(self, obs, explore):
-        return obs[:, :1] * self.a.value
+        return (obs[:, :1] * self.a.value).clamp(-1.0, 1.0)
 
     def loss(self, factor):
         value = factor * self.a.value.sum() * self.b.value.sum()
@@ -152,8 +152,17 @@ def test_a_rehearsal_refuses_actions_of_another_shape() -> None:
         def act(self, obs, explore):
             return obs[:, 0]
 
-    with pytest.raises(ValueError, match=r"act\(\) gave shape \(2,\) for 2 observations, not \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"explore=True\) gave shape \(2,\) for 2 observations, not \(2, 1\)"):
         EagerLearner(Flat(), CPU).rehearse()
+
+
+def test_a_rehearsal_acts_as_in_evaluation_too() -> None:
+    class Half(Two):
+        def act(self, obs, explore):
+            return obs[:, :1].clamp(-1, 1) * (1.0 if explore else 100.0) + (0.0 if explore else 2.0)
+
+    with pytest.raises(ValueError, match=r"explore=False\) gave an action outside \[-1, 1\]"):
+        EagerLearner(Half(), CPU).rehearse()
 
 
 def test_a_mean_over_something_that_is_not_a_number_is_not_a_number() -> None:

@@ -34,7 +34,7 @@ def test_a_mirror_that_is_not_installed_says_what_brings_it(monkeypatch: pytest.
 
 def test_tensorboard_holds_every_value_at_its_step(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    (mirror,) = mirrors.start(["tensorboard"], tmp_path, record())
+    mirror = mirrors.Mirrors(["tensorboard"], tmp_path, record())
     for row in ROWS:
         mirror.append("evals", row)
     mirror.close()
@@ -59,7 +59,7 @@ def test_wandb_gets_a_run_that_says_what_it_is(tmp_path: Path, monkeypatch: pyte
         return Run()
 
     monkeypatch.setattr(wandb, "init", init)
-    (mirror,) = mirrors.start(["wandb"], tmp_path, record())
+    mirror = mirrors.Mirrors(["wandb"], tmp_path, record())
     mirror.append("evals", ROWS[0])
     mirror.close()
     options, logged, end = told
@@ -68,3 +68,25 @@ def test_wandb_gets_a_run_that_says_what_it_is(tmp_path: Path, monkeypatch: pyte
     assert options["config"]["seed"] == 0
     assert logged == (20, {"evals/mean": -3.5, "evals/std": 0.5})
     assert end == "finished"
+
+
+def test_a_mirror_that_fails_is_given_up_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def __init__(self, folder: Path, run: object) -> None:
+            self.rows = 0
+
+        def append(self, table: str, row: object) -> None:
+            self.rows += 1
+            raise ConnectionError("no network")
+
+        def close(self) -> None:
+            raise AssertionError("a mirror that was given up is not closed")
+
+    monkeypatch.setitem(mirrors.MIRRORS, "wandb", Broken)
+    mirror = mirrors.Mirrors(["wandb"], tmp_path, record())
+    mirror.append("evals", ROWS[0])
+    mirror.append("evals", ROWS[1])
+    mirror.close()
+    assert capsys.readouterr().err == "--log wandb is given up: ConnectionError: no network\n"

@@ -12,10 +12,12 @@ from fakes import make_cell, make_suite, write_algorithm, write_suite
 from flowbench import plan
 from flowbench.errors import UsageError
 
+QUICK_START = {name: {"random_steps": 50} for name in ("flowrl", "sac", "td3", "qvpo")}
+
 
 @pytest.fixture
 def suite(tmp_path: Path) -> str:
-    return write_suite(tmp_path, overrides={"td3": {"hidden": 32, "random_steps": 50}})
+    return write_suite(tmp_path, overrides={**QUICK_START, "td3": {"hidden": 32, "random_steps": 50}})
 
 
 def variants(suite: str, *algorithms: str, **options):
@@ -228,10 +230,34 @@ def test_a_suites_overrides_are_checked_too(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, overrides={"td3": {"hiden": 1}})
     with pytest.raises(UsageError, match=r"suite 'mini', overrides of td3: unknown hyperparameter 'hiden'"):
         variants(suite, "td3")
-    assert variants(suite, "sac")
+    with pytest.raises(UsageError, match="'hiden'"):  # also when the algorithm is not one of the grid
+        variants(suite, "sac")
+    suite = write_suite(tmp_path, overrides={**QUICK_START, "SACC": {"hidden": 1}})
+    with pytest.raises(UsageError, match=r"'SACC'.*did you mean 'sac'"):
+        variants(suite, "sac")
     suite = write_suite(tmp_path, overrides={"td3": {"hidden": -1}})
     with pytest.raises(UsageError, match=r"suite 'mini', overrides of td3: hidden must be at least 1, got -1"):
         variants(suite, "td3")
+
+
+def test_a_run_must_have_steps_to_learn_in(suite: str) -> None:
+    with pytest.raises(UsageError, match=r"random_steps=300 leaves nothing of 300 steps"):
+        variants(suite, "sac[random_steps=300]")
+    assert variants(suite, "sac[random_steps=299]")
+
+
+def test_two_classes_of_one_name_are_told_apart_by_the_user(suite: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first, second = write_algorithm(tmp_path, "Mine", "pass"), write_algorithm(tmp_path / "other", "Mine", "pass")
+    with pytest.raises(UsageError, match=r"two algorithms are named 'mine': .*mine\.py:Mine and .*other.*rename one"):
+        variants(suite, f"{first},{second}")
+
+
+def test_tasks_of_different_names_never_share_a_folder() -> None:
+    assert plan.task_folder("dog-run") == "dog-run"
+    folders = {plan.task_folder(name) for name in ("a:b/c-v0", "a:b_c-v0", "a_b_c-v0", "a_b/c-v0")}
+    assert len(folders) == 4
+    assert all(re.fullmatch(r"[A-Za-z0-9_.=,+-]+", folder) for folder in folders)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

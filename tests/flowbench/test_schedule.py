@@ -375,6 +375,50 @@ def test_a_finished_run_is_set_aside_not_overwritten(tmp_path: Path, script: Scr
     assert store.load(tmp_path).runs["folder"].tolist() == [str(folder)]
 
 
+@pytest.mark.parametrize("written", ["{", '{"schema": 2, "status": "done"}'])
+def test_a_record_that_cannot_be_read_is_set_aside_with_its_rows(tmp_path: Path, script: Script, written: str) -> None:
+    folder = leave(tmp_path, make_cell())
+    (folder / "run.json").write_text(written)
+    (folder / "evals.csv").write_text("step,mean\n20,1\n")
+    run(tmp_path, groups(1))
+    (aside,) = folder.parent.glob("replaced-*-seed-0")
+    assert (aside / "run.json").read_text() == written
+    assert (aside / "evals.csv").read_text() == "step,mean\n20,1\n"
+    assert store.read_run(folder)["status"] == "done"
+
+
+def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_failed_one(tmp_path: Path, script: Script) -> None:
+    folder = leave(tmp_path, make_cell(), "stopped")
+    for name in ("evals.csv", "train.csv"):
+        (folder / name).write_text("step,mean\n20,-100\n40,-50\n")
+    script.usual = "sys.exit(1)"  # before it has rows of its own
+    run(tmp_path, groups(1))
+    assert store.read_run(folder)["status"] == "failed"
+    assert store.load(tmp_path).evals.empty
+
+
+def test_cells_are_queued_before_any_is_trained_and_no_record_is_touched(tmp_path: Path) -> None:
+    folder = leave(tmp_path, make_cell(seed=0), "failed")
+    before = (folder / "run.json").read_bytes()
+    schedule.enqueue(tmp_path, [make_cell(seed=seed) for seed in range(3)])
+    assert (folder / "run.json").read_bytes() == before
+    assert store.load(tmp_path).runs["status"].tolist() == ["failed", "queued", "queued"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot leave the current folder out")
+def test_a_worker_imports_nothing_from_where_the_user_stands(tmp_path: Path, script: Script, monkeypatch) -> None:
+    (tmp_path / "algos").mkdir()
+    (tmp_path / "algos" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    real = Runner(tmp_path, CPU, lambda *_: None)._environment(None)
+    code = "import algos; print(algos.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=real, capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    assert not found.startswith(str(tmp_path))
+
+
 @pytest.mark.parametrize("status", ["failed", "stopped"])
 def test_an_unfinished_run_is_begun_anew_in_its_folder(tmp_path: Path, script: Script, status: str) -> None:
     folder = leave(tmp_path, make_cell(), status)

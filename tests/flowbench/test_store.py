@@ -39,7 +39,14 @@ def test_a_record_says_all_there_is_to_know_of_a_cell() -> None:
     run = store.record(cell, [3, 4])
     assert run["schema"] == 1
     assert run["status"] == "queued"
-    assert run["suite"] == {"name": "mini", "title": "Mini", "comparable": False, "note": "beware", "tasks": 2}
+    assert run["suite"] == {
+        "name": "mini",
+        "title": "Mini",
+        "comparable": False,
+        "note": "beware",
+        "tasks": 2,
+        "steps": 40,
+    }
     assert run["task"] == {
         "name": "Pendulum-v1",
         "source": "gymnasium",
@@ -161,16 +168,16 @@ def test_a_run_that_ended_is_what_it_says(tmp_path: Path, recorded: str) -> None
     assert store.status(put(tmp_path, make_cell(), recorded)) == recorded
 
 
-@pytest.mark.parametrize("recorded", ["running", "queued"])
-def test_a_run_that_says_it_runs_is_asked_for_its_lock(tmp_path: Path, recorded: str) -> None:
+@pytest.mark.parametrize(("recorded", "otherwise"), [("running", "stopped"), ("queued", "queued")])
+def test_a_run_that_says_it_runs_is_asked_for_its_lock(tmp_path: Path, recorded: str, otherwise: str) -> None:
     folder = put(tmp_path, make_cell(), recorded)
-    assert store.status(folder) == "stopped"
+    assert store.status(folder) == otherwise
     assert not (folder / "run.lock").exists()
     (folder / "run.lock").touch()  # left behind by a killed worker
-    assert store.status(folder) == "stopped"
+    assert store.status(folder) == otherwise
     with lock.hold(folder):
         assert store.status(folder) == "running"
-    assert store.status(folder) == "stopped"
+    assert store.status(folder) == otherwise
 
 
 def test_a_folder_without_a_record_is_missing(tmp_path: Path) -> None:
@@ -314,10 +321,16 @@ def test_a_run_that_was_set_aside_does_not_count(tmp_path: Path) -> None:
     assert len(store.load(tmp_path).runs) == 1
 
 
-def test_a_run_is_known_by_its_record_wherever_its_folder_lies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", range(5))
+def test_a_copy_of_a_folder_does_not_count_and_is_named(tmp_path: Path, level: int) -> None:
     folder = put(tmp_path, make_cell(label="td3[x=1]"))
-    folder.parent.rename(folder.parent.with_name("renamed"))
-    assert store.load(tmp_path).runs["algo"].tolist() == ["td3[x=1]"]
+    original = [folder, *folder.parents][level]
+    copy = original.with_name("seed-7" if level == 0 else f"{original.name}.bak")
+    shutil.copytree(original, copy)
+    found = store.load(tmp_path)
+    assert found.runs["folder"].tolist() == [str(folder)]
+    assert len(found.problems) == 1
+    assert copy.name in found.problems[0]
 
 
 def test_problems_come_one_line_each_beside_what_could_be_read(tmp_path: Path) -> None:

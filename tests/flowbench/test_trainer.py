@@ -312,7 +312,7 @@ def test_a_loss_that_is_no_number_is_noticed_in_an_episode_that_does_not_end() -
 def test_an_action_that_is_no_number_ends_the_run() -> None:
     class Lost(Toy):
         def act(self, obs, explore):
-            return obs[:, :1] * (math.nan if explore and obs[0, 1] == 3 else 1.0)
+            return obs[:, :1].clamp(-1, 1) * (math.nan if explore and obs[0, 1] == 3 else 1.0)
 
     with pytest.raises(FloatingPointError, match="action that is not finite at step 9"):
         Run(Lost, random_steps=5).finish()

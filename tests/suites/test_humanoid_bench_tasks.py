@@ -111,7 +111,9 @@ def test_without_the_package(missing: str, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(suites.SuiteError, match="pip install") as caught:
         suites.make(WALK)
     message = str(caught.value)
-    assert "h1-walk" in message
+    with pytest.raises(suites.SuiteError, match="pip install"):
+        suites.require("humanoid_bench")
+    assert "h1 tasks" in message
     assert repr(missing) in message
     assert "\n" not in message
 
