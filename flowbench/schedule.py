@@ -82,7 +82,7 @@ def due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
             status = "missing"
         if status == "running":
             sorted_cells.running.append(cell)
-        elif status == "done" and not force:
+        elif not force and _is_done(root / cell.path, cell):
             sorted_cells.done.append(cell)
         else:
             sorted_cells.due.append(cell)
@@ -95,6 +95,12 @@ def enqueue(root: Path, cells: Sequence[Cell]) -> None:
         folder = root / cell.path
         if not (folder / "run.json").exists():
             store.write_run(folder, store.record(cell, [cell.seed]))
+
+
+def _is_done(folder: Path, cell: Cell) -> bool:
+    """Whether the folder holds this very cell, finished."""
+    record = _recorded(folder)
+    return record.get("status") == "done" and store.is_of(record, cell)
 
 
 def slots(device: str, jobs: int | None, groups: int) -> Slots:
@@ -165,26 +171,26 @@ class Runner:
     def _train(self, group: Group, folders: Sequence[Path], log: Path) -> Outcome:
         """Take the cells' locks, write their records and run a worker, which inherits the locks."""
         with ExitStack() as stack:
-            locks = [self._take(folder, stack) for folder in folders]
-            records = [_recorded(folder) for folder in folders]
-            if all(record.get("status") == "done" for record in records) and not self._redo:
+            places = list(zip(group.cells, folders, strict=True))
+            locks = [self._take(cell, folder, stack) for cell, folder in places]
+            if all(_is_done(folder, cell) for cell, folder in places):
                 return Outcome(group, "done", log)  # somebody else finished it since it was planned
-            for cell, folder in zip(group.cells, folders, strict=True):
+            for cell, folder in places:
                 self._prepare(cell, folder, [each.seed for each in group.cells])
             with log.open("w", encoding="utf-8") as stderr:
                 code = self._work(group, folders, locks, stderr)
             return self._outcome(group, folders, log, code)
 
-    def _take(self, folder: Path, stack: ExitStack) -> int:
+    def _take(self, cell: Cell, folder: Path, stack: ExitStack) -> int:
         """Lock a cell's folder; one that must not be overwritten is set aside whole.
 
-        That is one with a finished run that is run again, or with a record that cannot be read.
+        That is one with a finished run that is run again, or with a record that cannot be read or is not the cell's.
         """
         folder.mkdir(parents=True, exist_ok=True)
         held = stack.enter_context(lock.hold(folder))
-        recorded = _recorded(folder)
-        unreadable = not recorded and (folder / "run.json").exists()
-        if not (unreadable or (self._redo and recorded.get("status") == "done")):
+        record = _recorded(folder)
+        foreign = (folder / "run.json").exists() and not (record and store.is_of(record, cell))
+        if not (foreign or (self._redo and record.get("status") == "done")):
             return held
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
         folder.rename(folder.with_name(f"replaced-{stamp}-{folder.name}"))

@@ -204,7 +204,7 @@ def test_a_grid_file_holds_the_options(grid, flowbench, no_workers, tmp_path: Pa
     path = tmp_path / "grid.yaml"
     path.write_text(
         f"suite: {suite}\nalgo: ['td3[{TINY}]', '{EXAMPLE}[{TINY}]']\ntask: cartpole-balance\nseeds: 0-2\n"
-        "set: {lr: 3e-4, ddpg.noise: 0.2}\n"
+        "set: {td3.lr: 3e-4, ddpg.noise: 0.2}\n"
     )
     _, out, err = flowbench("run", "--file", path, "--results", results, "--dry-run")
     assert err == ""
