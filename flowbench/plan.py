@@ -44,7 +44,10 @@ class Variant:
 
     @property
     def config_id(self) -> str:
-        """Eight hex digits of everything that decides the numbers, the task and the seed aside."""
+        """Eight hex digits of what was asked for, the task and the seed aside.
+
+        Versions, device and threads are not in it; a report names runs that differ in versions or device.
+        """
         decided = {
             "algo": self.entry.name,
             "source": self.source,
