@@ -3,7 +3,8 @@
 The estimates and their intervals are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge
 of the Statistical Precipice": interquartile mean, median, mean and optimality gap of the normalised scores,
 with percentile intervals from a bootstrap stratified by task (the seeds of each task are resampled on their
-own; the tasks are not).
+own; the tasks are not). So is the probability of improvement; rliable resamples it one Mann-Whitney test a task
+and resample at a time, seconds a pair, so its resampling is done here, on arrays.
 
 Two frames come in, as ``flowbench.store.load`` gives them: ``runs``, one row a cell, and ``evals``, one row an
 evaluation. ``at_step`` turns them into one table, a row a run, that everything after it reads. A step is an
@@ -13,8 +14,9 @@ environment step of the task; a return is undiscounted; a score is a normalised 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -194,6 +196,84 @@ def per_task(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.Data
             rows += [(task, algo, *line, size) for task, line in zip(tasks, numbers, strict=True)]
     columns = ["task", "algo", "mean", "low", "high", "score", "score_low", "score_high", "seeds"]
     return pd.DataFrame(rows, columns=columns).sort_values(["task", "algo"], ignore_index=True)
+
+
+def improvement(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """P(algo > over) for every pair of one suite's algorithms: over the tasks that both have, and on each of these.
+
+    On a task it is the share of all pairs (a run of ``algo``, a run of ``over``) in which the first scores higher,
+    ties counting half: Mann-Whitney's U over the number of pairs. Over the tasks it is the mean of the tasks'. The
+    runs of each algorithm are resampled within each task, on their own. Every run that counts is used, so tasks may
+    differ in their seeds. A task with one run of either algorithm has no interval, nor has a mean over it.
+
+    Takes the table of ``at_step``; returns two frames, a row a pair (algo before over in the alphabet; the other way
+    round is 1 - P) and a row a pair and task. Columns: ``task`` (second frame only), algo, over, estimate, low, high,
+    ``seeds`` and ``over_seeds`` (the fewest on any of the tasks), ``tasks`` (first frame only: how many both have),
+    ``verdict``. Repeatable and raising as ``aggregates``; a pair's numbers do not depend on the other algorithms.
+    """
+    _check(table, reps)
+    counted = table[table["counts"]].sort_values("seed")
+    scores = {key: group["score"].to_numpy(dtype=np.float64) for key, group in counted.groupby(["algo", "task"])}
+    overall, each = [], []
+    for algo, over in combinations(sorted(set(table["algo"])), 2):
+        tasks = [t for t in sorted(set(table["task"])) if (algo, t) in scores and (over, t) in scores]
+        wins = [_wins(scores[algo, task], scores[over, task]) for task in tasks]
+        points = np.array([win.mean() for win in wins])
+        drawn = _drawn_wins(wins, reps, seed)
+        for place, task in enumerate(tasks):
+            each.append((task, algo, over, *_compared(points[[place]], drawn[[place]], wins[place : place + 1])))
+        overall.append((algo, over, *_compared(points, drawn, wins), len(tasks)))
+    columns = ["algo", "over", "estimate", "low", "high", "seeds", "over_seeds", "verdict"]
+    by_task = pd.DataFrame(each, columns=["task", *columns])
+    return pd.DataFrame(overall, columns=[*columns, "tasks"]), by_task
+
+
+def _wins(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[runs of x, runs of y]: 1 where x's score is higher, 0.5 where they tie, 0 elsewhere."""
+    return np.where(x[:, None] > y, 1.0, np.where(x[:, None] == y, 0.5, 0.0))
+
+
+def _drawn_wins(wins: Sequence[NDArray[np.float64]], reps: int, seed: int) -> NDArray[np.float64]:
+    """[tasks, reps]: the mean of each task's wins with its rows and its columns drawn anew, with replacement."""
+    random = np.random.default_rng(seed)
+
+    def times(runs: int) -> NDArray[np.float64]:
+        """[reps, runs]: how often each run is drawn; as good as the draws, and a product away from the mean."""
+        cells = random.integers(runs, size=(reps, runs)) + runs * np.arange(reps)[:, None]
+        return np.bincount(cells.ravel(), minlength=reps * runs).reshape(reps, runs).astype(np.float64)
+
+    means = [((times(len(win)) @ win) * times(win.shape[1])).sum(axis=1) / win.size for win in wins]
+    return np.array(means).reshape(len(wins), reps)
+
+
+def _compared(
+    points: NDArray[np.float64], drawn: NDArray[np.float64], wins: Sequence[NDArray[np.float64]]
+) -> tuple[float, float, float, int, int, str]:
+    """Estimate, low, high, the fewest runs of either algorithm and the verdict, over tasks ([tasks], [tasks, reps])."""
+    if not wins:
+        return math.nan, math.nan, math.nan, 0, 0, "no common task"
+    fewest = min(len(win) for win in wins), min(win.shape[1] for win in wins)
+    low = high = math.nan
+    if min(fewest) > 1:
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(drawn.mean(axis=0), [tail, 1 - tail]).tolist()
+    return float(points.mean()), low, high, *fewest, _verdict(low, high, wins)
+
+
+def _verdict(low: float, high: float, wins: Sequence[NDArray[np.float64]]) -> str:
+    """``better`` or ``worse`` if the interval lies beyond 0.5, else ``undecided``; ``too few seeds`` to tell.
+
+    Runs that lie all on one side give an interval without width, however few they are: it would call three seeds
+    against three better for what two equal algorithms do in one case of ten. So there is no verdict where even that
+    extreme, either way round, is likelier by chance than the interval leaves room for.
+    """
+    orders = math.prod(math.comb(sum(win.shape), len(win)) for win in wins)
+    if math.isnan(low) or 2 / orders > 1 - CONFIDENCE:
+        return "too few seeds"
+    rounding = 1e-9  # a mean over tasks that is 0.5 on paper may be off by this much
+    if low > 0.5 + rounding:
+        return "better"
+    return "worse" if high < 0.5 - rounding else "undecided"
 
 
 def _interval(

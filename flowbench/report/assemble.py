@@ -20,7 +20,8 @@ class Section:
     """One suite at one step: frames as ``flowbench.stats`` makes them, and the texts that belong to them.
 
     ``step`` and ``budgets`` (smallest, largest) are in environment steps. ``warnings`` say what the numbers do
-    not: few or unequal seeds, diverged or older evaluations, labels that stand for several configs.
+    not: few or unequal seeds, diverged or older evaluations, labels that stand for several configs, pairs of
+    algorithms that lack a common task.
     """
 
     suite: str
@@ -33,22 +34,35 @@ class Section:
     seeds: dict[str, int]
     aggregates: pd.DataFrame
     per_task: pd.DataFrame
+    improvement: pd.DataFrame
+    improvement_per_task: pd.DataFrame
     missing: pd.DataFrame
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A section a suite, in alphabetical order; ``skipped`` holds (suite, why) of those with nothing to report."""
+    """A section a suite, in alphabetical order; ``skipped`` holds (suite, why) of those with nothing to report.
+
+    ``pairs_per_task`` puts the probabilities of improvement on each task into the printed tables too; CSV and JSON
+    always hold them.
+    """
 
     sections: tuple[Section, ...]
     skipped: tuple[tuple[str, str], ...]
     reps: int
     seed: int
+    pairs_per_task: bool = False
 
 
 def build(
-    runs: pd.DataFrame, evals: pd.DataFrame, *, step: int | None = None, reps: int = stats.REPS, seed: int = 0
+    runs: pd.DataFrame,
+    evals: pd.DataFrame,
+    *,
+    step: int | None = None,
+    reps: int = stats.REPS,
+    seed: int = 0,
+    pairs_per_task: bool = False,
 ) -> Report:
     """The report on all suites in ``runs``, each on its own, at ``step`` or else at each suite's common step.
 
@@ -71,7 +85,7 @@ def build(
             sections.append(_section(str(suite), mine, theirs, step, reps, seed, left_out))
     if not sections:
         raise UsageError("; ".join(f"{suite}: {reason}" for suite, reason in skipped))
-    return Report(tuple(sections), tuple(skipped), reps, seed)
+    return Report(tuple(sections), tuple(skipped), reps, seed, pairs_per_task)
 
 
 def _of_full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -128,6 +142,7 @@ def _section(
     table = stats.at_step(runs, evals, step)
     aggregates = stats.aggregates(table, reps=reps, seed=seed)
     per_task = stats.per_task(table, reps=reps, seed=seed)
+    improvement, improvement_per_task = stats.improvement(table, reps=reps, seed=seed)
     notes = dict.fromkeys(str(note) for note in runs.get("note", ()) if note and not pd.isna(note))
     warnings = [
         *left_out,
@@ -137,6 +152,7 @@ def _section(
         *_normalising(runs),
         *_scope(runs),
         *_incomplete(table),
+        *_uncommon(improvement, improvement_per_task, sorted(set(table["task"]))),
         *_few(aggregates, per_task),
         *_evaluations(table, step),
     ]
@@ -153,6 +169,8 @@ def _section(
         seeds={str(algo): int(count) for algo, count in table.groupby("algo")["seed"].nunique().items()},
         aggregates=aggregates,
         per_task=per_task,
+        improvement=improvement,
+        improvement_per_task=improvement_per_task,
         missing=stats.missing(table),
         warnings=tuple(warnings),
     )
@@ -218,6 +236,21 @@ def _incomplete(table: pd.DataFrame) -> list[str]:
                 f"those that all {_count(tasks, 'task')} have"
             )
     return texts
+
+
+def _uncommon(improvement: pd.DataFrame, per_task: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """Pairs of algorithms that are compared on some of the tasks only, those that lack the same together."""
+    pairs: dict[tuple[str, ...], list[str]] = {}
+    for row in improvement[improvement["tasks"] < len(tasks)].itertuples():
+        own = per_task[(per_task["algo"] == row.algo) & (per_task["over"] == row.over)]
+        pairs.setdefault(tuple(sorted(set(tasks) - set(own["task"]))), []).append(f"{row.algo} > {row.over}")
+    return [
+        f"{', '.join(names)}: over {len(tasks) - len(lacked)} of {_count(len(tasks), 'task')}, those that both have "
+        f"(without {', '.join(lacked)})"
+        if len(lacked) < len(tasks)
+        else f"{', '.join(names)}: no probability of improvement, because there is no task that both have"
+        for lacked, names in pairs.items()
+    ]
 
 
 def _few(aggregates: pd.DataFrame, per_task: pd.DataFrame) -> list[str]:

@@ -20,6 +20,7 @@ from flowbench.stats import CONFIDENCE
 SCHEMA = 1
 COLUMNS = (
     "suite", "step", "kind", "task", "algo", "metric", "estimate", "low", "high", "seeds", "tasks", "seed", "note",
+    "over", "over_seeds",
 )  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def _markdown(report: Report) -> str:
         blocks.append(f"## {_escaped(section.suite)}")
         lines = [_escaped(line) for line in tables.heading(section, report.reps)]
         blocks += lines if section.comparable else [f"**{lines[0]}**", *lines[1:]]
-        for grid in (*tables.grids(section), tables.missing(section)):
+        for grid in (*tables.grids(section, pairs_per_task=report.pairs_per_task), tables.missing(section)):
             blocks.append(f"### {_escaped(grid.title)}")
             if grid.rows:
                 rows = [[_escaped(cell) for cell in row] for row in (grid.header, *grid.rows)]
@@ -77,6 +78,10 @@ def _rows(section: Section) -> Iterator[dict[str, Any]]:
         head = {"kind": "task", "task": line.task, "algo": line.algo, "seeds": line.seeds}
         yield {**head, "metric": "return", "estimate": line.mean, "low": line.low, "high": line.high}
         yield {**head, "metric": "score", "estimate": line.score, "low": line.score_low, "high": line.score_high}
+    for kind, pairs in (("improvement", section.improvement), ("task-improvement", section.improvement_per_task)):
+        for pair in pairs.to_dict("records"):
+            note = pair.pop("verdict")
+            yield {"kind": kind, "metric": "P(algo > over)", "note": note, **{str(k): v for k, v in pair.items()}}
     gaps = section.missing
     for gap in gaps.itertuples():
         said = [f"{gap.status}: {gap.reason}", " ".join(str(gap.error).split())]
@@ -103,6 +108,8 @@ def _json(report: Report) -> str:
             "seeds": section.seeds,
             "aggregates": _records(section.aggregates),
             "per_task": _records(section.per_task),
+            "improvement": _records(section.improvement),
+            "improvement_per_task": _records(section.improvement_per_task),
             "missing": _records(section.missing),
             "warnings": list(section.warnings),
         }

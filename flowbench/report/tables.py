@@ -48,8 +48,8 @@ def heading(section: Section, reps: int) -> list[str]:
     return lines
 
 
-def grids(section: Section) -> list[Grid]:
-    """Aggregates and means a task; their first columns are labels of algorithms and names of tasks."""
+def grids(section: Section, *, pairs_per_task: bool = False) -> list[Grid]:
+    """Aggregates, means a task and, of two algorithms or more, pairs; a first column holds labels or tasks' names."""
     rows = []
     for algo in section.algos:
         of_algo = section.aggregates[section.aggregates["algo"] == algo]
@@ -69,7 +69,28 @@ def grids(section: Section) -> list[Grid]:
             line.append(text if count == section.seeds[algo] or not count else f"{text} n={count:.0f}")
         lines.append(tuple(line))
     title = "Mean return of each task over its seeds (n: how many, where it lacks some)"
-    return [aggregates, Grid(title, ("task", *section.algos), tuple(lines))]
+    return [aggregates, Grid(title, ("task", *section.algos), tuple(lines)), *_pairs(section, pairs_per_task)]
+
+
+def _pairs(section: Section, per_task: bool) -> list[Grid]:
+    """Probabilities of improvement, a row a pair, and if asked for those of each task, a column a pair."""
+    if section.improvement.empty:
+        return []
+    rows = []
+    for own in section.improvement.to_dict("records"):
+        cell = interval(own["estimate"], own["low"], own["high"], digits=3)
+        rows.append((f"{own['algo']} > {own['over']}", cell, str(own["verdict"]), str(own["tasks"])))
+    title = "Probability of improvement over the tasks: a run of X scores above one of Y"
+    overall = Grid(title, ("X > Y", "P(X > Y)", "verdict on X", "tasks"), tuple(rows))
+    if not per_task:
+        return [overall]
+    cells = {
+        (own["task"], f"{own['algo']} > {own['over']}"): interval(own["estimate"], own["low"], own["high"], digits=2)
+        for own in section.improvement_per_task.to_dict("records")
+    }
+    pairs = [row[0] for row in rows]
+    lines = [(task, *(cells.get((task, pair), NOTHING) for pair in pairs)) for task in section.tasks]
+    return [overall, Grid("Probability of improvement on each task", ("task", *pairs), tuple(lines))]
 
 
 def missing(section: Section) -> Grid:
@@ -104,7 +125,7 @@ def show(report: Report, console: Console) -> None:
         console.print(Text(section.suite, style="bold"))
         for place, line in enumerate(heading(section, report.reps)):
             console.print(Text(line, style="bold yellow" if place == 0 and not section.comparable else ""))
-        for grid in grids(section):
+        for grid in grids(section, pairs_per_task=report.pairs_per_task):
             console.print(Text(f"\n{grid.title}", style="bold"))
             for place, table in enumerate(_fit(grid, console)):
                 if place:

@@ -73,6 +73,9 @@ def test_the_numbers_are_those_of_stats():
     table = stats.at_step(runs, evals, 10_000)
     pd.testing.assert_frame_equal(section.aggregates, stats.aggregates(table, reps=50, seed=4))
     pd.testing.assert_frame_equal(section.per_task, stats.per_task(table, reps=50, seed=4))
+    overall, each = stats.improvement(table, reps=50, seed=4)
+    pd.testing.assert_frame_equal(section.improvement, overall)
+    pd.testing.assert_frame_equal(section.improvement_per_task, each)
     assert section.missing.empty
 
 
@@ -85,6 +88,8 @@ def test_the_terminal_cuts_no_number_and_no_label(holed, width):
         assert f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]" in text
     for row in holed.sections[0].per_task.dropna().itertuples():
         assert f"{row.mean:.1f} [{row.low:.1f}, {row.high:.1f}]" in text
+    for row in holed.sections[0].improvement.itertuples():
+        assert f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]" in text
     assert VARIANT in "".join(text.split())  # rich has not taken its brackets for a style
     assert all(task in text for task in TASKS)
 
@@ -100,7 +105,7 @@ def test_the_terminal_says_what_it_shows(holed):
     text = " ".join(shown(holed).split())
     assert "at step 10,000 of 10,000 (environment steps); 4 algorithms, 7 tasks, 5 seeds" in text
     assert "normalised scores, 95 % stratified bootstrap intervals, 50 resamples" in text
-    order = ["Aggregate scores", "Mean return", "Missing: 6 of 140 runs", "Warnings"]
+    order = ["Aggregate scores", "Mean return", "Probability of improvement", "Missing: 6 of 140 runs", "Warnings"]
     assert sorted(order, key=text.index) == order
     assert "failed: evaluated up to step 5,000" in text
     assert "[red]went[/red]" in text
@@ -111,6 +116,8 @@ def test_warnings(holed):
     text = "\n".join(holed.sections[0].warnings)
     assert f"{VARIANT}: the aggregate uses 4 of 5 seeds (0-2, 4), those that all 7 tasks have" in text
     assert "td3: no aggregate, because no seed has all 7 tasks" in text
+    pairs = f"flowrl > td3, {VARIANT} > td3, sac > td3"
+    assert f"{pairs}: over 6 of 7 tasks, those that both have (without dog-run)" in text
     assert "sac, dog-run, seed 1: not finite at step 10,000; its last finite evaluation, at step 7,500, counts" in text
     assert "50 resamples: the intervals are rough" in text
 
@@ -179,12 +186,14 @@ def test_a_suite_unlike_the_literature_says_so_in_every_format():
 
 def test_csv_is_one_tidy_table(holed):
     text = report.render(holed, "csv")
-    assert {len(row) for row in csv.reader(io.StringIO(text))} == {13}
+    assert {len(row) for row in csv.reader(io.StringIO(text))} == {15}
     rows = pd.read_csv(io.StringIO(text), float_precision="round_trip")
     section = holed.sections[0]
     assert dict(rows["kind"].value_counts()) == {
         "task": 2 * 4 * 7,
         "aggregate": 4 * 4,
+        "improvement": 6,
+        "task-improvement": 6 * 7 - 3,
         "missing": 6,
         "warning": len(section.warnings),
     }
@@ -192,6 +201,10 @@ def test_csv_is_one_tidy_table(holed):
     numbers = rows[rows["kind"] == "aggregate"].reset_index(drop=True)
     columns = ["algo", "metric", "estimate", "low", "high"]
     pd.testing.assert_frame_equal(numbers[columns], section.aggregates[columns])
+    for kind, frame in (("improvement", section.improvement), ("task-improvement", section.improvement_per_task)):
+        found = rows[rows["kind"] == kind].reset_index(drop=True).rename(columns={"note": "verdict"})
+        pd.testing.assert_frame_equal(found[list(frame)], frame, check_dtype=False)
+        assert set(found["metric"]) == {"P(algo > over)"}
     returns = rows[(rows["kind"] == "task") & (rows["metric"] == "return")]
     np.testing.assert_array_equal(returns["estimate"], section.per_task["mean"])
     failed = rows[(rows["kind"] == "missing") & (rows["algo"] == VARIANT)]
@@ -208,6 +221,9 @@ def test_json_is_strict(holed):
     assert (content["schema"], content["reps"], content["confidence"]) == (1, 50, 0.95)
     suite = content["suites"][0]
     assert [row["estimate"] for row in suite["aggregates"] if row["algo"] == "td3"] == [None] * 4
+    section = holed.sections[0]
+    for key, frame in (("improvement", section.improvement), ("improvement_per_task", section.improvement_per_task)):
+        pd.testing.assert_frame_equal(pd.DataFrame(suite[key]), frame)
     assert len(suite["missing"]) == 6
     assert {row["reached"] for row in suite["missing"]} == {None, 5000}
     assert suite["warnings"] == list(holed.sections[0].warnings)
@@ -216,13 +232,15 @@ def test_json_is_strict(holed):
 def test_markdown_tables_are_well_formed_and_escaped(holed):
     text = report.render(holed, "markdown")
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) == 4
     for table in tables:
         lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
         assert len({len(line) for line in lines}) == 1
         assert {cell.strip() for cell in lines[1]} == {"---"}
     assert r"flowrl\[flow\_steps=5,constraint=false\]" in text
     assert r"a\|b \[red\]went\[/red\] \*wrong\*" in text
+    row = holed.sections[0].improvement.iloc[-1]
+    assert rf"| sac \> td3 | {row['estimate']:.3f} \[{row['low']:.3f}, {row['high']:.3f}\] | undecided | 6 |" in text
     plain = re.sub(r"\\(.)", r"\1", text)
     assert all(warning in plain for warning in holed.sections[0].warnings)
 
@@ -245,6 +263,58 @@ def test_nothing_to_report():
     nan = evals.assign(score=float("nan"))
     with pytest.raises(ValueError, match=r"no finite evaluation"):
         build(runs, nan)
+
+
+def test_six_pairs_in_eighty_columns():
+    algos, tasks = ("flowrl", "sac", "sb3-sac", "td3"), ("dog-run", "dog-walk")
+    runs, evals = frames(algos=algos, tasks=tasks)
+    better = evals["algo"] == "flowrl"
+    evals.loc[better, ["mean", "score"]] += (1000, 1)
+    text = shown(build(runs, evals))
+    start = text.index("Probability of improvement")
+    lines = text[start : text.index("Nothing is missing")].rstrip().splitlines()
+    assert lines[1].split() == ["X", ">", "Y", "P(X", ">", "Y)", "verdict", "on", "X", "tasks"]
+    assert len(lines) == 3 + 6
+    assert lines[3].split() == ["flowrl", ">", "sac", "1.000", "[1.000,", "1.000]", "better", "2"]
+    assert lines[-1].startswith("sb3-sac > td3 ")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_pairs_on_each_task_where_asked(width):
+    runs, evals = holes()
+    title = "Probability of improvement on each task"
+    assert title not in shown(build(runs, evals))
+    built = build(runs, evals, pairs_per_task=True)
+    text = shown(built, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    markdown = report.render(built, "markdown")
+    assert title in text
+    assert title in markdown
+    for row in built.sections[0].improvement_per_task.itertuples():
+        assert f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" in text
+    line = next(line for line in markdown.split(title)[1].splitlines() if line.startswith("| dog-run "))
+    assert [cell.strip() == "-" for cell in line.split("|")[2:-1]] == [False, False, True, False, True, True]
+
+
+def test_one_algorithm_has_no_pairs():
+    built = build(*frames(algos=("sac",), tasks=("a",)), pairs_per_task=True)
+    for text in (shown(built), report.render(built, "markdown")):
+        assert "Probability of improvement" not in text
+    assert json.loads(report.render(built, "json"))["suites"][0]["improvement"] == []
+    assert "improvement" not in report.render(built, "csv")
+
+
+def test_algorithms_without_a_common_task():
+    runs, evals = frames(algos=("sac", "td3"), tasks=("a", "b"), seeds=range(3))
+    keep = (runs["algo"] == "sac") == (runs["task"] == "a")
+    built = build(runs[keep], evals)
+    said = "sac > td3: no probability of improvement, because there is no task that both have"
+    assert said in built.sections[0].warnings
+    assert re.search(r"sac > td3 +- +no common task +0", shown(built))
+    suite = json.loads(report.render(built, "json"))["suites"][0]
+    assert suite["improvement"][0]["estimate"] is None
+    assert suite["improvement_per_task"] == []
 
 
 def test_numbers_are_never_minus_zero():

@@ -1,5 +1,7 @@
 """The statistics against numbers worked out by hand, and against rliable called directly."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -260,7 +262,7 @@ def test_suites_are_never_pooled():
     runs, evals = grid({"a": {0: 0.1, 1: 0.2}})
     runs, evals = (pd.concat([f, f.assign(suite="other")], ignore_index=True) for f in (runs, evals))
     table = stats.at_step(runs, evals, 100)
-    for function in (stats.aggregates, stats.per_task, stats.complete_seeds, stats.missing):
+    for function in (stats.aggregates, stats.per_task, stats.improvement, stats.complete_seeds, stats.missing):
         with pytest.raises(ValueError, match="never pooled"):
             function(table)
 
@@ -279,11 +281,168 @@ def test_no_evaluations_at_all():
 
 
 def test_resamples_must_be_at_least_one():
-    with pytest.raises(ValueError, match="reps"):
-        stats.aggregates(table_of(grid(HAND)), reps=0)
+    for function in (stats.aggregates, stats.improvement):
+        with pytest.raises(ValueError, match="reps"):
+            function(table_of(grid(HAND)), reps=0)
 
 
 def test_a_doubled_cell_is_refused():
     runs, evals = grid(HAND)
     with pytest.raises(ValueError, match="more than one row"):
         stats.at_step(pd.concat([runs, runs]), evals, 100)
+
+
+def pair(x, y, *, reps=REPS, **options):
+    """Both frames of improvement for two algorithms; {task: [score, ...]} each, seeds numbered from 0."""
+    grids = [
+        grid({task: dict(enumerate(map(float, scores))) for task, scores in of_tasks.items()}, algo=algo)
+        for algo, of_tasks in (("sac", x), ("td3", y))
+    ]
+    return stats.improvement(table_of(*grids), reps=reps, **options)
+
+
+def in_tasks(matrix):
+    """{task: scores} of a matrix, runs by tasks."""
+    return {f"t{task:02}": matrix[:, task] for task in range(matrix.shape[1])}
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        ([1, 2, 3], [0, 2, 4], 4.5 / 9),  # 1 beats 0; 2 beats 0 and ties with 2; 3 beats 0 and 2
+        ([1, 2, 5], [0, 2, 4], 5.5 / 9),  # 5 beats 4 too
+        ([1, 1], [1, 1, 1], 0.5),  # nothing but ties
+        ([0, 1], [1, 2, 1], 1 / 6 * (0.5 + 0.5)),  # 1 ties with 1 twice
+        ([3, 4], [1, 2, 0], 1.0),
+        ([1], [0, 2], 0.5),
+    ],
+)
+def test_the_probability_of_improvement_worked_out_by_hand(x, y, expected):
+    overall, each = pair({"a": x}, {"a": y})
+    for frame in (overall, each):
+        row = frame.iloc[0]
+        assert (row["algo"], row["over"], row["estimate"]) == ("sac", "td3", pytest.approx(expected))
+        assert (row["seeds"], row["over_seeds"]) == (len(x), len(y))
+    assert overall["tasks"].item() == 1
+    other_way_round = pair({"a": y}, {"a": x})[0]["estimate"].item()
+    assert other_way_round == pytest.approx(1 - expected)
+
+
+@pytest.mark.parametrize(("runs", "over_runs", "tasks"), [(5, 5, 7), (3, 4, 2), (2, 6, 15)])
+def test_the_probability_of_improvement_is_rliables_on_runs_by_tasks(runs, over_runs, tasks):
+    random = np.random.default_rng(0)
+    x, y = (np.round(random.normal(size=(n, tasks)), 1) for n in (runs, over_runs))  # rounded: some tie
+    overall, each = pair(in_tasks(x), in_tasks(y))
+    assert overall["estimate"].item() == metrics.probability_of_improvement(x, y)
+    alone = [metrics.probability_of_improvement(x[:, [task]], y[:, [task]]) for task in range(tasks)]
+    assert each["estimate"].tolist() == alone
+    assert (overall["tasks"].item(), each["task"].tolist()) == (tasks, list(in_tasks(x)))
+    if runs == over_runs:
+        assert metrics.probability_of_improvement(x.T, y.T) != overall["estimate"].item()
+
+
+def test_its_interval_is_that_of_rliable_but_for_the_draws():
+    random = np.random.default_rng(5)
+    x, y = random.normal(0.3, size=(5, 2)), random.normal(size=(4, 2))
+    np.random.seed(0)
+    _, bounds = library.get_interval_estimates(
+        {"pair": (x, y)}, lambda x, y: np.array([metrics.probability_of_improvement(x, y)]), reps=1000
+    )
+    row = pair(in_tasks(x), in_tasks(y), reps=10_000)[0].iloc[0]
+    # An end moves by 0.01 or so from one thousand resamples to the next.
+    assert [row["low"], row["high"]] == pytest.approx(bounds["pair"].ravel(), abs=0.03)
+    assert row["low"] < row["estimate"] < row["high"]
+
+
+def test_its_resamples_are_spread_as_all_of_them_are():
+    wins = stats._wins(np.array([1.0, 2.0, 5.0]), np.array([0.0, 2.0]))
+    rows, columns = product(range(3), repeat=3), list(product(range(2), repeat=2))
+    every = np.array([wins[np.ix_(row, column)].mean() for row in rows for column in columns])
+    found = stats._drawn_wins([wins, wins], 20_000, 0)
+    assert found.shape == (2, 20_000)
+    for bound in (0.3, 0.5, 0.7, 0.9):
+        assert (found < bound).mean(axis=1) == pytest.approx((every < bound).mean(), abs=0.015)
+    assert found.mean(axis=0).var() == pytest.approx(every.var() / 2, rel=0.05)  # tasks are drawn independently
+
+
+def test_tasks_may_differ_in_their_seeds():
+    x, y = {"a": [1, 2, 3], "b": [5, 6]}, {"a": [0, 2, 4, 9], "b": [1, 7, 8, 9, 9]}
+    overall, each = pair(x, y)
+    assert each["estimate"].tolist() == pytest.approx([4.5 / 12, 2 / 10])
+    assert overall["estimate"].item() == pytest.approx((4.5 / 12 + 2 / 10) / 2)
+    assert each[["seeds", "over_seeds"]].to_numpy().tolist() == [[3, 4], [2, 5]]
+    assert overall[["seeds", "over_seeds", "tasks"]].to_numpy().tolist() == [[2, 4, 2]]
+    assert overall[["low", "high"]].notna().all(axis=None)
+
+
+def test_one_seed_of_either_leaves_the_probability_and_no_interval():
+    overall, each = pair({"a": [1, 2, 3], "b": [5]}, {"a": [0, 2, 4], "b": [1, 2, 9]})
+    assert overall["estimate"].item() == pytest.approx((0.5 + 2 / 3) / 2)
+    assert overall[["low", "high"]].isna().all(axis=None)
+    assert overall["verdict"].item() == "too few seeds"
+    assert each["low"].isna().tolist() == [False, True]
+
+
+def test_only_the_tasks_that_both_have_are_compared():
+    overall, each = pair({"a": [1, 2], "b": [9, 9], "c": [9, 9]}, {"a": [2, 2], "c": [0, 0], "d": [9, 9]})
+    assert each["task"].tolist() == ["a", "c"]
+    assert (overall["tasks"].item(), overall["estimate"].item()) == (2, pytest.approx((0.25 + 1) / 2))
+    overall, each = pair({"a": [1, 2]}, {"b": [1, 2]})
+    assert overall[["estimate", "low", "high"]].isna().all(axis=None)
+    assert overall[["tasks", "seeds", "verdict"]].iloc[0].tolist() == [0, 0, "no common task"]
+    assert each.empty
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "verdict"),
+    [
+        ([6, 7, 8, 9, 10], [1, 2, 3, 4, 5], "better"),
+        ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10], "worse"),
+        ([1, 3, 5, 7, 9], [2, 4, 6, 8, 10], "undecided"),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], "undecided"),
+        ([7, 8, 9, 10], [1, 2, 3, 4], "better"),  # 2 of 70 orders are as extreme
+        ([7, 8, 9], [1, 2, 3], "too few seeds"),  # 2 of 20
+        ([8, 9], [1, 2, 3, 4, 5], "too few seeds"),  # 2 of 21
+    ],
+)
+def test_verdicts(x, y, verdict):
+    assert [frame["verdict"].item() for frame in pair({"a": x}, {"a": y}, reps=2000)] == [verdict] * 2
+
+
+def test_more_tasks_decide_with_fewer_seeds():
+    x, y = (dict.fromkeys("ab", scores) for scores in ([7, 8, 9], [1, 2, 3]))
+    overall, each = pair(x, y)
+    assert (overall["verdict"].item(), set(each["verdict"])) == ("better", {"too few seeds"})
+
+
+def test_an_interval_that_ends_at_a_half_is_undecided():
+    # A mean over tasks that is 0.5 on paper may come out beside it.
+    wins = [np.full((5, 5), 0.5)] * 3
+    assert stats._verdict(0.5 + 1e-16, 0.7, wins) == stats._verdict(0.3, 0.5 - 1e-16, wins) == "undecided"
+
+
+def test_every_pair_once_whichever_others_there_are():
+    random = np.random.default_rng(0)
+    grids = {
+        algo: grid({task: dict(enumerate(random.normal(size=4))) for task in "ab"}, algo=algo)
+        for algo in ("td3", "flowrl", "sac", "qvpo[lr=0.1,steps=2]")
+    }
+    np.random.seed(7)
+    before = np.random.get_state()[1].tolist()
+    overall, each = stats.improvement(table_of(*grids.values()), reps=REPS)
+    assert np.random.get_state()[1].tolist() == before
+    names = sorted(grids)
+    pairs = [(a, b) for a in names for b in names if a < b]
+    assert list(zip(overall["algo"], overall["over"], strict=True)) == pairs
+    assert len(each) == 2 * len(pairs)
+    alone, alone_each = stats.improvement(table_of(grids["td3"], grids["sac"]), reps=REPS)
+    for frame, one in ((overall, alone), (each, alone_each)):
+        mine = frame[(frame["algo"] == "sac") & (frame["over"] == "td3")].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, one)
+    assert not alone["low"].equals(stats.improvement(table_of(grids["td3"], grids["sac"]), reps=REPS, seed=1)[0]["low"])
+
+
+def test_one_algorithm_has_no_pairs():
+    overall, each = stats.improvement(table_of(grid(HAND)), reps=REPS)
+    assert overall.empty
+    assert each.empty
