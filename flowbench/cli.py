@@ -102,6 +102,13 @@ def run(
     jobs: Annotated[
         str | None, typer.Option(metavar="N", help="Cells at once; one a GPU, or one a core, if left out.")
     ] = None,
+    stack: Annotated[
+        str, typer.Option(metavar="auto|K", help="Seeds trained as one batched computation; auto: on a GPU, all.")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="auto|float32|tf32|bfloat16", help="Of matrix products; auto: tf32 on a GPU."),
+    ] = "auto",
     log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
@@ -130,6 +137,8 @@ def run(
         results,
         device=device,
         jobs=at_once,
+        stack=None if stack == "auto" else _count("--stack", stack),
+        precision=precision,
         log=log,
         dry_run=dry_run,
         force=force,

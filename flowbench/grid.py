@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ from flowbench.plan import Cell
 from flowbench.schedule import Due, Group, Outcome, Runner, Slots
 
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def run(
     *,
     device: str = "auto",
     jobs: int | None = None,
+    stack: int | None = None,
+    precision: str = "auto",
     log: str = "",
     dry_run: bool = False,
     force: bool = False,
@@ -111,19 +115,21 @@ def run(
     quiet: bool = False,
 ) -> int:
     """Train what is due of a grid; the exit status: 0, 1 (a cell failed), 130 (interrupted)."""
-    if device not in DEVICES:
-        raise unknown("device", device, DEVICES)
+    _choice("device", device, DEVICES)
     console = Console()
     cells = request.cells()
     due = schedule.due(root, cells, force)
-    groups = [Group((cell,)) for cell in due.due]
-    slots = schedule.slots(device, jobs, len(groups))
+    slots = schedule.slots(device, jobs, _choice("precision", precision, PRECISIONS))
+    groups = schedule.gather(due.due, schedule.stack_size(stack, slots.gpus))
+    slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
     copies = mirrors.parse(log)
     if device == "cuda" and not slots.gpus:
         raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
+    if slots.precision == "tf32" and not slots.gpus:
+        raise UsageError("--precision tf32 is for a GPU; use float32 or auto")
     lacking = _lacking({cell.task.source for cell in due.due})
     if dry_run:
-        _show_plan(console, cells, due, slots)
+        _show_plan(console, cells, due, groups, slots)
         for problem in lacking:
             _say(console, f"before this can run: {problem}")
         return 0
@@ -132,7 +138,7 @@ def run(
     _check_writable(root)
     schedule.enqueue(root, due.due)
     if not quiet:
-        _say(console, _summary(cells, due, slots))
+        _say(console, _summary(cells, due, groups, slots))
     started = time.perf_counter()
     with progress.board(groups, slots.jobs, console, quiet) as board:
         runner = Runner(root, slots, board.event, fail_fast=fail_fast, redo=force, log=copies)
@@ -141,6 +147,13 @@ def run(
             board.outcome(outcome)
             outcomes.append(outcome)
     return _sum_up(console, outcomes, runner.interrupted, quiet, time.perf_counter() - started)
+
+
+def _choice(option: str, value: str, choices: Sequence[str]) -> str | None:
+    """The value, None for "auto"."""
+    if value not in choices:
+        raise unknown(option, value, choices)
+    return None if value == "auto" else value
 
 
 def _lacking(sources: Collection[str]) -> list[suites.SuiteError]:
@@ -163,16 +176,19 @@ def _check_writable(root: Path) -> None:
         raise UsageError(f"--results {str(root)!r} cannot be written to")
 
 
-def _summary(cells: Sequence[Cell], due: Due, slots: Slots) -> str:
+def _summary(cells: Sequence[Cell], due: Due, groups: Sequence[Group], slots: Slots) -> str:
     parts = [f"{len(cells)} cell{'s' * (len(cells) != 1)}", f"{len(due.due)} to run", f"{len(due.done)} done already"]
     if due.running:
         parts.append(f"{len(due.running)} being run by another process")
     where = f"{slots.gpus} GPU" if slots.gpus else "CPU"
     threads = f"{slots.threads} thread" + ("s" if slots.threads > 1 else "")
-    return ", ".join(parts) + (f"; {slots.jobs} at once on {where}, {threads} each" if due.due else "")
+    if not due.due:
+        return ", ".join(parts)
+    stacked = f" in {len(groups)} stacked groups" if len(groups) < len(due.due) else ""
+    return ", ".join(parts) + f"{stacked}; {slots.jobs} at once on {where}, {threads} each"
 
 
-def _show_plan(console: Console, cells: Sequence[Cell], due: Due, slots: Slots) -> None:
+def _show_plan(console: Console, cells: Sequence[Cell], due: Due, groups: Sequence[Group], slots: Slots) -> None:
     """A line a task and algorithm: seeds to run, done and running, steps, and the variant's id."""
     state = {id(cell): word for word, group in (("to run", due.due), ("done", due.done), ("running", due.running))
              for cell in group}  # fmt: skip
@@ -191,7 +207,7 @@ def _show_plan(console: Console, cells: Sequence[Cell], due: Due, slots: Slots) 
             escape(task), escape(label), steps, seeds, str(count["to run"]), done, of_line[0].variant.config_id
         )
     console.print(table)
-    _say(console, _summary(cells, due, slots))
+    _say(console, _summary(cells, due, groups, slots))
 
 
 def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, quiet: bool, seconds: float) -> int:
@@ -204,7 +220,7 @@ def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, qu
         _say(console, f"{words} in {progress.clock(seconds)}")
     for outcome in failed:
         reason = f": {outcome.error}" if outcome.error else ""
-        print(f"flowbench: {outcome.group} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)
+        print(f"flowbench: {outcome.cell} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)
     if count["busy"]:
         print(f"flowbench: {count['busy']} being trained by another process: not finished yet", file=sys.stderr)
     if interrupted:

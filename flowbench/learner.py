@@ -1,26 +1,70 @@
-"""Learners: what turns an agent's losses into parameter updates."""
+"""Learners: what turns an agent's losses into parameter updates, one agent or the agents of several seeds at once."""
 
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.utils._pytree import tree_map
 
 from algos.agent import Adam, Agent, Batch, Diagnostics, Loss
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+class Means:
+    """Running means of logged scalars of S seeds, kept on the device until they are asked for."""
+
+    def __init__(self, seeds: int = 1) -> None:
+        self.counts: Counter[str] = Counter()  # how often each name was ever logged
+        self._seeds = seeds
+        self._sums: dict[str, Tensor] = {}
+        self._cleared = [Counter[str]() for _ in range(seeds)]  # what the counts were when a seed began anew
+
+    def log(self, name: str, value: Tensor) -> None:
+        """Add one value a seed, [S], or [] of a single seed."""
+        if name not in self._sums:
+            dtype = torch.promote_types(value.dtype, torch.float32)
+            self._sums[name] = torch.zeros(self._seeds, dtype=dtype, device=value.device)
+        self._sums[name].add_(value)  # in place: a captured graph keeps writing to this very tensor
+        self.counts[name] += 1
+
+    def read(self, slot: int = 0) -> dict[str, float]:
+        """The means of one seed since it was cleared, by name."""
+        since = self._cleared[slot]
+        names = [name for name in self._sums if self.counts[name] > since[name]]
+        if not names:
+            return {}
+        sums = torch.stack([self._sums[name][slot].double() for name in names]).tolist()
+        return {name: total / (self.counts[name] - since[name]) for name, total in zip(names, sums, strict=True)}
+
+    def clear(self, slot: int = 0) -> None:
+        """Begin anew with one seed."""
+        self._cleared[slot] = self.counts.copy()
+        for total in self._sums.values():
+            total[slot] = 0.0
 
 
 class EagerLearner:
     """Trains one agent, operation by operation. Implements `algos.agent.Learner`."""
 
-    def __init__(self, agent: Agent[Any], device: torch.device) -> None:
+    def __init__(self, agent: Agent[Any], device: torch.device, autocast: Autocast = nullcontext) -> None:
+        """`autocast()` is entered for every loss and every choice of actions."""
         self.agent = agent.to(device)
+        self.device = device
+        self._autocast = autocast
         self.updates = 0
-        self._parts = {part: _Part(agent.get_submodule(part), spec) for part, spec in agent.optimisers().items()}
-        self._sums: dict[str, Tensor] = {}
-        self._counts: defaultdict[str, int] = defaultdict(int)
+        self.logged = Means()
+        self._optimisers = {
+            part: _Optimiser([p for p in agent.get_submodule(part).parameters() if p.requires_grad], spec)
+            for part, spec in agent.optimisers().items()
+        }
 
     def update(self, batch: Batch) -> None:
         """One update of the agent."""
@@ -30,16 +74,18 @@ class EagerLearner:
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [N, act_dim] for obs [N, obs_dim]."""
-        return self.agent.act(obs, explore)
+        with self._autocast():
+            return self.agent.act(obs, explore)
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
-        value, diagnostics = loss(*args)
-        self._parts[part].step(value)
+        with self._autocast():
+            value, diagnostics = loss(*args)
+        self._optimisers[part].step(value)
         diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
-        self._log(f"{part}/loss", value.detach())
+        self.logged.log(f"{part}/loss", value.detach())
         for name, tensor in diagnostics.items():
             if tensor.ndim == 0:
-                self._log(f"{part}/{name}", tensor)
+                self.logged.log(f"{part}/{name}", tensor)
         return diagnostics
 
     @torch.no_grad()
@@ -50,13 +96,12 @@ class EagerLearner:
 
     def means(self) -> dict[str, float]:
         """The mean of each logged scalar since they were last popped, by "part/name"."""
-        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        return self.logged.read()
 
     def pop_means(self) -> dict[str, float]:
         """`means`, which then begin anew."""
         means = self.means()
-        self._sums.clear()
-        self._counts.clear()
+        self.logged.clear()
         return means
 
     def rehearse(self) -> list[str]:
@@ -64,44 +109,148 @@ class EagerLearner:
 
         A mistake in an algorithm shows here, before its random steps are taken.
         """
-        twin = EagerLearner(copy.deepcopy(self.agent), self._device)
-        n = 2
-        obs = torch.randn(n, self.agent.obs_dim, device=self._device)
-        action = torch.rand(n, self.agent.act_dim, device=self._device) * 2 - 1
-        one = torch.ones(n, device=self._device)
+        twin = EagerLearner(copy.deepcopy(self.agent), self.device, self._autocast)
+        batch = invented_batch(self.agent, self.device)
         for _ in range(self.agent.period):
-            twin.update(Batch(obs, action, one, obs, one, one[0]))
+            twin.update(batch)
         for explore in (True, False):
-            chosen = twin.act(obs, explore)
-            if chosen.shape != action.shape:
-                given, wanted = tuple(chosen.shape), tuple(action.shape)
+            chosen = twin.act(batch.obs, explore)
+            if chosen.shape != batch.action.shape:
+                given, wanted, n = tuple(chosen.shape), tuple(batch.action.shape), len(batch.obs)
                 raise ValueError(f"act(obs, explore={explore}) gave shape {given} for {n} observations, not {wanted}")
             if not (chosen.abs() <= 1.0).all():
                 raise ValueError(f"act(obs, explore={explore}) gave an action outside [-1, 1]")
         return list(twin.pop_means())
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.agent.parameters()).device
 
-    def _log(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] += 1
+class StackedLearner:
+    """Trains the agents of S seeds as one batched computation. Implements `algos.agent.Learner`.
+
+    Every parameter and buffer is held as [S, ...]. The agent stays what its file says, written for one seed: its
+    losses and its `act` are mapped over the seeds, so that each sees its own parameters and its own batch. The losses
+    of different seeds share no parameter, so the gradient of their sum is the gradient of each.
+    """
+
+    def __init__(self, agents: Sequence[Agent[Any]], device: torch.device, autocast: Autocast = nullcontext) -> None:
+        self.agent = copy.deepcopy(agents[0]).to(device)  # its methods are called; its own parameters never used
+        self.device = device
+        self._autocast = autocast
+        self.seeds = len(agents)
+        self.updates = 0
+        self.logged = Means(self.seeds)
+        parameters, buffers = stack_module_state([agent.to(device) for agent in agents])
+        self._state = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
+        for name, parameter in self.agent.named_parameters():
+            self._state[name].requires_grad_(parameter.requires_grad)
+        self._parameters = list(parameters)
+        self._optimisers = {
+            part: _Optimiser([p for p in self._of(part) if p.requires_grad], spec, self.seeds)
+            for part, spec in self.agent.optimisers().items()
+        }
+        self._call = _Call(self.agent)
+
+    def update(self, batch: Batch) -> None:
+        """One update of every agent; the tensors of the batch are [S, B, ...] and progress [S]."""
+        self.agent.update(batch, self, self.updates % self.agent.period)
+        self.updates += 1
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, explore: bool) -> Tensor:
+        """Actions [S, N, act_dim] for obs [S, N, obs_dim]."""
+        with self._autocast():
+            action: Tensor = self._map(lambda obs: self.agent.act(obs, explore), obs)
+        return action
+
+    def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
+        with self._autocast():
+            value, diagnostics = self._map(loss, *args)
+        self._optimisers[part].step(value.sum())
+        diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
+        self.logged.log(f"{part}/loss", value.detach())
+        for name, tensor in diagnostics.items():
+            if tensor.ndim == 1:
+                self.logged.log(f"{part}/{name}", tensor)
+        return diagnostics
+
+    @torch.no_grad()
+    def track(self, target: str, online: str, tau: float) -> None:
+        torch._foreach_lerp_(self._of(target), self._of(online), tau)
+
+    def weights(self, slot: int) -> dict[str, Tensor]:
+        """The state_dict of one seed's agent, as views."""
+        return {name: self._state[name][slot].detach() for name in self.agent.state_dict()}
+
+    def rehearse(self) -> None:
+        """Run one period of updates, and both ways of acting, on copies.
+
+        Raises what an agent raises that cannot be stacked, such as one whose loss branches on a tensor.
+        """
+        twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
+        one = invented_batch(self.agent, self.device)
+        batch = Batch(*(torch.stack([part] * self.seeds) for part in one))
+        for _ in range(self.agent.period):
+            twin.update(batch)
+        for explore in (True, False):
+            twin.act(batch.obs, explore)
+
+    def _map(self, function: Any, *args: Any) -> Any:
+        """`function(*args)` of every seed, tensors among the arguments being one [S, ...] for all."""
+        dims = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, args)
+
+        def one_seed(state: dict[str, Tensor], *args: Any) -> Any:
+            return functional_call(self._call, state, (function, *args))
+
+        state = {f"agent.{name}": tensor for name, tensor in self._state.items()}
+        return vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)
+
+    def _of(self, part: str) -> list[Tensor]:
+        """The stacked parameters of a sub-module."""
+        return [self._state[name] for name in self._parameters if name.startswith(f"{part}.")]
 
 
-class _Part:
-    """A trained sub-module with its optimiser."""
+class _Call(nn.Module):
+    """Gives `functional_call`, which calls a module, an agent's methods to call."""
 
-    def __init__(self, module: nn.Module, spec: Adam) -> None:
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+    def __init__(self, agent: Agent[Any]) -> None:
+        super().__init__()
+        self.agent = agent
+
+    def forward(self, function: Any, *args: Any) -> Any:
+        return function(*args)
+
+
+class _Optimiser:
+    """Adam on the parameters of one part, [...] of one seed or [S, ...] of S."""
+
+    def __init__(self, parameters: list[Tensor], spec: Adam, seeds: int | None = None) -> None:
+        self._parameters = parameters
         self._clip_norm = spec.clip_norm
-        self._optimiser = torch.optim.Adam(self._parameters, lr=spec.lr, eps=spec.eps, fused=True)
+        self._seeds = seeds
+        self.adam = torch.optim.Adam(parameters, lr=spec.lr, eps=spec.eps, fused=True, capturable=parameters[0].is_cuda)
 
     def step(self, loss: Tensor) -> None:
         # Only this part's gradients are computed: a critic's weights get none from the actor's loss.
-        gradients = torch.autograd.grad(loss, self._parameters)
+        # The fused optimiser walks memory, and takes a transposed gradient for another one without a word.
+        gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, self._parameters)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
-        self._optimiser.step()
+            self._clip(gradients, self._clip_norm)
+        self.adam.step()
+
+    def _clip(self, gradients: Sequence[Tensor], norm: float) -> None:
+        if self._seeds is None:
+            nn.utils.clip_grad_norm_(self._parameters, norm)
+            return
+        norms = torch.stack([gradient.reshape(self._seeds, -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        scale = (norm / (norms + 1e-6)).clamp(max=1.0)  # the same small term as in torch's own
+        for gradient in gradients:
+            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def invented_batch(agent: Agent[Any], device: torch.device, n: int = 2) -> Batch:
+    """n transitions that no environment gave, [n, ...], to try an agent on."""
+    obs = torch.randn(n, agent.obs_dim, device=device)
+    action = torch.rand(n, agent.act_dim, device=device) * 2 - 1
+    one = torch.ones(n, device=device)
+    return Batch(obs, action, one, obs, one, one[0])

@@ -72,7 +72,8 @@ class Board:
 
     def __init__(self, groups: Sequence[Group], jobs: int, console: Console) -> None:
         self.console = console
-        self.total = len(groups)
+        self.total = sum(len(group.cells) for group in groups)
+        self._group = {id(cell): group for group in groups for cell in group.cells}
         self.ended = 0
         self.pace = Pace(groups, jobs)
         self.mutex = threading.Lock()
@@ -94,11 +95,15 @@ class Board:
             self._show(self.show_event, group, event)
 
     def outcome(self, outcome: Outcome) -> None:
-        """A group has ended."""
+        """A cell has ended, and its group with it."""
         with self.mutex:
             self.ended += 1
-            self.pace.end(outcome.group)
+            self.pace.end(self.group(outcome))
             self._show(self.show_outcome, outcome)
+
+    def group(self, outcome: Outcome) -> Group:
+        """The group that the outcome's cell is in."""
+        return self._group[id(outcome.cell)]
 
     def _show(self, show: Callable[..., None], *what: Any) -> None:
         """Training goes on when the reader of a pipe has gone, as in `flowbench run | head`."""
@@ -124,10 +129,13 @@ class Lines(Board):
             cell = f"{group.cells[0].variant.label} {group.cells[0].task.name} {seed}"
             self._line(f"{cell}: step {event['step']:,} of {group.steps:,}, return {event['mean']:.1f}")
 
+        elif event.get("event") == "note":
+            self._line(str(event["text"]))
+
     def show_outcome(self, outcome: Outcome) -> None:
         detail = f": {outcome.error}" if outcome.error else ""
         self._line(
-            f"[{self.ended}/{self.total}] {outcome.group} {outcome.status}{detail}, {clock(self.pace.seconds())} left"
+            f"[{self.ended}/{self.total}] {outcome.cell} {outcome.status}{detail}, {clock(self.pace.seconds())} left"
         )
 
     def _line(self, text: str) -> None:
@@ -177,20 +185,24 @@ class Bars(Board):
             self._bars[id(group)] = bar
         if event.get("event") == "tick":
             left = clock(self.pace.group_seconds(group))
-            self._progress.update(bar, completed=event["step"], speed=f"{event['speed']:,.0f}", left=left)
+            self._progress.update(
+                bar, completed=event["step"], speed=f"{event['speed'] * len(group.cells):,.0f}", left=left
+            )
             self._tell_overall()
         elif event.get("event") == "evaluation":
             self._progress.update(bar, last=f"{event['mean']:.1f}")
+        elif event.get("event") == "note":
+            self._progress.console.print(escape(str(event["text"])))
 
     def show_outcome(self, outcome: Outcome) -> None:
-        bar = self._bars.pop(id(outcome.group), None)
+        bar = self._bars.pop(id(self.group(outcome)), None)
         if bar is not None:
             self._progress.remove_task(bar)
         self._done += outcome.status == "done"
         self._tell_overall()
         if outcome.status != "done":
             detail = f": {escape(outcome.error)}" if outcome.error else ""
-            self._progress.console.print(f"{escape(str(outcome.group))} {outcome.status}{detail}")
+            self._progress.console.print(f"{escape(str(outcome.cell))} {outcome.status}{detail}")
 
     def _tell_overall(self) -> None:
         left = "" if self.ended == self.total else f", {clock(self.pace.seconds())} left"

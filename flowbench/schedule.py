@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -22,6 +24,7 @@ import joblib
 from flowbench import lock, machine, store, worker
 from flowbench.plan import Cell
 
+STACK_ON_GPU = 8
 GRACE_SECONDS = 20.0  # how long a worker has to end by itself when it is asked to
 
 
@@ -32,7 +35,12 @@ class Group:
     cells: tuple[Cell, ...]
 
     def __str__(self) -> str:
-        return str(self.cells[0])
+        first, seeds = self.cells[0], [cell.seed for cell in self.cells]
+        if len(seeds) == 1:
+            return str(first)
+        run = seeds == list(range(seeds[0], seeds[-1] + 1))
+        told = f"{seeds[0]}-{seeds[-1]}" if run else ",".join(map(str, seeds))
+        return f"{first.variant.label} {first.task.name} seeds {told}"
 
     @property
     def steps(self) -> int:
@@ -45,15 +53,16 @@ class Slots:
 
     jobs: int
     device: str  # "auto", "cpu" or "cuda"
-    threads: int
+    threads: int  # cores of a group
     gpus: int
+    precision: str = "float32"  # of matrix products
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a group ended: `status` is "done", "failed", "stopped", "busy" or "skipped"."""
+    """How a cell ended: `status` is "done", "failed", "stopped", "busy" or "skipped"."""
 
-    group: Group
+    cell: Cell
     status: str
     log: Path
     error: str = ""
@@ -103,7 +112,26 @@ def _is_done(folder: Path, cell: Cell) -> bool:
     return record.get("status") == "done" and store.is_of(record, cell)
 
 
-def slots(device: str, jobs: int | None, groups: int) -> Slots:
+def gather(cells: Sequence[Cell], stack: int) -> list[Group]:
+    """Groups of up to `stack` seeds of one task and variant, as even as can be, in the order of their first cells."""
+    lines: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        lines.setdefault((cell.suite.name, cell.task.name, cell.variant.config_id), []).append(cell)
+    groups = []
+    for line in lines.values():
+        count = math.ceil(len(line) / stack)
+        bounds = [round(k * len(line) / count) for k in range(count + 1)]
+        groups += [Group(tuple(line[low:high])) for low, high in pairwise(bounds)]
+    place = {id(cell): position for position, cell in enumerate(cells)}
+    return sorted(groups, key=lambda group: place[id(group.cells[0])])
+
+
+def stack_size(stack: int | None, gpus: int) -> int:
+    """Seeds a group: `stack`, or what pays off: several on a GPU, which one seed cannot fill, and one on a CPU."""
+    return stack or (STACK_ON_GPU if gpus else 1)
+
+
+def slots(device: str, jobs: int | None, precision: str | None = None) -> Slots:
     """As many groups at once as there are GPUs, or cores, or `jobs`; each with its share of the cores as threads.
 
     The threads of a cell decide its last bits, so they follow from the machine and `jobs` alone: not from how many
@@ -112,7 +140,7 @@ def slots(device: str, jobs: int | None, groups: int) -> Slots:
     gpus = machine.gpu_count() if device in ("auto", "cuda") else 0
     cores = machine.cores()
     wanted = jobs or gpus or cores
-    return Slots(max(1, min(wanted, groups)), device, max(1, cores // wanted), gpus)
+    return Slots(wanted, device, max(1, cores // wanted), gpus, precision or ("tf32" if gpus else "float32"))
 
 
 class Runner:
@@ -142,7 +170,7 @@ class Runner:
         self._free_gpus = list(range(slots.gpus)) * max(1, slots.jobs)
 
     def run(self, groups: Sequence[Group]) -> Iterator[Outcome]:
-        """Outcomes as groups end. After an interrupt, or a failure with `fail_fast`, the rest are "skipped"."""
+        """Outcomes of cells as their groups end; after an interrupt, or a failure with `fail_fast`, "skipped"."""
         parallel = joblib.Parallel(
             n_jobs=self._slots.jobs,
             backend="threading",
@@ -151,35 +179,53 @@ class Runner:
             pre_dispatch="all",
         )
         with self._stop_on_signals():
-            yield from parallel(joblib.delayed(self._run_group)(group) for group in groups)
+            for outcomes in parallel(joblib.delayed(self._run_group)(group) for group in groups):
+                yield from outcomes
 
-    def _run_group(self, group: Group) -> Outcome:
-        folders = [self._root / cell.path for cell in group.cells]
-        log = folders[0] / "log.txt"
+    def _run_group(self, group: Group) -> list[Outcome]:
         if self._halted.is_set():
-            return Outcome(group, "skipped", log)
+            return self._all(group, "skipped")
         try:
-            outcome = self._train(group, folders, log)
-        except lock.Busy:
-            outcome = Outcome(group, "busy", log)
+            outcomes = self._train(group)
         except Exception as error:  # whatever is wrong with one group, such as a full disk, must not end the others
-            outcome = Outcome(group, "failed", log, " ".join(f"{type(error).__name__}: {error}".split()))
-        if self._fail_fast and outcome.status == "failed":
+            outcomes = self._all(group, "failed", " ".join(f"{type(error).__name__}: {error}".split()))
+        if self._fail_fast and any(outcome.status == "failed" for outcome in outcomes):
             self._halted.set()
-        return outcome
+        return outcomes
 
-    def _train(self, group: Group, folders: Sequence[Path], log: Path) -> Outcome:
-        """Take the cells' locks, write their records and run a worker, which inherits the locks."""
+    def _all(self, group: Group, status: str, error: str = "") -> list[Outcome]:
+        """The same outcome for every cell of a group."""
+        return [Outcome(cell, status, self._root / group.cells[0].path / "log.txt", error) for cell in group.cells]
+
+    def _train(self, group: Group) -> list[Outcome]:
+        """Take the cells' locks, write their records and run a worker, which inherits the locks.
+
+        Cells that somebody else trains, or has finished since they were planned, are left out of the group.
+        """
+        outcomes: list[Outcome] = []
         with ExitStack() as stack:
-            places = list(zip(group.cells, folders, strict=True))
-            locks = [self._take(cell, folder, stack) for cell, folder in places]
-            if all(_is_done(folder, cell) for cell, folder in places):
-                return Outcome(group, "done", log)  # somebody else finished it since it was planned
-            for cell, folder in places:
-                self._prepare(cell, folder, [each.seed for each in group.cells])
+            cells, locks = [], []
+            for cell in group.cells:
+                folder = self._root / cell.path
+                try:
+                    held = self._take(cell, folder, stack)
+                except lock.Busy:
+                    outcomes.append(Outcome(cell, "busy", folder / "log.txt"))
+                    continue
+                if _is_done(folder, cell):
+                    outcomes.append(Outcome(cell, "done", folder / "log.txt"))
+                    continue
+                cells.append(cell)
+                locks.append(held)
+            if not cells:
+                return outcomes
+            for cell in cells:
+                self._prepare(cell, self._root / cell.path, [each.seed for each in cells])
+            folders = [self._root / cell.path for cell in cells]
+            log = folders[0] / "log.txt"
             with log.open("w", encoding="utf-8") as stderr:
                 code = self._work(group, folders, locks, stderr)
-            return self._outcome(group, folders, log, code)
+            return outcomes + [self._outcome(cell, log, code) for cell in cells]
 
     def _take(self, cell: Cell, folder: Path, stack: ExitStack) -> int:
         """Lock a cell's folder; one that must not be overwritten is set aside whole.
@@ -202,7 +248,12 @@ class Runner:
         for name in ("evals.csv", "train.csv", "log.txt"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        settings = {"device": self._slots.device, "threads": self._slots.threads, "log": self._log}
+        settings = {
+            "device": self._slots.device,
+            "threads": self._slots.threads,
+            "precision": self._slots.precision,
+            "log": self._log,
+        }
         store.write_run(folder, {**store.record(cell, seeds), **settings})
 
     def _work(self, group: Group, folders: Sequence[Path], locks: Sequence[int], stderr: TextIO) -> int:
@@ -254,25 +305,23 @@ class Runner:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return environment
 
-    def _outcome(self, group: Group, folders: Sequence[Path], log: Path, code: int) -> Outcome:
-        """How it ended by the records, which a worker that was killed had no time to write: then they are written here.
+    def _outcome(self, cell: Cell, log: Path, code: int) -> Outcome:
+        """How a cell ended by its record, which a worker that was killed had no time to write: then it is written here.
 
         The exit status alone proves nothing: an algorithm may call `sys.exit`.
         """
-        records = [_recorded(folder) for folder in folders]
-        statuses = {record.get("status") for record in records}
-        if statuses == {"done"} and code == 0:
-            return Outcome(group, "done", log)
-        if statuses == {"failed"}:
-            return Outcome(group, "failed", log, str(records[0].get("error")))
-        if statuses == {"stopped"}:
-            return Outcome(group, "stopped", log)
+        folder = self._root / cell.path
+        record = _recorded(folder)
+        recorded = record.get("status")
+        if recorded == "done" and code in (0, worker.EXIT_FAILED):  # of a group, some may fail
+            return Outcome(cell, "done", log)
+        if recorded in ("failed", "stopped"):
+            return Outcome(cell, str(recorded), log, str(record.get("error") or ""))
         status = "stopped" if self.interrupted else "failed"
         error = "" if self.interrupted else _how_it_died(code)
-        for folder, record in zip(folders, records, strict=True):
-            if record:
-                store.write_run(folder, {**record, "status": status, "ended": store.now(), "error": error or None})
-        return Outcome(group, status, log, error)
+        if record:
+            store.write_run(folder, {**record, "status": status, "ended": store.now(), "error": error or None})
+        return Outcome(cell, status, log, error)
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:

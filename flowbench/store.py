@@ -267,7 +267,9 @@ def _software(run: Mapping[str, Any]) -> str:
     if not isinstance(versions, dict):
         return ""
     parts = [f"{name} {version}" for name, version in versions.items() if version and name != "python"]
-    return ", ".join([*parts, f"on {run.get('device')}"])
+    where = f"on {run.get('device')}"
+    precision = run.get("precision", "float32")
+    return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
 
 
 def _evaluations(run: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,10 @@ class TorchStream:
     def __init__(self, seed: int, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
         outer = self._read()
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
+        if self._cuda:
+            with torch.cuda.device(self._cuda):
+                torch.cuda.manual_seed(seed)
         self._own = self._read()
         self._write(outer)
         self._outer = outer

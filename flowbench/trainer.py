@@ -8,22 +8,25 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from algos.agent import Agent, Config
-from flowbench.evaluation import Evaluator
-from flowbench.learner import EagerLearner
+from algos.agent import Agent, Batch, Config
+from flowbench import group
+from flowbench.evaluation import Evaluation, Evaluator
+from flowbench.places import Places
 from flowbench.replay import Replay
-from flowbench.streams import TorchStream, stream_seed
-from flowbench.vecenv import Env, VecEnv
+from flowbench.streams import stream_seed
+from flowbench.vecenv import Env, make_vecenv
 
 TICK_SECONDS = 0.5
+MOST_OF_A_GPU = 0.7
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Tick:
 
     step: int
     steps_per_second: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A seed's training came to nothing, because of `error`; the seeds beside it go on."""
+
+    seed: int
+    error: str
 
 
 @dataclass
@@ -82,70 +93,92 @@ class Trainer:
         steps: int,
         evaluate_every: int,
         evaluation_episodes: int,
-        device: torch.device,
+        places: Places,
+        build_agent: Callable[[int, int], Agent[Any]] | None = None,
     ) -> None:
-        """`steps` and `evaluate_every` count environment steps of the task, after action repeat."""
+        """`steps` and `evaluate_every` count environment steps of the task, after action repeat.
+
+        With worker processes, `make_env` and `build_agent` (obs_dim, act_dim -> agent) go to them and must be
+        picklable. Raises group.CannotStack.
+        """
         self.seeds = list(seeds)
         self.steps = steps
         self.clock = Clock()
         self._config = config
         self._evaluate_every = evaluate_every
-        self._device = device
-        self._envs = VecEnv(
-            [make_env() for _ in self.seeds],
-            lambda slot, episode: stream_seed(self.seeds[slot], "training", episode),
-        )
-        self._evaluator = Evaluator(make_env, evaluation_episodes, device)
+        self._device = places.device
+        build_agent = build_agent or partial(algorithm, config=config)
+        self._evaluator = Evaluator(make_env, build_agent, evaluation_episodes, places.evaluation)
+        episode_seed = partial(_episode_seed, self.seeds)
+        self._envs = make_vecenv(make_env, len(self.seeds), episode_seed, places.environments)
         obs_dim, act_dim = self._envs.obs_dim, self._envs.act_dim
-        self._streams = [TorchStream(stream_seed(seed, "torch"), device) for seed in self.seeds]
         self._random_actions = [np.random.default_rng(stream_seed(seed, "random-actions")) for seed in self.seeds]
-        self._learners = []
-        for stream in self._streams:
-            with stream:
-                self._learners.append(EagerLearner(algorithm(obs_dim, act_dim, config), device))
-        with TorchStream(0, device):
-            self.logged = self._learners[0].rehearse()
-        self._dropped: set[str] = set()
-        self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, device)
+        self._learner = group.build(algorithm, obs_dim, act_dim, config, self.seeds, places)
+        self.replay_device = _replay_device(
+            places.device, Replay.bytes_needed(self.seeds, obs_dim, act_dim, config, steps)
+        )
+        self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, self.replay_device)
         self._returns = np.zeros(len(self.seeds))
         self._lengths = np.zeros(len(self.seeds), dtype=int)
+        self._alive = np.ones(len(self.seeds), dtype=bool)
+        self._dropped: set[str] = set()
+
+    @property
+    def kind(self) -> str:
+        """How seeds are trained: "separate" or "stacked"."""
+        return self._learner.kind
 
     @property
     def parameter_count(self) -> int:
         """Trained parameters of one seed's agent."""
-        return sum(p.numel() for p in self._learners[0].agent.parameters() if p.requires_grad)
+        return self._learner.parameters
 
     def columns(self, table: str) -> list[str]:
         """The columns of a table, in order."""
         if table == "evals":
             episodes = [f"return_{k}" for k in range(self._evaluator.episodes)]
             return ["step", "mean", "std", *episodes, "seconds"]
-        return ["step", "episode", "return", "length", "updates", "seconds", "steps_per_second", *self.logged]
+        logged = self._learner.logged
+        return ["step", "episode", "return", "length", "updates", "seconds", "steps_per_second", *logged]
 
-    def run(self) -> Iterator[Row | Tick]:
-        """Train to the end, yielding rows as they come and a tick now and then."""
+    def run(self) -> Iterator[Row | Tick | Lost]:
+        """Train to the end, yielding rows as they come and a tick now and then.
+
+        Raises FloatingPointError, naming the term and the step, once no seed is left to train.
+        """
         clock, envs = self.clock, self._envs
         last_tick, last_step = clock.total, 0
         for step in range(1, self.steps + 1):
             obs = envs.obs
             action = self._act(obs, step)
+            yield from self._lose(self._not_finite_actions(action, step))
             envs.send(action)
             if step > self._config.random_steps and self._replay.size >= 1:
                 self._update(step)
             with clock.on("environment"):
                 result = envs.receive()
-            self._replay.add(obs, action, result.reward, result.next_obs, result.terminated)
+            ended = result.terminated | result.truncated
+            self._replay.add(obs, action, result.reward, result.next_obs, result.terminated, result.truncated)
             self._returns += result.reward
             self._lengths += 1
-            for ended in np.flatnonzero(result.terminated | result.truncated):
-                yield self._episode_row(int(ended), step)
-            if step % self._evaluate_every == 0 or step == self.steps:
-                for slot in range(len(self.seeds)):
-                    yield self._evaluation_row(slot, step)
+            evaluate = step % self._evaluate_every == 0 or step == self.steps
+            if evaluate or ended.any():
+                yield from self._lose(self._not_finite_means(range(len(self.seeds)), step))
+            for slot in np.flatnonzero(ended):
+                if self._alive[slot]:
+                    yield self._episode_row(int(slot), step)
+                self._returns[slot] = 0.0
+                self._lengths[slot] = 0
+            if evaluate:
+                self._evaluate(step)
+            yield from map(self._evaluation_row, self._evaluator.collect())
             if clock.total - last_tick >= TICK_SECONDS or step == self.steps:
                 now = clock.total
                 yield Tick(step, (step - last_step) / (now - last_tick))
                 last_tick, last_step = now, step
+        with clock.on("evaluation"):
+            last = self._evaluator.collect(wait=True)
+        yield from map(self._evaluation_row, last)
 
     def close(self) -> None:
         """Close the environments."""
@@ -153,76 +186,102 @@ class Trainer:
         self._evaluator.close()
 
     def _act(self, obs: np.ndarray, step: int) -> np.ndarray:
-        """Actions [S, act_dim] in [-1, 1] for obs [S, obs_dim]: uniform at first, then the policies'."""
+        """Actions [S, act_dim] for obs [S, obs_dim]: uniform in [-1, 1] at first, then the policies'."""
         with self.clock.on("act"):
             if step <= self._config.random_steps:
                 size = self._envs.act_dim
                 actions = [generator.uniform(-1.0, 1.0, size) for generator in self._random_actions]
                 return np.stack(actions).astype(np.float32)
-            seen = torch.from_numpy(obs).to(self._device)
-            chosen = []
-            for slot, (learner, stream) in enumerate(zip(self._learners, self._streams, strict=True)):
-                with stream:
-                    chosen.append(learner.act(seen[slot : slot + 1], explore=True))
-            action = torch.cat(chosen).cpu().numpy()
-        if not np.isfinite(action).all():
-            self._check_finite(step)
-            raise FloatingPointError(f"the policy chose an action that is not finite at step {step}")
+            action = self._learner.act(torch.from_numpy(obs).to(self._device)).float().cpu().numpy()
         return action.clip(-1.0, 1.0)  # what replay holds is what the environment is given
-
-    def _check_finite(self, step: int) -> None:
-        """Raise FloatingPointError, naming the term, when a loss has become NaN or infinite."""
-        for learner in self._learners:
-            for name, value in learner.means().items():
-                if not math.isfinite(value):
-                    raise FloatingPointError(f"{name} became {value} by step {step}")
 
     def _update(self, step: int) -> None:
         """The updates of one environment step; they need nothing of the step in flight."""
         with self.clock.on("update"):
-            progress = torch.tensor((step - 1) / self.steps, device=self._device)
             for _ in range(self._config.updates_per_step):
-                for learner, stream, batch in zip(
-                    self._learners, self._streams, self._replay.sample(progress), strict=True
-                ):
-                    with stream:
-                        learner.update(batch)
+                self._learner.update(self._on_device(self._replay.sample((step - 1) / self.steps)))
+
+    def _on_device(self, batch: Batch) -> Batch:
+        if self.replay_device == self._device:
+            return batch
+        return Batch(*(part.pin_memory().to(self._device, non_blocking=True) for part in batch))
+
+    def _not_finite_actions(self, action: np.ndarray, step: int) -> dict[int, str]:
+        """Slots whose policy chose no numbers, which are then replaced by zeros, with what to say of it."""
+        wrong = ~np.isfinite(action).all(axis=1)
+        if not wrong.any():
+            return {}
+        action[wrong] = 0.0
+        slots = [int(slot) for slot in np.flatnonzero(wrong)]
+        said = f"the policy chose an action that is not finite at step {step}"
+        return {**dict.fromkeys(slots, said), **self._not_finite_means(slots, step)}
+
+    def _not_finite_means(self, slots: Iterable[int], step: int) -> dict[int, str]:
+        """Slots with a loss that has become NaN or infinite, with what to say of it."""
+        found: dict[int, str] = {}
+        for slot in slots:
+            for name, value in self._learner.means(slot).items() if self._alive[slot] else ():
+                if not math.isfinite(value):
+                    found.setdefault(slot, f"{name} became {value} by step {step}")
+        return found
+
+    def _lose(self, lost: Mapping[int, str]) -> Iterator[Lost]:
+        """Give seeds up."""
+        for slot, error in lost.items():
+            if self._alive[slot]:
+                self._alive[slot] = False
+                if not self._alive.any():
+                    raise FloatingPointError(error)
+                yield Lost(self.seeds[slot], error)
 
     def _episode_row(self, slot: int, step: int) -> Row:
-        """The finished episode of one seed, with the means of its learner's losses since the last one."""
-        self._check_finite(step)
-        learner, total = self._learners[slot], self.clock.total
+        """The finished episode of one seed, with the means of its losses since the last one."""
+        total = self.clock.total
         values = {
             "step": step,
             "episode": self._envs.episodes[slot] - 1,
             "return": float(self._returns[slot]),
             "length": int(self._lengths[slot]),
-            "updates": learner.updates,
+            "updates": self._learner.updates,
             "seconds": total,
             "steps_per_second": step / total,
-            **self._logged_means(learner),
+            **self._logged_means(slot),
         }
-        self._returns[slot] = 0.0
-        self._lengths[slot] = 0
         return Row("train", self.seeds[slot], values)
 
-    def _logged_means(self, learner: EagerLearner) -> dict[str, float]:
-        """The learner's means; a name that the rehearsal did not show has no column and is dropped with a line."""
-        means = learner.pop_means()
-        for name in means.keys() - set(self.logged) - self._dropped:
+    def _logged_means(self, slot: int) -> dict[str, float]:
+        """The means; a name that the rehearsal did not show has no column and is dropped with a line."""
+        means = self._learner.means(slot)
+        self._learner.clear_means(slot)
+        for name in means.keys() - set(self._learner.logged) - self._dropped:
             print(f"{name} is not kept: it was not logged from the first updates on", file=sys.stderr)
             self._dropped.add(name)
         return {name: value for name, value in means.items() if name not in self._dropped}
 
-    def _evaluation_row(self, slot: int, step: int) -> Row:
-        self._check_finite(step)
+    def _evaluate(self, step: int) -> None:
+        """Hand every seed's weights over to be evaluated."""
         with self.clock.on("evaluation"):
-            returns = self._evaluator.returns(self._learners[slot], self.seeds[slot], step)
+            for slot in np.flatnonzero(self._alive):
+                weights = self._learner.weights(int(slot))
+                self._evaluator.submit(self.seeds[slot], step, weights, self.clock.total)
+
+    def _evaluation_row(self, done: Evaluation) -> Row:
         values = {
-            "step": step,
-            "mean": float(returns.mean()),
-            "std": float(returns.std()),
-            **{f"return_{k}": float(value) for k, value in enumerate(returns)},
-            "seconds": self.clock.total,
+            "step": done.step,
+            "mean": float(done.returns.mean()),
+            "std": float(done.returns.std()),
+            **{f"return_{k}": float(value) for k, value in enumerate(done.returns)},
+            "seconds": done.seconds,
         }
-        return Row("evals", self.seeds[slot], values)
+        return Row("evals", done.seed, values)
+
+
+def _episode_seed(seeds: Sequence[int], slot: int, episode: int) -> int:
+    return stream_seed(seeds[slot], "training", episode)
+
+
+def _replay_device(device: torch.device, needed: int) -> torch.device:
+    """The device itself, or the host's memory for a replay of more bytes than most of what the device has free."""
+    if device.type != "cuda" or needed < MOST_OF_A_GPU * torch.cuda.mem_get_info(device)[0]:
+        return device
+    return torch.device("cpu")

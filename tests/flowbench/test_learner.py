@@ -169,3 +169,19 @@ def test_a_mean_over_something_that_is_not_a_number_is_not_a_number() -> None:
     learner = EagerLearner(Two(), CPU)
     learner.minimise("a", learner.agent.loss, float("nan"))
     assert math.isnan(learner.pop_means()["a/loss"])
+
+
+def test_a_gradient_that_lies_transposed_in_memory_moves_what_it_should() -> None:
+    class Bilinear(Two):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(2, 3, bias=False)
+
+        def loss(self, x):
+            return (self.a.weight.t().contiguous() * x).sum(), {}
+
+    agent = Bilinear()
+    before = agent.a.weight.detach().clone()
+    x = torch.tensor([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]])
+    EagerLearner(agent, CPU).minimise("a", agent.loss, x)
+    torch.testing.assert_close(agent.a.weight.detach(), before - 0.1 * x.t())  # Adam's first step: the sign

@@ -34,7 +34,7 @@ def tick(step: int, speed: float) -> dict[str, object]:
 
 
 def outcome(of: Group, status: str = "done", error: str = "") -> Outcome:
-    return Outcome(of, status, Path("log.txt"), error)
+    return Outcome(of.cells[0], status, Path("log.txt"), error)
 
 
 @pytest.mark.parametrize(

@@ -81,22 +81,62 @@ def test_a_task_that_changed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "jobs", "groups", "gpus", "expected"),
+    ("device", "jobs", "precision", "gpus", "expected"),
     [
-        ("auto", None, 100, 0, Slots(8, "auto", 1, 0)),
-        ("auto", None, 3, 0, Slots(3, "auto", 1, 0)),  # not two threads: only what is left would decide it
-        ("auto", None, 100, 2, Slots(2, "auto", 4, 2)),
-        ("cuda", 4, 100, 2, Slots(4, "cuda", 2, 2)),
-        ("cpu", None, 100, 2, Slots(8, "cpu", 1, 0)),
-        ("cpu", 16, 100, 0, Slots(16, "cpu", 1, 0)),
-        ("cpu", 1, 100, 0, Slots(1, "cpu", 8, 0)),
-        ("auto", None, 0, 0, Slots(1, "auto", 1, 0)),
+        ("auto", None, None, 0, Slots(8, "auto", 1, 0, "float32")),
+        ("auto", None, None, 2, Slots(2, "auto", 4, 2, "tf32")),
+        ("cuda", 4, "bfloat16", 2, Slots(4, "cuda", 2, 2, "bfloat16")),
+        ("cpu", None, None, 2, Slots(8, "cpu", 1, 0, "float32")),
+        ("cpu", 16, None, 0, Slots(16, "cpu", 1, 0, "float32")),
+        ("cpu", 1, "bfloat16", 0, Slots(1, "cpu", 8, 0, "bfloat16")),
     ],
 )
-def test_slots(monkeypatch: pytest.MonkeyPatch, device, jobs, groups, gpus, expected) -> None:
+def test_slots(monkeypatch: pytest.MonkeyPatch, device, jobs, precision, gpus, expected) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr(machine, "gpu_count", lambda: gpus)
-    assert schedule.slots(device, jobs, groups) == expected
+    assert schedule.slots(device, jobs, precision) == expected
+
+
+@pytest.mark.parametrize(
+    ("seeds", "stack", "expected"),
+    [
+        (range(5), 1, [[0], [1], [2], [3], [4]]),
+        (range(5), 5, [[0, 1, 2, 3, 4]]),
+        (range(5), 8, [[0, 1, 2, 3, 4]]),
+        (range(10), 8, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]),  # as even as can be, not eight and two
+        (range(7), 3, [[0, 1], [2, 3, 4], [5, 6]]),
+        ([1, 4], 2, [[1, 4]]),
+    ],
+)
+def test_seeds_of_a_line_are_gathered(seeds, stack: int, expected: list[list[int]]) -> None:
+    found = schedule.gather([make_cell(seed=seed) for seed in seeds], stack)
+    assert [[cell.seed for cell in group.cells] for group in found] == expected
+
+
+def test_only_seeds_of_one_task_and_variant_are_gathered() -> None:
+    suite = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"))
+    cells = [
+        make_cell(algo, seed=seed, suite=suite, task=task, lr=lr)
+        for seed in (0, 1) for task in suite.tasks for algo in ("td3", "sac") for lr in (1e-3, 1e-4)
+    ]  # fmt: skip
+    found = schedule.gather(cells, 4)
+    assert len(found) == 8
+    assert all([cell.seed for cell in group.cells] == [0, 1] for group in found)
+    assert [group.cells[0] for group in found] == cells[:8]
+    for group in found:
+        assert len({(cell.task.name, cell.variant.config_id) for cell in group.cells}) == 1
+    assert schedule.gather([], 4) == []
+
+
+def test_a_group_is_named_after_its_seeds() -> None:
+    assert str(Group((make_cell(seed=3),))) == "td3 Pendulum-v1 seed 3"
+    assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 4, 5)))) == "td3 Pendulum-v1 seeds 3-5"
+    assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 5)))) == "td3 Pendulum-v1 seeds 3,5"
+
+
+@pytest.mark.parametrize(("stack", "gpus", "expected"), [(None, 0, 1), (None, 1, 8), (3, 0, 3), (1, 2, 1)])
+def test_how_many_seeds_are_stacked(stack: int | None, gpus: int, expected: int) -> None:
+    assert schedule.stack_size(stack, gpus) == expected
 
 
 def test_a_worker_sees_its_graphics_card_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,11 +177,11 @@ class Told:
     def run(self, groups: list[Group], slots: Slots = CPU, **options: bool) -> Told:
         self.runner = Runner(self.root, slots, self, **options)
         for outcome in self.runner.run(groups):
-            self.outcomes[outcome.group.cells[0].variant.entry.name] = outcome
+            self.outcomes[outcome.cell.variant.entry.name] = outcome
         return self
 
     def folder(self, name: str) -> Path:
-        return self.root / self.outcomes[name].group.cells[0].path
+        return self.root / self.outcomes[name].cell.path
 
 
 def group_of(folder: Path, name: str, update: str) -> Group:
@@ -204,7 +244,7 @@ def test_printing_does_not_garble_the_events(grid: Told) -> None:
 
 
 def test_failed_cells_are_due_again_and_the_good_ones_are_not(grid: Told) -> None:
-    cells = [outcome.group.cells[0] for outcome in grid.outcomes.values()]
+    cells = [outcome.cell for outcome in grid.outcomes.values()]
     due = {cell.variant.entry.name for cell in schedule.due(grid.root, cells).due}
     assert due == {name.lower() for name in ENDINGS} - {"good", "prints"}
 
@@ -253,7 +293,7 @@ def groups(count: int) -> list[Group]:
 
 def run(root: Path, groups: list[Group], jobs: int = 1, tell=lambda *_: None, **options: bool):
     runner = Runner(root, Slots(jobs, "cpu", 1, 0), tell, **options)
-    return runner, {outcome.group.cells[0].seed: outcome for outcome in runner.run(groups)}
+    return runner, {outcome.cell.seed: outcome for outcome in runner.run(groups)}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -507,9 +547,25 @@ def test_workers_find_the_code_that_this_process_runs(tmp_path: Path, script: Sc
     assert json.loads(json.dumps(told[0]["event"])) == [path or os.getcwd() for path in sys.path]
 
 
-@pytest.mark.parametrize("jobs", [None, 1, 4])
-def test_threads_of_a_cell_do_not_depend_on_how_many_cells_are_left(monkeypatch, jobs: int | None) -> None:
-    # Sums over threads are not the same to the last bit, and a grid that goes on must give the rows it would have had.
-    monkeypatch.setattr(machine, "cores", lambda: 8)
-    monkeypatch.setattr(machine, "gpu_count", lambda: 0)
-    assert schedule.slots("cpu", jobs, 1).threads == schedule.slots("cpu", jobs, 20).threads
+def test_of_a_group_what_others_have_finished_or_train_is_left_out(tmp_path: Path, script: Script) -> None:
+    cells = [make_cell(seed=seed) for seed in range(4)]
+    leave(tmp_path, cells[1], "done")
+    leave(tmp_path, cells[2], "running")
+    with lock.hold(tmp_path / cells[2].path):
+        _, outcomes = run(tmp_path, [Group(tuple(cells))])
+    assert {seed: outcome.status for seed, outcome in outcomes.items()} == {0: "done", 1: "done", 2: "busy", 3: "done"}
+    assert script.started == [[str(tmp_path / cells[0].path), str(tmp_path / cells[3].path)]]
+    assert store.read_run(tmp_path / cells[3].path)["group"] == [0, 3]
+
+
+def test_of_a_group_one_cell_may_fail(tmp_path: Path, script: Script) -> None:
+    script.codes = {
+        0: "for folder, status in zip(sys.argv[1:], ('done', 'failed')):\n"
+        "    record = json.load(open(folder + '/run.json'))\n"
+        "    record.update(status=status, error='it diverged')\n"
+        "    json.dump(record, open(folder + '/run.json', 'w'))\n"
+        "sys.exit(1)"
+    }
+    _, outcomes = run(tmp_path, [Group((make_cell(seed=0), make_cell(seed=1)))])
+    assert (outcomes[0].status, outcomes[1].status) == ("done", "failed")
+    assert outcomes[1].error == "it diverged"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk
 
+from flowbench.places import Places
 from flowbench.streams import stream_seed
-from flowbench.trainer import Row, Tick, Trainer
+from flowbench.trainer import Lost, Row, Tick, Trainer
 from flowbench.vecenv import EnvironmentFault
 
 CLOCK = ("seconds", "steps_per_second")
@@ -20,7 +23,7 @@ CLOCK = ("seconds", "steps_per_second")
 class Run:
     """A trained Trainer, the environments it made, and what it yielded."""
 
-    def __init__(self, algorithm=Toy, seeds=(0,), *, env=Walk, steps=30, every=10, episodes=2, **config):
+    def __init__(self, algorithm=Toy, seeds=(0,), *, env=Walk, steps=30, every=10, episodes=2, stack=False, **config):
         self.envs: list[Walk] = []
 
         def make():
@@ -29,7 +32,7 @@ class Run:
 
         self.trainer = Trainer(
             make, algorithm, ToyConfig(**config), seeds, steps=steps, evaluate_every=every,
-            evaluation_episodes=episodes, device=torch.device("cpu"),
+            evaluation_episodes=episodes, places=Places(torch.device("cpu"), stack=stack),
         )  # fmt: skip
         self.happened: list[Row | Tick] = []
 
@@ -232,18 +235,22 @@ def test_seeds_whose_episodes_end_apart_give_what_each_gives_alone() -> None:
 
 
 @pytest.mark.parametrize(("ends", "discount"), [("truncated", 1.0), ("terminated", 0.0)])
-def test_only_a_true_end_stops_the_return(ends: str, discount: float) -> None:
-    run = Run(env=lambda: Walk(5, ends), steps=12, random_steps=100).finish()
-    stored = run.trainer._replay._discount[0].tolist()
-    assert stored == [discount if n % 5 == 4 else 1.0 for n in range(12)]
-
-
-def test_the_last_observation_of_an_episode_is_stored_not_the_next_first() -> None:
-    run = Run(steps=12, random_steps=100).finish()
-    replay = run.trainer._replay
-    assert replay._obs[0, :, 1].tolist() == [0, 1, 2, 3, 4] * 2 + [0, 1]
-    assert replay._next_obs[0, :, 1].tolist() == [1, 2, 3, 4, 5] * 2 + [1, 2]
-    np.testing.assert_array_equal(replay._action[0, :, 0], np.float32(run.envs[0].actions))
+def test_what_learning_is_given_is_what_happened(spy, ends: str, discount: float) -> None:
+    run = Run(spy, env=lambda: Walk(5, ends), steps=40, random_steps=12, batch_size=64).finish()
+    actions = np.float32(run.envs[0].actions)
+    seen = set()
+    for batch in spy.batches[spy.rehearsals :]:
+        for obs, action, reward, next_obs, going_on in zip(*(part.numpy() for part in batch[:5]), strict=True):
+            if abs(action[0]) == 1.0:  # clipped, which others may be too
+                continue
+            (n,) = np.flatnonzero(actions == action[0])
+            assert reward == action[0]
+            assert obs[1] == n % 5
+            assert next_obs[1] == n % 5 + 1  # the last observation of an episode, not the next one's first
+            assert going_on == (discount if n % 5 == 4 else 1.0)
+            seen.add(int(n))
+    assert seen >= {n for n in range(35) if abs(actions[n]) < 1.0}
+    assert len(seen) > 20
 
 
 def test_progress_is_told_at_the_end_at_least() -> None:
@@ -362,7 +369,7 @@ def test_a_mistake_in_an_algorithm_shows_before_a_step_is_taken(methods, error: 
 
     with pytest.raises(error):
         Trainer(make, broken(**methods), ToyConfig(random_steps=1000), [0], steps=5000, evaluate_every=10,
-                evaluation_episodes=1, device=torch.device("cpu"))  # fmt: skip
+                evaluation_episodes=1, places=Places(torch.device("cpu")))  # fmt: skip
     assert not any(env.actions for env in made)
 
 
@@ -370,9 +377,81 @@ def test_a_rehearsal_changes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from flowbench.learner import EagerLearner
 
     usual = Run(steps=30).finish()
-    logged = usual.trainer.logged
+    logged = usual.trainer._learner.logged
     monkeypatch.setattr(EagerLearner, "rehearse", lambda self: logged)
     assert Run(steps=30).finish().rows("train") == usual.rows("train")
+
+
+# Seeds as one computation, and other processes
+
+
+def test_stacked_seeds_are_trained_with_rows_of_their_own() -> None:
+    first, second = (Run(seeds=(4, 0, 7), steps=60, stack=True).finish() for _ in range(2))
+    rows = {seed: first.rows("train", seed) for seed in (4, 0, 7)}
+    assert first.trainer.kind == "stacked"
+    for seed in rows:
+        assert [row["step"] for row in rows[seed]] == list(range(5, 61, 5))
+        assert [row["step"] for row in first.rows("evals", seed)] == [10, 20, 30, 40, 50, 60]
+        for table in ("train", "evals"):
+            assert first.rows(table, seed) == second.rows(table, seed)
+        alone = Run(seeds=(seed,), steps=60).finish().rows("train", seed)
+        assert rows[seed][0]["return"] != alone[1]["return"]
+        assert rows[seed][1].keys() == alone[1].keys()
+        # The same environment, initial weights and random steps; another stream of noise.
+        assert rows[seed][1]["critic/loss"] == pytest.approx(alone[1]["critic/loss"], rel=0.5)
+    assert rows[4] != rows[0]
+
+
+class NanReward(Walk):
+    """Rewards that a float cannot square, in one seed's training alone."""
+
+    def reset(self, *, seed=None, options=None):
+        self.bad = seed in {stream_seed(1, "training", episode) for episode in (4, 5, 6, 7, 8, 9)}
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, 1e30 if self.bad else reward, *rest
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_seed_that_diverges_is_lost_and_the_others_go_on(stack: bool) -> None:
+    run = Run(seeds=(0, 1, 2), env=NanReward, steps=60, stack=stack).finish()
+    (lost,) = [each for each in run.happened if isinstance(each, Lost)]
+    assert lost.seed == 1
+    assert re.fullmatch(r"critic/loss became (inf|nan) by step (25|30)", lost.error)
+    without = Run(seeds=(0, 1, 2), steps=60, stack=stack).finish()
+    for seed in (0, 2):
+        for table in ("train", "evals"):
+            assert run.rows(table, seed) == without.rows(table, seed)
+    assert max(row["step"] for row in run.rows("train", 1)) <= 25
+    assert max(row["step"] for row in run.rows("evals", 1)) <= 20
+
+
+def test_the_last_seed_to_diverge_ends_the_run() -> None:
+    with pytest.raises(FloatingPointError, match="became"):
+        Run(seeds=(1,), env=NanReward, steps=60).finish()
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_other_processes_change_no_row(stack: bool) -> None:
+    rows = []
+    for environments, evaluation in ((0, 0), (2, 1)):
+        places = Places(torch.device("cpu"), stack, environments=environments, evaluation=evaluation)
+        config = ToyConfig()
+        trainer = Trainer(
+            partial(Walk, 7), Toy, config, [0, 1], steps=40, evaluate_every=10, evaluation_episodes=2, places=places,
+        )  # fmt: skip
+        happened = [each for each in trainer.run() if isinstance(each, Row)]
+        trainer.close()
+        rows.append(
+            [
+                (row.table, row.seed, {key: value for key, value in row.values.items() if key not in CLOCK})
+                for row in sorted(happened, key=lambda row: (row.table, row.seed, row.values["step"]))
+            ]
+        )
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 2 * (4 + 5)
 
 
 def test_replay_is_of_the_size_that_was_asked_for() -> None:

@@ -1,37 +1,129 @@
-"""Environments in step: episodes that follow one another, and what is refused."""
+"""Environments in step, in process and in processes of their own: episodes that follow one another, what is refused.
+
+The processes import this module, so it brings in nothing heavy.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+
+import gymnasium
 import numpy as np
 import pytest
-from fakes import Walk
+from gymnasium import spaces
 
-from flowbench.vecenv import EnvironmentFault, VecEnv
+import suites
+from flowbench import children
+from flowbench.children import RemoteTraceback
+from flowbench.vecenv import EnvironmentFault, ProcessVecEnv, VecEnv, make_vecenv
+
+HERE = Path(__file__).parent
+LINUX = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks into /proc")
+
+
+class Tally(gymnasium.Env):
+    """obs = [a number drawn with the seed, steps taken], reward = the action; it can go wrong in its second episode."""
+
+    def __init__(self, length: int = 9, ends: str = "truncated", wrong: str = ""):
+        if wrong == "constructor":
+            raise LookupError("no such task")
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.length, self.ends, self.wrong = length, ends, wrong
+        self.seeds: list[int | None] = []
+        self.actions: list[float] = []
+        self.closed = False
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds.append(seed)
+        self.drawn, self.taken = np.random.default_rng(seed).normal(), 0
+        if len(self.seeds) == 2 and self.wrong == "reset":
+            raise OutOfStock("screws", 3)
+        return self._obs(), {}
+
+    def step(self, action):
+        self.actions.append(float(action[0]))
+        self.taken += 1
+        if len(self.seeds) == 2:
+            self._go_wrong()
+        over = self.taken == self.length
+        reward = np.inf if self.wrong == "reward" else float(action[0])
+        return self._obs(), reward, over and self.ends == "terminated", over and self.ends == "truncated", {}
+
+    def close(self):
+        self.closed = True
+
+    def _go_wrong(self):
+        if self.wrong == "step":
+            raise ZeroDivisionError("the second episode")
+        if self.wrong == "exit":
+            os._exit(3)
+        if self.wrong == "hang":
+            time.sleep(1000)
+
+    def _obs(self):
+        drawn = np.nan if self.wrong == "observation" and self.taken else self.drawn
+        return np.array([drawn, self.taken], dtype=np.float32)
+
+
+class OutOfStock(Exception):
+    """Cannot be pickled back: its constructor wants more than its message."""
+
+    def __init__(self, what: str, missing: int):
+        super().__init__(f"{missing} {what} missing")
 
 
 def seed_of(slot: int, episode: int) -> int:
     return 100 * slot + episode
 
 
-def step(envs: VecEnv, *actions: float):
+def step(envs: VecEnv | ProcessVecEnv, *actions: float):
     envs.send(np.array(actions, dtype=np.float32)[:, None])
     return envs.receive()
 
 
+def pids() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children() if child.name.startswith("environment")]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs; one that nobody has waited for yet is dead all the same."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(condition, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds
+
+
 def test_an_episode_is_followed_by_the_next() -> None:
-    walks = [Walk(3), Walk(2)]
-    envs = VecEnv(walks, seed_of)
+    made = [Tally(3), Tally(2)]
+    envs = VecEnv(made, seed_of)
     assert (envs.obs_dim, envs.act_dim) == (2, 1)
     assert envs.obs[:, 1].tolist() == [0, 0]
     for _ in range(6):
         step(envs, 0.1, 0.2)
-    assert [walk.seeds for walk in walks] == [[0, 1, 2], [100, 101, 102, 103]]
+    assert [env.seeds for env in made] == [[0, 1, 2], [100, 101, 102, 103]]
     assert envs.episodes == [3, 4]
     assert envs.obs[:, 1].tolist() == [0, 0]
 
 
 def test_the_last_observation_is_kept_and_the_next_begins_anew() -> None:
-    envs = VecEnv([Walk(2), Walk(3)], seed_of)
+    envs = VecEnv([Tally(2), Tally(3)], seed_of)
     step(envs, 0.1, 0.1)
     result = step(envs, 0.1, 0.1)
     assert result.next_obs[:, 1].tolist() == [2, 2]  # the true last one of the first
@@ -42,7 +134,7 @@ def test_the_last_observation_is_kept_and_the_next_begins_anew() -> None:
 
 
 def test_what_is_kept_stays_as_it_was() -> None:
-    envs = VecEnv([Walk(9)], seed_of)
+    envs = VecEnv([Tally()], seed_of)
     first = step(envs, 0.5)
     kept = first.next_obs.copy()
     step(envs, 0.5)
@@ -50,7 +142,7 @@ def test_what_is_kept_stays_as_it_was() -> None:
 
 
 def test_ending_and_being_cut_are_told_apart() -> None:
-    envs = VecEnv([Walk(1, "terminated"), Walk(1, "truncated"), Walk(2)], seed_of)
+    envs = VecEnv([Tally(1, "terminated"), Tally(1, "truncated"), Tally(2)], seed_of)
     result = step(envs, 0.1, 0.2, 0.3)
     assert result.terminated.tolist() == [True, False, False]
     assert result.truncated.tolist() == [False, True, False]
@@ -60,15 +152,15 @@ def test_ending_and_being_cut_are_told_apart() -> None:
 
 
 def test_each_environment_gets_its_own_action() -> None:
-    walks = [Walk(), Walk()]
-    step(VecEnv(walks, seed_of), -0.5, 0.25)
-    assert [walk.actions for walk in walks] == [[-0.5], [0.25]]
+    made = [Tally(), Tally()]
+    step(VecEnv(made, seed_of), -0.5, 0.25)
+    assert [env.actions for env in made] == [[-0.5], [0.25]]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("what", ["reward", "observation"])
 def test_what_is_not_finite_is_refused(bad: float, what: str) -> None:
-    class Broken(Walk):
+    class Broken(Tally):
         def step(self, action):
             obs, reward, *rest = super().step(action)
             if what == "reward":
@@ -76,13 +168,13 @@ def test_what_is_not_finite_is_refused(bad: float, what: str) -> None:
             obs[1] = bad
             return obs, reward, *rest
 
-    envs = VecEnv([Walk(), Broken()], seed_of)
+    envs = VecEnv([Tally(), Broken()], seed_of)
     with pytest.raises(EnvironmentFault, match=what):
         step(envs, 0.0, 0.0)
 
 
 def test_receiving_what_was_not_sent() -> None:
-    envs = VecEnv([Walk()], seed_of)
+    envs = VecEnv([Tally()], seed_of)
     with pytest.raises(AssertionError, match=r"without send"):
         envs.receive()
     step(envs, 0.0)
@@ -91,6 +183,150 @@ def test_receiving_what_was_not_sent() -> None:
 
 
 def test_all_are_closed() -> None:
-    walks = [Walk(), Walk()]
-    VecEnv(walks, seed_of).close()
-    assert all(walk.closed for walk in walks)
+    made = [Tally(), Tally()]
+    VecEnv(made, seed_of).close()
+    assert all(env.closed for env in made)
+
+
+def test_no_processes_are_started_where_none_are_asked_for() -> None:
+    envs = make_vecenv(Tally, 2, seed_of, 0)
+    assert isinstance(envs, VecEnv)
+    assert len(envs.envs) == 2
+
+
+def test_processes_give_the_same_numbers() -> None:
+    make = partial(Tally, 3, "terminated")
+    here, there = make_vecenv(make, 3, seed_of, 0), make_vecenv(make, 3, seed_of, 2)
+    try:
+        assert len(pids()) == 2
+        for pid in pids():
+            os.kill(pid, signal.SIGINT)  # Ctrl-C reaches every process of a terminal; it is the parent's to answer
+        assert (there.obs_dim, there.act_dim) == (here.obs_dim, here.act_dim)
+        assert np.array_equal(there.obs, here.obs)
+        kept = []
+        for k in range(8):
+            actions = 0.1 * k, -0.3, 0.7
+            ours, theirs = step(here, *actions), step(there, *actions)
+            kept.append((ours, theirs))
+            assert np.array_equal(there.obs, here.obs)
+            assert there.obs.dtype == here.obs.dtype
+            assert there.episodes == here.episodes
+        for ours, theirs in kept:  # only now: what was returned stays as it was
+            for one, other in zip(ours, theirs, strict=True):
+                assert np.array_equal(one, other)
+                assert one.dtype == other.dtype
+        with pytest.raises(AssertionError, match=r"without send"):
+            there.receive()
+    finally:
+        there.close()
+    assert not pids()
+
+
+def test_a_task_of_a_suite_in_a_process() -> None:
+    make = partial(suites.make, suites.Task("cartpole-swingup", "dm_control", 1, suites.Score(0, 1000)))
+    here, there = make_vecenv(make, 1, seed_of, 0), make_vecenv(make, 1, seed_of, 4)
+    try:
+        (pid,) = pids()  # not more of them than environments
+        for k in range(1001):
+            ours, theirs = step(here, np.sin(k)), step(there, np.sin(k))
+            assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
+        assert np.array_equal(there.obs, here.obs)
+        assert here.episodes == there.episodes == [2]
+        if Path("/proc").is_dir():
+            assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()  # seconds and memory, a process
+    finally:
+        there.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "match"),
+    [
+        ("constructor", LookupError, "no such task"),
+        ("step", ZeroDivisionError, "the second episode"),
+        ("reset", EnvironmentFault, r"OutOfStock in environment process 0: 3 screws missing\n(?s:.*)in reset"),
+        ("reward", EnvironmentFault, "reward that is not finite"),
+        ("exit", EnvironmentFault, "environment process 0 ended unexpectedly with exit status 3"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_is_raised_here(wrong: str, error: type[Exception], match: str) -> None:
+    def run() -> None:
+        envs = make_vecenv(partial(Tally, 2, "truncated", wrong), 1, seed_of, 1)
+        try:
+            for _ in range(4):
+                step(envs, 0.0)
+        finally:
+            envs.close()
+
+    with pytest.raises(error, match=match) as raised:
+        run()
+    if error is not EnvironmentFault:
+        assert isinstance(raised.value.__cause__, RemoteTraceback)
+        assert f"{HERE.name}/test_vecenv.py" in str(raised.value.__cause__)
+    assert not pids()
+
+
+def test_a_process_that_is_killed() -> None:
+    envs = make_vecenv(Tally, 2, seed_of, 2)
+    try:
+        step(envs, 0.0, 0.0)
+        os.kill(sorted(pids())[1], signal.SIGKILL)
+        with pytest.raises(EnvironmentFault, match=r"environment process \d was killed by SIGKILL"):
+            step(envs, 0.0, 0.0)
+    finally:
+        envs.close()
+    assert not pids()
+
+
+def test_closing_does_not_wait_for_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_PATIENCE", 0.1)
+    envs = make_vecenv(partial(Tally, 1, "truncated", "hang"), 1, seed_of, 1)
+    step(envs, 0.0)
+    envs.send(np.zeros((1, 1), np.float32))
+    envs.close()
+    envs.close()  # twice does no harm
+    assert not pids()
+    with pytest.raises(OSError, match=r"[Bb]ad file"):
+        step(envs, 0.0)
+
+
+def test_what_cannot_go_to_a_process() -> None:
+    with pytest.raises((AttributeError, pickle.PicklingError), match=r"lambda"):
+        make_vecenv(lambda: Tally(), 1, seed_of, 1)
+    assert not pids()
+
+
+@LINUX
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = f"""
+        import os, sys, time
+        sys.path.insert(0, {str(HERE)!r})
+        from functools import partial
+        from pathlib import Path
+        import numpy as np
+        from flowbench import lock
+        from flowbench.vecenv import make_vecenv
+        from test_vecenv import Tally, pids, seed_of
+
+        with lock.hold(Path({str(tmp_path)!r})) as descriptor:
+            os.set_inheritable(descriptor, True)  # as it is in a process that was given it
+            envs = make_vecenv(partial(Tally, 1, "truncated", "hang"), 2, seed_of, 2)
+            envs.send(np.zeros((2, 1), np.float32))
+            envs.receive()
+            envs.send(np.zeros((2, 1), np.float32))  # they hang in this one
+            print(*pids(), flush=True)
+            time.sleep(1000)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    try:
+        found = [int(word) for word in parent.stdout.readline().split()]
+        assert len(found) == 2
+        for pid in found:
+            assert is_alive(pid)
+            open_files = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+            assert not [name for name in open_files if name.startswith(str(tmp_path))]  # its parent's lock
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    assert until(lambda: not any(is_alive(pid) for pid in found))

@@ -97,18 +97,53 @@ def test_events_tell_how_far_it_is(trained) -> None:
     assert [event for event in events if event["event"] == "tick"][-1]["step"] == 450
 
 
-def test_two_seeds_in_one_worker_give_the_files_each_gives_alone(trained, tmp_path: Path) -> None:
+def test_two_seeds_in_one_worker_have_files_of_their_own(trained, tmp_path: Path) -> None:
     folders = [queue(tmp_path, cell(seed), [3, 4]) for seed in (3, 4)]
     status, events = train(*folders)
     assert status == 0
     assert {event["seed"] for event in events if event["event"] == "evaluation"} == {3, 4}
     assert [store.read_run(folder)["group"] for folder in folders] == [[3, 4], [3, 4]]
-    alone = {3: trained[0], 4: queue(tmp_path / "alone", cell(4))}
-    train(alone[4])
-    for folder, seed in zip(folders, (3, 4), strict=True):
-        for table in ("evals.csv", "train.csv"):
-            assert without_clock(folder / table) == without_clock(alone[seed] / table)
-    assert without_clock(folders[0] / "train.csv") != without_clock(folders[1] / "train.csv")
+    assert [store.read_run(folder)["learner"]["kind"] for folder in folders] == ["stacked", "stacked"]
+    assert store.read_run(trained[0])["learner"]["kind"] == "separate"
+    again = [queue(tmp_path / "again", cell(seed), [3, 4]) for seed in (3, 4)]
+    train(*again)
+    for table in ("evals.csv", "train.csv"):
+        first, second = (without_clock(folder / table) for folder in folders)
+        assert [first, second] == [without_clock(folder / table) for folder in again]
+        assert first != second
+        assert len(first.splitlines()) == len(without_clock(trained[0] / table).splitlines())
+
+
+def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(trained, tmp_path: Path) -> None:
+    spec = write_algorithm(
+        tmp_path, "Branches", "learner.minimise('critic', lambda b: (self.critic_loss(b)[0] * (1 if b.reward.sum() > 0 "
+        "else 1), {}), batch)\nreturn",
+    )  # fmt: skip
+    cells = [make_cell("branches", target=spec, seed=seed, suite=SUITE, random_steps=100) for seed in (3, 4)]
+    folders = [queue(tmp_path, each, [3, 4]) for each in cells]
+    status, events = train(*folders)
+    assert status == 0
+    (note,) = [event["text"] for event in events if event["event"] == "note"]
+    assert "cannot be stacked: " in note
+    assert "branches.py:" in note
+    assert store.read_run(folders[1])["learner"]["kind"] == "separate"
+
+
+def test_of_two_seeds_one_may_diverge(tmp_path: Path) -> None:
+    spec = write_algorithm(
+        tmp_path, "Poisoned", "if type(self).calls == 50:\n    with torch.no_grad():\n"
+        "        learner._state['actor.net.4.bias'][1] = float('nan')", head="import torch",
+    )  # fmt: skip
+    cells = [make_cell("poisoned", target=spec, seed=seed, suite=SUITE, random_steps=100) for seed in (3, 4)]
+    folders = [queue(tmp_path, each, [3, 4]) for each in cells]
+    status, _ = train(*folders)
+    assert status == worker.EXIT_FAILED
+    good, bad = (store.read_run(folder) for folder in folders)
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    assert good["error"] is None
+    assert re.match(r"FloatingPointError: .* at step \d+|FloatingPointError: .* became nan by step \d+", bad["error"])
+    assert (folders[0] / "evals.csv").read_text().splitlines()[-1].startswith("450,")
+    assert len((folders[1] / "evals.csv").read_text().splitlines()) < 4
 
 
 @pytest.mark.parametrize("algo", ["flowrl", "sac", "qvpo"])

@@ -1,0 +1,28 @@
+"""Where a group's work is done, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Places:
+    """How a group's work is spread; the numbers of a run do not depend on the processes."""
+
+    device: torch.device
+    stack: bool = False  # all seeds as one batched computation
+    precision: str = "float32"  # of matrix products: float32, tf32 or bfloat16
+    environments: int = 0  # worker processes that step the training environments; 0 steps them in this one
+    evaluation: int = 0  # worker processes that evaluate beside training; 0 evaluates in between
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """What losses and policies are computed in: matrix products in bfloat16 when that is asked for.
+
+        It is entered anew for each: it keeps weights it has cast, which an optimiser's step makes stale.
+        """
+        if self.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
