@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import math
 
 import pytest
 import torch
+from fakes import Toy, ToyConfig
 
 import algos
+from algos.agent import Batch
+from flowbench import group
 from flowbench.cli import _status
-from flowbench.streams import TorchStream
+from flowbench.learner import EagerLearner
+from flowbench.places import Places
+from flowbench.streams import TorchStream, stream_seed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -42,3 +49,117 @@ def test_a_run_on_cuda_finishes_and_says_so(name, tmp_path):
     assert run["machine"]["gpu"]
     (row,) = list(csv.DictReader(record.with_name("evals.csv").open()))
     assert int(row["step"]) == 400
+
+
+# Learning by graphs
+
+
+class Quiet(Toy):
+    """A Toy that draws no noise, so that two ways of training it can be compared."""
+
+    period = 2
+
+    def act(self, obs, explore):
+        return torch.tanh(self.actor(obs))
+
+    def critic_loss(self, batch):
+        q = self.critic(torch.cat([batch.obs, batch.action], -1)).squeeze(-1)
+        return (q - batch.reward - 0.5 * batch.discount).square().mean(), {"q": q.mean()}
+
+    def update(self, batch, learner, phase):
+        learner.minimise("critic", self.critic_loss, batch)
+        if phase == 1:
+            learner.minimise("actor", self.actor_loss, batch)
+
+
+def batches(count: int, seeds: int, obs: int = 4, act: int = 2, size: int = 16) -> list[Batch]:
+    generator = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(seeds, size, *shape, generator=generator)
+
+    made = [
+        Batch(normal(obs), torch.tanh(normal(act)), normal(), normal(obs), (normal() > -1).float(), torch.zeros(seeds))
+        for _ in range(count)
+    ]
+    return [Batch(*(part.cuda() for part in batch)) for batch in made]
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_replayed_graphs_compute_what_single_operations_do(stack):
+    built = group.build(Quiet, 4, 2, ToyConfig(), [0, 1], Places(torch.device("cuda"), stack=stack))
+    torch.manual_seed(0)
+    eager = [EagerLearner(copy.deepcopy(agent), torch.device("cuda")) for agent in first_agents(Quiet, [0, 1])]
+    for batch in batches(20, 2):
+        built.update(batch)
+        for slot, learner in enumerate(eager):
+            learner.update(Batch(*(part[slot] for part in batch)))
+    obs = torch.randn(2, 4, device="cuda")
+    for slot, learner in enumerate(eager):
+        for name, value in learner.agent.state_dict().items():
+            torch.testing.assert_close(built.weights(slot)[name], value.cpu(), rtol=1e-3, atol=1e-5)
+        assert built.means(slot) == pytest.approx(learner.means(), rel=1e-3, abs=1e-5)
+    for _ in range(6):  # the later ones are replayed
+        chosen = built.act(obs)
+    for slot, learner in enumerate(eager):
+        torch.testing.assert_close(chosen[slot], learner.act(obs[slot : slot + 1], True)[0], rtol=1e-3, atol=1e-5)
+
+
+def first_agents(cls, seeds):
+    made = []
+    for seed in seeds:
+        with TorchStream(stream_seed(seed, "torch"), torch.device("cuda")):
+            made.append(cls(4, 2, ToyConfig()))
+    return made
+
+
+@pytest.mark.parametrize("stack", [False, True])
+@pytest.mark.parametrize("name", algos.names())
+def test_every_algorithm_is_captured(name, stack, capfd):
+    cls = algos.find(name).load()
+    learner = group.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=stack))
+    for batch in batches(12, 2):
+        learner.update(batch)
+        learner.act(batch.obs[:, 0])
+    assert "not captured" not in capfd.readouterr().err
+    assert all(math.isfinite(value) for value in learner.means(0).values())
+
+
+def test_a_replayed_graph_draws_new_noise_each_time():
+    cls = algos.find("sac").load()
+    learner = group.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=True))
+    obs = torch.ones(2, 4, device="cuda")
+    seen = torch.stack([learner.act(obs).clone() for _ in range(12)])
+    assert len(torch.unique(seen[:, 0, 0])) == 12
+    assert not torch.equal(seen[:, 0], seen[:, 1])
+
+
+def test_what_cannot_be_captured_is_trained_all_the_same_and_named(capfd):
+    class Reads(Quiet):
+        def critic_loss(self, batch):
+            loss, diagnostics = super().critic_loss(batch)
+            return loss * (1.0 if batch.reward.sum().item() > 0 else 1.0), diagnostics
+
+    learner = group.build(Reads, 4, 2, ToyConfig(), [0], Places(torch.device("cuda")))
+    for batch in batches(12, 1):
+        learner.update(batch)
+    said = capfd.readouterr().err
+    assert "not captured as a CUDA graph" in said
+    assert "test_gpu.py" in said
+    assert learner.updates == 12
+    assert math.isfinite(learner.means(0)["critic/loss"])
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_stacked_run_on_cuda_finishes_in_every_precision(precision, tmp_path):
+    cell = ["--suite", "quick", "--task", "cartpole-swingup", "--algo", "flowrl", "--seeds", "3", "--steps", "400"]
+    options = ["--device", "cuda", "--stack", "3", "--precision", precision]
+    assert _status(["run", *cell, *TINY, *options, "--results", str(tmp_path), "--quiet"]) == 0
+    records = sorted(tmp_path.glob("*/*/*/*/seed-*/run.json"))
+    assert len(records) == 3
+    for record in records:
+        run = json.loads(record.read_text())
+        assert (run["status"], run["group"], run["precision"]) == ("done", [0, 1, 2], precision)
+        assert run["learner"]["kind"] == "stacked"
+        assert run["learner"]["replay"] == "cuda"
+        assert "not captured" not in record.with_name("log.txt").read_text() if record.parent.name == "seed-0" else True
