@@ -30,20 +30,18 @@ class Graphed:
         self._pool = torch.cuda.graph_pool_handle()
         self._batch: Batch | None = None
         self._updates: dict[int, _Recording] = {}
-        self._acts: dict[tuple[Any, ...], _Recording] = {}
+        self._acts: dict[tuple[Any, ...], tuple[Tensor, _Recording]] = {}
 
     def update(self, batch: Batch) -> None:
         """One update, as the learner's own."""
         learner = self.learner
         if self._batch is None:
             self._batch = Batch(*(part.clone() for part in batch))
-        torch._foreach_copy_(list(self._batch), list(batch))
+        static = self._batch
+        torch._foreach_copy_(list(static), list(batch))
         phase = learner.updates % learner.agent.period
         if phase not in self._updates:
-            static = self._batch
-            self._updates[phase] = _Recording(
-                lambda: learner.agent.update(static, learner, phase), self._pool, learner.logged.counts, learner.agent
-            )
+            self._updates[phase] = self._recording(lambda: learner.agent.update(static, learner, phase))
         self._updates[phase].run()
         learner.updates += 1
 
@@ -51,42 +49,40 @@ class Graphed:
         """Actions for obs, valid until the next call."""
         key = (explore, *obs.shape)
         if key not in self._acts:
-            static = obs.clone()
-            recording = _Recording(
-                lambda: self.learner.act(static, explore), self._pool, self.learner.logged.counts, self.learner.agent
-            )
-            recording.static = static
-            self._acts[key] = recording
-        recording = self._acts[key]
-        recording.static.copy_(obs)
+            inputs = obs.clone()
+            self._acts[key] = inputs, self._recording(lambda: self.learner.act(inputs, explore))
+        static, recording = self._acts[key]
+        static.copy_(obs)
         action: Tensor = recording.run()
         return action
+
+    def _recording(self, function: Callable[[], Any]) -> _Recording:
+        return _Recording(function, self._pool, self.learner.logged.counts, self.learner.agent)
 
 
 class _Recording:
     """A function of tensors that stay where they are: run a few times, then recorded, then replayed."""
-
-    static: Tensor
 
     def __init__(self, function: Callable[[], Any], pool: Any, counts: Counter[str], agent: Any) -> None:
         self._function = function
         self._pool = pool
         self._counts = counts
         self._agent = agent
-        self._runs = 0
+        self._warm_up = WARM_UP
+        self._refused = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._counted: Counter[str] = Counter()
         self._result: Any = None
 
     def run(self) -> Any:
         """What the function returns; a tensor of a replayed graph is overwritten by the next run."""
-        self._runs += 1
-        if self._runs <= WARM_UP or self._function is None:
+        if self._refused:
+            return self._function()
+        if self._graph is None and not self._warm_up:
+            self._record()
+        if self._graph is None:
+            self._warm_up = max(0, self._warm_up - 1)
             return self._run_beside()
-        if self._graph is None and not self._record():
-            self._runs = -sys.maxsize  # never again
-            return self._run_beside()
-        assert self._graph is not None
         self._graph.replay()
         self._counts.update(self._counted)
         return self._result
@@ -100,21 +96,21 @@ class _Recording:
         main.wait_stream(side)
         return result
 
-    def _record(self) -> bool:
+    def _record(self) -> None:
         before = self._counts.copy()
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool):
                 self._result = self._function()
         except Exception as error:
+            self._refused = True
             print(f"not captured as a CUDA graph, {place(error, self._agent)}: {_line(error)}", file=sys.stderr)
-            return False
+        else:
+            self._graph = graph
         finally:
             self._counted = self._counts - before
             self._counts.clear()  # recording computes nothing, so nothing was logged
             self._counts.update(before)
-        self._graph = graph
-        return True
 
 
 def place(error: BaseException, agent: Any) -> str:
