@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
 from algos.flow import Scheme, integrate, interpolate
+from algos.layers import Linear
 from algos.networks import TwinCritic, frozen_copy, noise_like, squared_error
 
 
@@ -72,9 +73,9 @@ class VelocityField(nn.Module):
     def __init__(self, obs_dim: int, act_dim: int, hidden: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(obs_dim + act_dim + 1, hidden), nn.LayerNorm(hidden), nn.ELU(),
-            nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ELU(),
-            nn.Linear(hidden, act_dim),
+            Linear(obs_dim + act_dim + 1, hidden), nn.LayerNorm(hidden), nn.ELU(),
+            Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ELU(),
+            Linear(hidden, act_dim),
         )  # fmt: skip
         self.apply(xavier)
 
@@ -87,11 +88,11 @@ class VelocityField(nn.Module):
 def value_network(in_dim: int, hidden: int) -> nn.Sequential:
     """The network of every critic and value: [..., in_dim] -> [..., 1]."""
     net = nn.Sequential(
-        nn.Linear(in_dim, hidden), nn.LayerNorm(hidden),
-        nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
-        nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
-        nn.Linear(hidden, hidden), nn.LayerNorm(hidden),
-        nn.Linear(hidden, 1),
+        Linear(in_dim, hidden), nn.LayerNorm(hidden),
+        Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
+        Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
+        Linear(hidden, hidden), nn.LayerNorm(hidden),
+        Linear(hidden, 1),
     )  # fmt: skip
     return net.apply(xavier)
 

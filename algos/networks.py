@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from algos.layers import Linear
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -18,8 +20,8 @@ def mlp(
     """A multilayer perceptron with `layers` hidden layers of `hidden` units: [..., in] -> [..., out]."""
     blocks: list[nn.Module] = []
     for width in [in_dim] + [hidden] * (layers - 1):
-        blocks += [nn.Linear(width, hidden), activation()]
-    return nn.Sequential(*blocks, nn.Linear(hidden, out_dim))
+        blocks += [Linear(width, hidden), activation()]
+    return nn.Sequential(*blocks, Linear(hidden, out_dim))
 
 
 class TwinCritic(nn.Module):

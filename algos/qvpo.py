@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
 from algos.diffusion import Diffusion
+from algos.layers import Linear, Mish, by_blocks
 from algos.networks import TwinCritic, frozen_copy, mlp, noise_like, squared_error
 
 
@@ -71,12 +72,12 @@ class NoiseModel(nn.Module):
         decay = math.log(10_000) / (TIME_DIM // 2 - 1)
         angles = torch.arange(steps)[:, None] * torch.exp(-decay * torch.arange(TIME_DIM // 2))
         self.register_buffer("frequencies", torch.cat([angles.sin(), angles.cos()], dim=-1))
-        self.time = mlp(TIME_DIM, hidden, TIME_DIM, layers=1, activation=nn.Mish)
+        self.time = mlp(TIME_DIM, hidden, TIME_DIM, layers=1, activation=Mish)
         # One linear layer over (action, time, state), kept in three pieces: see the header.
-        self.of_action = nn.Linear(act_dim, hidden, bias=False)
-        self.of_time = nn.Linear(TIME_DIM, hidden, bias=False)
-        self.of_state = nn.Linear(obs_dim, hidden)
-        self.rest = nn.Sequential(nn.Mish(), mlp(hidden, hidden, act_dim, activation=nn.Mish))
+        self.of_action = Linear(act_dim, hidden, bias=False)
+        self.of_time = Linear(TIME_DIM, hidden, bias=False)
+        self.of_state = Linear(obs_dim, hidden)
+        self.rest = nn.Sequential(Mish(), mlp(hidden, hidden, act_dim, activation=Mish))
         self.apply(truncated_normal)
         for piece in (self.of_action, self.of_time, self.of_state):
             truncated_normal(piece, in_dim=act_dim + TIME_DIM + obs_dim)
@@ -103,7 +104,7 @@ def truncated_normal(module: nn.Module, in_dim: int | None = None) -> None:
 
 def critic_network(in_dim: int, hidden: int) -> nn.Sequential:
     """One critic: [..., in_dim] -> [..., 1]."""
-    return mlp(in_dim, hidden, 1, layers=3, activation=nn.Mish).apply(truncated_normal)
+    return mlp(in_dim, hidden, 1, layers=3, activation=Mish).apply(truncated_normal)
 
 
 class QVPO(Agent[QVPOConfig]):
@@ -135,9 +136,16 @@ class QVPO(Agent[QVPOConfig]):
     def best_of(self, samples: int, obs: Tensor, actor: NoiseModel, critic: TwinCritic) -> tuple[Tensor, Tensor]:
         """Of `samples` actions the one of highest Q, [..., act_dim], and the Q of each, [samples, ...]."""
         state, times = actor.of_state(obs), actor.times()
-        many = obs.expand(samples, *obs.shape)
-        action = self.diffusion.denoise(lambda x, t: actor(x, times[t], state), noise_like(many, self.act_dim))
-        q = critic(many, action).amin(0)
+        noise = noise_like(obs.expand(samples, *obs.shape), self.act_dim)
+
+        def model(x: Tensor, t: int) -> Tensor:
+            return by_blocks(lambda some: actor(some, times[t], state), x)
+
+        def value(some: Tensor) -> Tensor:
+            return critic(obs.expand(len(some), *obs.shape), some).amin(0)  # type: ignore[no-any-return]
+
+        action = self.diffusion.denoise(model, noise)
+        q = by_blocks(value, action)
         best = q.argmax(0)[None, ..., None]
         return action.take_along_dim(best, dim=0).squeeze(0), q
 

@@ -1,0 +1,105 @@
+"""Layers that compute what torch's do: value, gradient, many seeds at once, and the ends of the number range."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from algos import layers
+from algos.layers import Linear, Mish, by_blocks
+
+
+def gradients(function, *inputs):
+    """Value and gradients of a weighted sum of `function`'s answer, for leaves of the inputs."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    y = function(*leaves)
+    weights = torch.linspace(-1.0, 2.0, y.numel(), dtype=y.dtype).reshape(y.shape)
+    return [y.detach(), *torch.autograd.grad((weights * y).sum(), leaves)]
+
+
+def through(layer):
+    """A linear layer as a function of its input and parameters."""
+    names = [name for name, _ in layer.named_parameters()]
+    return lambda x, *tensors: torch.func.functional_call(layer, dict(zip(names, tensors, strict=True)), (x,))
+
+
+@pytest.mark.parametrize("shape", [(128,), (4, 32), (1,), ()])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_is_torchs_large_or_small(shape, bias):
+    layer = Linear(150, 130, bias=bias)  # large enough for oneDNN with 128 rows
+    inputs = [torch.randn(*shape, 150), *layer.parameters()]
+    torch.testing.assert_close(gradients(through(layer), *inputs), gradients(F.linear, *inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_a_linear_layer_of_many_seeds_is_that_of_each():
+    layer = Linear(150, 130)
+    function = through(layer)
+    inputs = [torch.randn(3, 128, 150), torch.randn(3, 130, 150), torch.randn(3, 130)]
+    square = torch.func.grad_and_value(lambda *args: function(*args).square().mean(), argnums=(0, 1, 2))
+    found = torch.func.vmap(square)(*inputs)
+    plain = torch.func.grad_and_value(lambda *args: F.linear(*args).square().mean(), argnums=(0, 1, 2))
+    expected = [plain(*(x[k] for x in inputs)) for k in range(3)]
+    for k, (grads, value) in enumerate(expected):
+        torch.testing.assert_close(found[1][k], value)
+        torch.testing.assert_close([grad[k] for grad in found[0]], list(grads), rtol=1e-4, atol=1e-6)
+    shared = torch.func.vmap(function, in_dims=(0, None, None))(inputs[0], *layer.parameters())
+    torch.testing.assert_close(shared, F.linear(inputs[0], *layer.parameters()), rtol=1e-4, atol=1e-5)
+
+
+def test_a_linear_layers_weights_get_no_gradient_that_nobody_asks_for():
+    first, second = Linear(150, 130), Linear(130, 140)
+    y = second(first(torch.randn(128, 150)).relu()).sum()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        torch.autograd.grad(y, list(first.parameters()))
+    products = [event for event in profile.events() if event.name in ("mkldnn::_linear_pointwise", "aten::mm")]
+    assert len(products) == 2  # through the second layer, and the first one's weights
+
+
+def test_mish_is_torchs():
+    x = torch.cat([torch.linspace(-120, 120, 40_001), torch.tensor([0.0, 1e-30, -1e-30])])
+    value, grad = gradients(Mish(), x)
+    exact, slope = gradients(F.mish, x.double())
+    torch.testing.assert_close(value.double(), exact, rtol=1e-6, atol=1e-35)
+    torch.testing.assert_close(grad.double(), slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mish_is_finite_for_the_largest_numbers(dtype):
+    largest = torch.finfo(dtype).max
+    value, grad = gradients(lambda x: Mish()(x) / largest, torch.tensor([largest, -largest, 1e4, -1e4], dtype=dtype))
+    assert value[:2].tolist() == [1.0, 0.0]
+    assert value.isfinite().all()
+    assert grad.isfinite().all()
+
+
+def test_mish_has_the_exact_gradient_in_double_precision():
+    x = torch.linspace(-30, 30, 601, dtype=torch.float64)
+    torch.testing.assert_close(gradients(Mish(), x), gradients(F.mish, x), rtol=1e-12, atol=1e-13)
+
+
+def test_mish_of_many_seeds_is_that_of_each():
+    x = torch.randn(3, 7)
+    slope = torch.func.grad(lambda x: Mish()(x).square().sum())
+    torch.testing.assert_close(torch.func.vmap(slope)(x), torch.stack([slope(row) for row in x]))
+
+
+@pytest.mark.parametrize(("n", "rows"), [(1, 5), (64, 100), (3, 5000)])
+def test_blocks_together_are_the_whole(n, rows):
+    x = torch.randn(n, rows, 2)
+    seen = []
+    found = by_blocks(lambda block: seen.append(len(block)) or block.sum(-1), x)
+    torch.testing.assert_close(found, x.sum(-1))
+    assert sum(seen) == n
+    assert max(seen) == max(1, min(n, 2048 // rows))
+
+
+def test_a_linear_layer_keeps_to_autocast_and_other_types():
+    layer, x = Linear(150, 130), torch.randn(128, 150)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer.double()(x.double()).dtype == torch.float64
+
+
+def test_without_onednn_a_linear_layer_is_torchs(monkeypatch):
+    monkeypatch.setattr(layers, "_ONEDNN", False)
+    layer, x = Linear(150, 130), torch.randn(128, 150)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
