@@ -42,7 +42,7 @@ def _has_onednn() -> bool:
 
 
 _ONEDNN = _has_onednn()
-_LARGE = 2**21  # multiplications from which oneDNN gains more than the detour costs
+_LARGE = 2**23  # multiplications from which oneDNN gains more than the detour costs
 
 
 class _SeedBySeed(torch.autograd.Function):
@@ -50,9 +50,9 @@ class _SeedBySeed(torch.autograd.Function):
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Tensor | None) -> tuple[Tensor, int]:
-        pairs = list(zip(args, in_dims, strict=True))
-        seeds = [[x if x is None or d is None else x.select(d, k) for x, d in pairs] for k in range(info.batch_size)]
-        return torch.stack([cls.apply(*seed) for seed in seeds]), 0  # type: ignore[no-untyped-call]
+        pairs = zip(args, in_dims, strict=True)
+        columns = [[x] * info.batch_size if x is None or d is None else x.unbind(d) for x, d in pairs]
+        return torch.stack([cls.apply(*seed) for seed in zip(*columns, strict=True)]), 0  # type: ignore[no-untyped-call]
 
 
 class _Product(_SeedBySeed):

@@ -82,10 +82,10 @@ class Child:
             childs_reader.close()  # or the child's end would outlive the child
             childs_writer.close()
 
-    def signal(self) -> None:
+    def signal(self, byte: bytes = _DONE) -> None:
         """Tell the child to go on. A child that has died is reported by `wait`."""
         with suppress(BrokenPipeError):
-            self._link.done()
+            self._link.done(byte)
 
     def send(self, thing: Any) -> None:
         """Hand over an object. A child that has died is reported by `wait`."""

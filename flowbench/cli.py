@@ -109,17 +109,24 @@ def run(
         str,
         typer.Option(metavar="auto|float32|tf32|bfloat16", help="Of matrix products; auto: tf32 on a GPU."),
     ] = "auto",
+    checkpoint_every: Annotated[
+        str | None, typer.Option(metavar="N", help="Steps between checkpoints; with each evaluation, if left out.")
+    ] = None,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep those of finished runs, which are removed otherwise.")
+    ] = False,
     log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Run finished cells again; the old runs are set aside.")
+        bool,
+        typer.Option("--force", help="Run everything from its start, also what is done; finished runs are set aside."),
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a cell has failed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
 ) -> int:
-    """Train a grid of tasks, algorithms and seeds; what is finished already is not run again."""
+    """Train a grid of tasks, algorithms and seeds; what is finished is not run again, what was interrupted goes on."""
     from flowbench import grid
 
     request = grid.Request.merge(
@@ -139,6 +146,8 @@ def run(
         jobs=at_once,
         stack=None if stack == "auto" else _count("--stack", stack),
         precision=precision,
+        checkpoint_every=_count("--checkpoint-every", checkpoint_every),
+        keep_checkpoints=keep_checkpoints,
         log=log,
         dry_run=dry_run,
         force=force,
@@ -208,6 +217,58 @@ def report(
             raise UsageError(f"--figures {str(figures)!r}: {error.strerror}") from error
         for path in drawn:
             print(f"drew {path}", file=sys.stderr)
+
+
+@app.command(epilog="Example: flowbench bench --algo sac,td3 --stack 1,5")
+def bench(
+    algo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ALGO[,ALGO]", help="Algorithms as `run` takes them; all known ones if left out."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="hidden=512, flowrl.hidden=512.")
+    ] = None,
+    stack: Annotated[
+        str | None, typer.Option(metavar="K[,K]", help="Seeds trained together; 1,5, or with --loop 1, if left out.")
+    ] = None,
+    obs: Annotated[str | None, typer.Option(metavar="N", help="Observation dimensions; 223 if left out.")] = None,
+    act: Annotated[str | None, typer.Option(metavar="N", help="Action dimensions; 38 if left out.")] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N", help="Transitions an update; the algorithm's own if left out.")
+    ] = None,
+    seconds: Annotated[str | None, typer.Option(metavar="S", help="Timing of each update; 3 if left out.")] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Stable-Baselines3's SAC and TD3 beside ours (extra: peers).")
+    ] = False,
+    loop: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Time whole training runs on this task instead of updates.")
+    ] = None,
+    steps: Annotated[str | None, typer.Option(metavar="N", help="Of such a run; 3000 if left out.")] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="auto|float32|tf32|bfloat16", help="Of matrix products; auto: tf32 on a GPU."),
+    ] = "auto",
+    threads: Annotated[str | None, typer.Option(metavar="N", help="Of torch; all cores if left out.")] = None,
+    format: Annotated[str, typer.Option("--format", metavar="table|markdown|json", help="How to print.")] = "table",
+) -> None:
+    """Time an update and an action of each algorithm, next to the hardware's limit; or see where a run's time goes."""
+    given = {"obs": obs, "act": act, "batch": batch, "steps": steps, "threads": threads}
+    counts = {name: _count(f"--{name}", text) for name, text in given.items()}
+    from flowbench import bench as benchmarks
+
+    benchmarks.run(
+        algo=algo or [],
+        settings=settings or [],
+        stack=stack,
+        seconds=seconds,
+        with_peers=peers,
+        task=loop,
+        device=device,
+        precision=precision,
+        format=format,
+        **counts,
+    )
 
 
 @list_app.command("suites", epilog="Example: flowbench list suites")

@@ -108,6 +108,8 @@ def run(
     jobs: int | None = None,
     stack: int | None = None,
     precision: str = "auto",
+    checkpoint_every: int | None = None,
+    keep_checkpoints: bool = False,
     log: str = "",
     dry_run: bool = False,
     force: bool = False,
@@ -120,7 +122,7 @@ def run(
     cells = request.cells()
     due = schedule.due(root, cells, force)
     slots = schedule.slots(device, jobs, _choice("precision", precision, PRECISIONS))
-    groups = schedule.gather(due.due, schedule.stack_size(stack, slots.gpus))
+    groups = schedule.gather(due.due, schedule.stack_size(stack, slots.gpus), None if force else root)
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
     copies = mirrors.parse(log)
     if device == "cuda" and not slots.gpus:
@@ -141,7 +143,16 @@ def run(
         _say(console, _summary(cells, due, groups, slots))
     started = time.perf_counter()
     with progress.board(groups, slots.jobs, console, quiet) as board:
-        runner = Runner(root, slots, board.event, fail_fast=fail_fast, redo=force, log=copies)
+        runner = Runner(
+            root,
+            slots,
+            board.event,
+            fail_fast=fail_fast,
+            redo=force,
+            log=copies,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
+        )
         outcomes = []
         for outcome in runner.run(groups):
             board.outcome(outcome)
@@ -224,7 +235,7 @@ def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, qu
     if count["busy"]:
         print(f"flowbench: {count['busy']} being trained by another process: not finished yet", file=sys.stderr)
     if interrupted:
-        print("flowbench: interrupted; the same command runs what is not finished", file=sys.stderr)
+        print("flowbench: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     return 1 if failed else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +14,11 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from algos.agent import Adam, Agent, Batch, Diagnostics, Loss
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+State = dict[str, Tensor]
+"""What must be kept of something to go on with it exactly: tensors on the CPU by name."""
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -49,6 +54,25 @@ class Means:
         self._cleared[slot] = self.counts.copy()
         for total in self._sums.values():
             total[slot] = 0.0
+
+    def state(self, slot: int = 0) -> State:
+        """One seed's sums and counts since it was cleared."""
+        since = self._cleared[slot]
+        return {
+            f"means.{name}": torch.tensor([float(total[slot]), self.counts[name] - since[name]], dtype=torch.float64)
+            for name, total in self._sums.items()
+        }
+
+    def restore(self, states: Sequence[State], like: Tensor) -> None:
+        """Take up what `state` gave of every seed; the sums lie where `like` does."""
+        kept = [under("means", state) for state in states]
+        for name in kept[0]:
+            sums = torch.stack([of_seed[name][0] for of_seed in kept])
+            counts = [int(of_seed[name][1]) for of_seed in kept]
+            self._sums[name] = sums.to(like)
+            self.counts[name] = max(counts)
+            for cleared, count in zip(self._cleared, counts, strict=True):
+                cleared[name] = max(counts) - count
 
 
 class EagerLearner:
@@ -93,6 +117,19 @@ class EagerLearner:
         averages: list[Tensor] = list(self.agent.get_submodule(target).parameters())
         currents: list[Tensor] = list(self.agent.get_submodule(online).parameters())
         torch._foreach_lerp_(averages, currents, tau)
+
+    def state(self) -> State:
+        """Weights, optimisers, counters and means."""
+        parts = {f"adam.{part}": optimiser.state() for part, optimiser in self._optimisers.items()}
+        return flat({"agent": self.agent.state_dict(), **parts}, updates=self.updates) | self.logged.state()
+
+    def restore(self, state: State) -> None:
+        """Take up what `state` gave."""
+        self.agent.load_state_dict(under("agent", state))
+        for part, optimiser in self._optimisers.items():
+            optimiser.restore([under(f"adam.{part}", state)])
+        self.updates = int(state["updates"])
+        self.logged.restore([state], next(self.agent.parameters()))
 
     def means(self) -> dict[str, float]:
         """The mean of each logged scalar since they were last popped, by "part/name"."""
@@ -180,6 +217,21 @@ class StackedLearner:
         """The state_dict of one seed's agent, as views."""
         return {name: self._state[name][slot].detach() for name in self.agent.state_dict()}
 
+    def state(self, slot: int) -> State:
+        """Weights, optimisers, counters and means of one seed, as an `EagerLearner` has them."""
+        parts = {f"adam.{part}": optimiser.state(slot) for part, optimiser in self._optimisers.items()}
+        return flat({"agent": self.weights(slot), **parts}, updates=self.updates) | self.logged.state(slot)
+
+    @torch.no_grad()
+    def restore(self, states: Sequence[State]) -> None:
+        """Take up what `state` gave of every seed."""
+        for name in self.agent.state_dict():
+            self._state[name].copy_(torch.stack([state[f"agent.{name}"] for state in states]))
+        for part, optimiser in self._optimisers.items():
+            optimiser.restore([under(f"adam.{part}", state) for state in states])
+        self.updates = int(states[0]["updates"])
+        self.logged.restore(states, self._state[self._parameters[0]])
+
     def rehearse(self) -> None:
         """Run one period of updates, and both ways of acting, on copies.
 
@@ -206,6 +258,22 @@ class StackedLearner:
     def _of(self, part: str) -> list[Tensor]:
         """The stacked parameters of a sub-module."""
         return [self._state[name] for name in self._parameters if name.startswith(f"{part}.")]
+
+
+def flat(tree: Mapping[str, Mapping[str, Tensor]], **numbers: float) -> State:
+    """Tensors by "branch.name", copied to the CPU, with the numbers beside them."""
+    found = {f"{branch}.{name}": on_cpu(each) for branch, state in tree.items() for name, each in state.items()}
+    return found | {name: torch.tensor(number) for name, number in numbers.items()}
+
+
+def under(branch: str, state: State) -> State:
+    """What `flat` put under a branch."""
+    return {name.removeprefix(f"{branch}."): each for name, each in state.items() if name.startswith(f"{branch}.")}
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A copy on the CPU."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 class _Call(nn.Module):
@@ -237,6 +305,26 @@ class _Optimiser:
         if self._clip_norm is not None:
             self._clip(gradients, self._clip_norm)
         self.adam.step()
+
+    def state(self, slot: int | None = None) -> State:
+        """Adam's moments and step counts by parameter, of one seed; nothing before the first step."""
+        found: State = {}
+        for index, parameter in enumerate(self._parameters):
+            if kept := self.adam.state[parameter]:
+                found[f"{index}.step"] = kept["step"]
+                for moment in MOMENTS:
+                    found[f"{index}.{moment}"] = kept[moment] if slot is None else kept[moment][slot]
+        return found
+
+    def restore(self, states: Sequence[State]) -> None:
+        """Take up what `state` gave, of each seed."""
+        for index, parameter in enumerate(self._parameters if states[0] else ()):
+            kept = {"step": states[0][f"{index}.step"].to(parameter.device, copy=True)}
+            for moment in MOMENTS:
+                of_seeds = [state[f"{index}.{moment}"] for state in states]
+                one = of_seeds[0] if self._seeds is None else torch.stack(of_seeds)
+                kept[moment] = one.to(parameter, copy=True)
+            self.adam.state[parameter] = kept
 
     def _clip(self, gradients: Sequence[Tensor], norm: float) -> None:
         if self._seeds is None:

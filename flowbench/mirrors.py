@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,10 +28,11 @@ class Mirror(Protocol):
 class TensorBoard:
     """Event files in the run's folder: `tensorboard --logdir results`."""
 
-    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, run: Mapping[str, Any], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+        # What an earlier attempt wrote after the step that this one goes on from is hidden.
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def append(self, table: str, row: Mapping[str, float]) -> None:
         for name, value in row.items():
@@ -44,9 +46,10 @@ class TensorBoard:
 class Wandb:
     """A run in the project "flowbench", grouped by suite, task and algorithm; wandb's own settings decide the rest."""
 
-    def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, run: Mapping[str, Any], step: int) -> None:
         import wandb
 
+        own = "/".join([*folder.parts[-5:], str(run.get("started"))])
         suite, task, algo = run["suite"]["name"], run["task"]["name"], run["algo"]["label"]
         self._run: Any = wandb.init(
             project="flowbench",
@@ -55,6 +58,8 @@ class Wandb:
             config={**run["config"], "suite": suite, "task": task, "algo": algo, "seed": run["seed"]},
             dir=str(folder),
             reinit="create_new",
+            id=hashlib.sha256(own.encode()).hexdigest()[:16],
+            resume="allow" if step else None,
         )
 
     def append(self, table: str, row: Mapping[str, float]) -> None:
@@ -83,10 +88,11 @@ def parse(text: str) -> list[str]:
 class Mirrors:
     """The mirrors of one run. One that fails is given up with a line in the log: the CSV files are the record."""
 
-    def __init__(self, names: Sequence[str], folder: Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, names: Sequence[str], folder: Path, run: Mapping[str, Any], step: int = 0) -> None:
+        """For rows after `step`, where a run goes on from a checkpoint."""
         self._mirrors: dict[str, Mirror] = {}
         for name in names:
-            self._try(name, partial(self._start, name, folder, run))
+            self._try(name, partial(self._start, name, folder, run, step))
 
     def append(self, table: str, row: Mapping[str, float]) -> None:
         """Copy a row to all of them."""
@@ -98,8 +104,8 @@ class Mirrors:
         for name, mirror in list(self._mirrors.items()):
             self._try(name, mirror.close)
 
-    def _start(self, name: str, folder: Path, run: Mapping[str, Any]) -> None:
-        self._mirrors[name] = MIRRORS[name](folder, run)
+    def _start(self, name: str, folder: Path, run: Mapping[str, Any], step: int) -> None:
+        self._mirrors[name] = MIRRORS[name](folder, run, step)
 
     def _try(self, name: str, act: Callable[[], None]) -> None:
         try:

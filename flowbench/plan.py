@@ -99,9 +99,9 @@ def expand(
     loaded = suites.load(suite)
     chosen = [loaded.task(name) for name in dict.fromkeys(tasks)] if tasks else list(loaded.tasks)
     protocol = _protocol(loaded, steps)
-    variants = _variants(loaded, algorithms, settings, protocol)
+    resolved = variants(loaded, algorithms, settings, protocol)
     numbers = parse_seeds(seeds)
-    return [Cell(loaded, task, variant, seed) for seed in numbers for task in chosen for variant in variants]
+    return [Cell(loaded, task, variant, seed) for seed in numbers for task in chosen for variant in resolved]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -133,9 +133,10 @@ def _protocol(suite: suites.Suite, steps: int | None) -> Protocol:
     return Protocol(steps, min(suite.evaluation.every, steps), suite.evaluation.episodes)
 
 
-def _variants(
+def variants(
     suite: suites.Suite, algorithms: Sequence[str], settings: Sequence[str], protocol: Protocol
 ) -> list[Variant]:
+    """The algorithms with every hyperparameter resolved for a suite; texts and errors as `expand` has them."""
     texts = [part for text in algorithms for part in overrides.split_outside_brackets(text)]
     parsed = [(text, *overrides.parse_variant(text)) for text in texts]
     entries = [algos.find(name) for _, name, _ in parsed]
@@ -146,7 +147,7 @@ def _variants(
     configs = [entry.load().Config for entry in entries]
     _check_suite_overrides(suite, dict(zip([entry.name for entry in entries], configs, strict=True)))
     set_for = _settings(settings, {entry.name: config for entry, config in zip(entries, configs, strict=True)})
-    variants: list[Variant] = []
+    found: list[Variant] = []
     for (text, _, own), entry, config in zip(parsed, entries, configs, strict=True):
         shipped = _suite_overrides(suite, entry.name, config)
         asked = {key: overrides.typed(config, key, value, f"algorithm {text!r}") for key, value in own.items()}
@@ -154,12 +155,12 @@ def _variants(
         resolved = overrides.build(config, {**shipped, **set_for[entry.name], **asked}, f"algorithm {text!r}")
         _check_trainable(resolved, protocol, f"algorithm {text!r}")
         label = _label(entry.name, base, resolved, protocol if protocol.steps != suite.steps else None)
-        variants.append(Variant(entry, resolved, protocol, label))
-    labels = [variant.label for variant in variants]
+        found.append(Variant(entry, resolved, protocol, label))
+    labels = [variant.label for variant in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice:
         raise UsageError(f"two algorithms of this grid resolve to the same configuration, {twice}")
-    return variants
+    return found
 
 
 def _check_trainable(config: Any, protocol: Protocol, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class Replay:
         self._obs[:, (i + 1) % slots] = following
         self._rest[:, i] = packed[:, 2 * obs_dim :]
         for seed in np.flatnonzero(terminated | truncated).tolist():
-            final = self._take_final(seed)
+            final = self._take_final(seed, self.added)
             self._final[seed, i].fill_(final)
             self._finals[seed, final, :-1] = following[seed]
             self._finals[seed, final, -1].fill_(0.0 if terminated[seed] else 1.0)
@@ -104,6 +104,54 @@ class Replay:
         if not self.size:
             raise ValueError("cannot sample from a replay that holds no transition yet")
         return self._read(self._draw(), progress)
+
+    def chunk(self, slot: int, start: int) -> dict[str, Tensor]:
+        """A seed's transitions from number `start` on, which must be held, on the CPU; `refill` puts them back."""
+        slots = self.capacity + 1
+        i = torch.arange(start, self.added, device=self._device) % slots
+        rest = self._rest[slot, i].cpu()
+        final = rest[:, -1].view(torch.int32).long()
+        (ends,) = final.nonzero(as_tuple=True)
+        return {
+            "numbers": torch.tensor([start, self.added]),
+            "obs": self._obs[slot, i].cpu(),
+            "next": self._obs[slot, self.added % slots].cpu(),  # the newest transition's, unless it ended its episode
+            "rest": rest[:, :-1].contiguous(),
+            "ends": ends,
+            "finals": self._finals[slot].cpu()[final[ends]],
+        }
+
+    def refill(self, chunks: Sequence[Sequence[Mapping[str, Tensor]]]) -> None:
+        """Fill an empty replay again, from every seed's chunks, one after the other."""
+        self.added = max(int(chunk["numbers"][1]) for chunk in chunks[0])
+        self.size = min(self.added, self.capacity)
+        slots = self.capacity + 1
+        for seed, of_seed in enumerate(chunks):
+            for chunk in of_seed:
+                start, stop = chunk["numbers"].tolist()
+                held = slice(max(0, self.added - self.capacity - start), None)
+                i = torch.arange(start, stop)[held] % slots
+                self._obs[seed, i] = chunk["obs"][held].to(self._device)
+                self._obs[seed, stop % slots] = chunk["next"].to(self._device)
+                self._rest[seed, i, :-1] = chunk["rest"][held].to(self._device)
+                self._final[seed, i] = 0
+                for end, final in zip(chunk["ends"].tolist(), chunk["finals"], strict=True):
+                    if start + end >= self.added - self.capacity:
+                        place = self._take_final(seed, start + end)
+                        self._final[seed, (start + end) % slots].fill_(place)
+                        self._finals[seed, place] = final.to(self._device)
+
+    def draws(self, slot: int) -> dict[str, Tensor]:
+        """Where a seed's random draws are."""
+        generator, block = self._generators[slot].get_state(), self._uniforms[slot].cpu()
+        return {"generator": generator, "block": block, "used": torch.tensor(self._used)}
+
+    def restore_draws(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Go on drawing from where `draws` was, of every seed."""
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state["generator"])
+        self._uniforms = torch.stack([state["block"] for state in states]).to(self._device)
+        self._used = int(states[0]["used"])
 
     def _read(self, number: Tensor, progress: float) -> Batch:
         """The transitions of these numbers [S, B], which must be held."""
@@ -135,14 +183,14 @@ class Replay:
             age[:, anywhere:] = uniform[:, anywhere:] * min(c.recent_window, self.size)
         return self.added - 1 - age.long().clamp_(max=self.size - 1)
 
-    def _take_final(self, seed: int) -> int:
-        """A final for the transition being added; those of transitions no longer held are free again."""
+    def _take_final(self, seed: int, number: int) -> int:
+        """A final for this transition, the newest so far; those of transitions no longer held are free again."""
         free, ends = self._free[seed], self._ends[seed]
-        while ends and ends[0][0] <= self.added - self.capacity:
+        while ends and ends[0][0] <= number - self.capacity:
             free.append(ends.popleft()[1])
         if not free:
             self._grow_finals()
-        ends.append((self.added, free.pop()))
+        ends.append((number, free.pop()))
         return ends[-1][1]
 
     def _grow_finals(self) -> None:

@@ -19,11 +19,20 @@ class Unreadable(ValueError):
 class RowWriter:
     """Appends rows to a CSV file, each flushed as it comes."""
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        """Begin the file anew with its header."""
+    def __init__(self, path: Path, columns: Sequence[str], size: int | None = None) -> None:
+        """Begin the file anew with its header, or go on after its first `size` bytes; rows that follow are dropped."""
         self._columns = list(columns)
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._write(self._columns)
+        if size is None:
+            self._file = path.open("w", encoding="utf-8", newline="")
+            self._write(self._columns)
+            return
+        self._file = path.open("r+", encoding="utf-8", newline="")
+        header = self._file.readline()
+        if header != _csv_line(self._columns):
+            self._file.close()
+            raise ValueError(f"{path} has other columns than this run writes: {header.rstrip()}")
+        self._file.seek(size)
+        self._file.truncate()
 
     def append(self, row: Mapping[str, float]) -> None:
         """One row; a column without a value stays empty."""
@@ -36,10 +45,14 @@ class RowWriter:
         self._file.close()
 
     def _write(self, values: Sequence[str]) -> None:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values)
-        self._file.write(line.getvalue())
+        self._file.write(_csv_line(values))
         self._file.flush()
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
 
 
 def _cell_text(value: float | None) -> str:

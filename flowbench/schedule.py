@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 import joblib
 
-from flowbench import lock, machine, store, worker
+from flowbench import checkpoint, lock, machine, store, worker
 from flowbench.plan import Cell
 
 STACK_ON_GPU = 8
@@ -112,18 +112,39 @@ def _is_done(folder: Path, cell: Cell) -> bool:
     return record.get("status") == "done" and store.is_of(record, cell)
 
 
-def gather(cells: Sequence[Cell], stack: int) -> list[Group]:
-    """Groups of up to `stack` seeds of one task and variant, as even as can be, in the order of their first cells."""
-    lines: dict[tuple[str, str, str], list[Cell]] = {}
+def gather(cells: Sequence[Cell], stack: int, root: Path | None = None) -> list[Group]:
+    """Groups of up to `stack` seeds of one task and variant, as even as can be, in the order of their first cells.
+
+    Cells of an interrupted group, which have checkpoints below `root`, stay together: that is what they go on with
+    exactly.
+    """
+    interrupted: list[tuple[set[int], list[Cell]]] = []
+    fresh: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
-        lines.setdefault((cell.suite.name, cell.task.name, cell.variant.config_id), []).append(cell)
-    groups = []
-    for line in lines.values():
+        saved = set(checkpoint.steps(root / cell.path)) if root else set()
+        beside = _recorded(root / cell.path).get("group") if root and saved else None
+        if beside is None:
+            fresh.setdefault(_line(cell), []).append(cell)
+            continue
+        for steps, group in interrupted:
+            if _line(group[0]) == _line(cell) and group[0].seed in beside and steps & saved:
+                steps &= saved
+                group.append(cell)
+                break
+        else:
+            interrupted.append((saved, [cell]))
+    groups = [Group(tuple(group)) for _, group in interrupted]
+    for line in fresh.values():
         count = math.ceil(len(line) / stack)
         bounds = [round(k * len(line) / count) for k in range(count + 1)]
         groups += [Group(tuple(line[low:high])) for low, high in pairwise(bounds)]
     place = {id(cell): position for position, cell in enumerate(cells)}
     return sorted(groups, key=lambda group: place[id(group.cells[0])])
+
+
+def _line(cell: Cell) -> tuple[str, str, str]:
+    """What cells that differ in their seeds alone have in common."""
+    return cell.suite.name, cell.task.name, cell.variant.config_id
 
 
 def stack_size(stack: int | None, gpus: int) -> int:
@@ -155,8 +176,13 @@ class Runner:
         fail_fast: bool = False,
         redo: bool = False,
         log: Sequence[str] = (),
+        checkpoint_every: int | None = None,
+        keep_checkpoints: bool = False,
     ) -> None:
-        """`fail_fast` starts nothing more after a failure; `redo` trains finished cells again; `log` names mirrors."""
+        """`fail_fast` starts nothing more after a failure; `redo` trains everything from its start, also what is done.
+
+        `log` names mirrors; checkpoints come with each evaluation unless `checkpoint_every` gives steps.
+        """
         self.interrupted = False
         self._root = root
         self._slots = slots
@@ -164,6 +190,8 @@ class Runner:
         self._fail_fast = fail_fast
         self._redo = redo
         self._log = list(log)
+        self._checkpoint_every = checkpoint_every
+        self._keep_checkpoints = keep_checkpoints
         self._halted = threading.Event()  # nothing more is started
         self._workers: set[subprocess.Popen[str]] = set()
         self._mutex = threading.Lock()
@@ -223,7 +251,7 @@ class Runner:
                 self._prepare(cell, self._root / cell.path, [each.seed for each in cells])
             folders = [self._root / cell.path for cell in cells]
             log = folders[0] / "log.txt"
-            with log.open("w", encoding="utf-8") as stderr:
+            with log.open("a", encoding="utf-8") as stderr:
                 code = self._work(group, folders, locks, stderr)
             return outcomes + [self._outcome(cell, log, code) for cell in cells]
 
@@ -244,17 +272,28 @@ class Runner:
         return stack.enter_context(lock.hold(folder))
 
     def _prepare(self, cell: Cell, folder: Path, seeds: Sequence[int]) -> None:
-        """Clear what an unfinished attempt left, which must not be read as this one's, and write the record."""
-        for name in ("evals.csv", "train.csv", "log.txt"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        settings = {
+        """Write the record; without a checkpoint to go on from, clear what an earlier attempt left, too."""
+        before = _recorded(folder)
+        kept: dict[str, Any] = {key: before[key] for key in ("started", "resumed") if key in before}
+        if self._redo:
+            checkpoint.remove(folder)
+        if not checkpoint.steps(folder):
+            kept = {}
+            for name in ("evals.csv", "train.csv", "log.txt"):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        store.write_run(folder, {**store.record(cell, seeds), **self._settings(cell), **kept})
+
+    def _settings(self, cell: Cell) -> dict[str, Any]:
+        """How the worker is to go about it, for the record."""
+        return {
             "device": self._slots.device,
             "threads": self._slots.threads,
             "precision": self._slots.precision,
+            "checkpoint_every": self._checkpoint_every or cell.variant.protocol.every,
+            "keep_checkpoints": self._keep_checkpoints,
             "log": self._log,
         }
-        store.write_run(folder, {**store.record(cell, seeds), **settings})
 
     def _work(self, group: Group, folders: Sequence[Path], locks: Sequence[int], stderr: TextIO) -> int:
         """Run the worker process to its end, passing its events on; its exit status, negative for a signal."""

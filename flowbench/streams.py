@@ -7,6 +7,7 @@ number of a training run.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -42,6 +43,15 @@ class TorchStream:
     ) -> None:
         self._own = self._read()
         self._write(self._outer)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Where the stream is, while it is not being drawn from."""
+        cpu, cuda = self._own
+        return {"cpu": cpu} if cuda is None else {"cpu": cpu, "cuda": cuda}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from where `state` was; on another kind of device what that kind draws begins anew."""
+        self._own = state["cpu"], state.get("cuda", self._own[1]) if self._cuda else None
 
     def _read(self) -> tuple[Any, Any]:
         return torch.get_rng_state(), torch.cuda.get_rng_state(self._cuda) if self._cuda else None

@@ -20,6 +20,7 @@ import torch
 from algos.agent import Agent, Batch, Config
 from flowbench import group
 from flowbench.evaluation import Evaluation, Evaluator
+from flowbench.learner import State, flat, under
 from flowbench.places import Places
 from flowbench.replay import Replay
 from flowbench.streams import stream_seed
@@ -54,14 +55,30 @@ class Lost:
     error: str
 
 
+@dataclass(frozen=True)
+class Save:
+    """Now is the time to keep `Trainer.state`: everything that was yielded so far, and nothing else, led to it."""
+
+    step: int
+
+
 @dataclass
 class Clock:
-    """Wall-clock seconds by what they were spent on."""
+    """Wall-clock seconds by what they were spent on.
+
+    What a GPU is given to do counts where the loop waits for it: an update there shows under "act", whose result the
+    environments need.
+    """
 
     seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("environment", "act", "update", "evaluation", "other"), 0.0)
+        default_factory=lambda: dict.fromkeys(("environment", "act", "replay", "update", "evaluation", "other"), 0.0)
     )
     started: float = field(default_factory=time.perf_counter)
+
+    def restore(self, split: Mapping[str, float]) -> None:
+        """Go on from what `split` was."""
+        self.seconds = {name: seconds for name, seconds in split.items() if name != "total"}
+        self.started = time.perf_counter() - split["total"]
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
@@ -95,15 +112,19 @@ class Trainer:
         evaluation_episodes: int,
         places: Places,
         build_agent: Callable[[int, int], Agent[Any]] | None = None,
+        save_every: int | None = None,
     ) -> None:
-        """`steps` and `evaluate_every` count environment steps of the task, after action repeat.
+        """`steps`, `evaluate_every` and `save_every` count environment steps of the task, after action repeat.
 
         With worker processes, `make_env` and `build_agent` (obs_dim, act_dim -> agent) go to them and must be
         picklable. Raises group.CannotStack.
         """
         self.seeds = list(seeds)
         self.steps = steps
+        self.step = 0  # steps taken
         self.clock = Clock()
+        self._save_every = save_every
+        self._stopping = False
         self._config = config
         self._evaluate_every = evaluate_every
         self._device = places.device
@@ -119,7 +140,7 @@ class Trainer:
         )
         self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, self.replay_device)
         self._returns = np.zeros(len(self.seeds))
-        self._lengths = np.zeros(len(self.seeds), dtype=int)
+        self._taken: list[list[np.ndarray]] = [[] for _ in self.seeds]  # actions of the episodes in flight
         self._alive = np.ones(len(self.seeds), dtype=bool)
         self._dropped: set[str] = set()
 
@@ -141,14 +162,16 @@ class Trainer:
         logged = self._learner.logged
         return ["step", "episode", "return", "length", "updates", "seconds", "steps_per_second", *logged]
 
-    def run(self) -> Iterator[Row | Tick | Lost]:
+    def run(self) -> Iterator[Row | Tick | Lost | Save]:
         """Train to the end, yielding rows as they come and a tick now and then.
 
         Raises FloatingPointError, naming the term and the step, once no seed is left to train.
         """
         clock, envs = self.clock, self._envs
-        last_tick, last_step = clock.total, 0
-        for step in range(1, self.steps + 1):
+        last_tick, last_step = clock.total, self.step
+        if self.step and self._evaluation_is_due(self.step):  # a checkpoint is made before the evaluation of its step
+            self._evaluate(self.step)
+        for step in range(self.step + 1, self.steps + 1):
             obs = envs.obs
             action = self._act(obs, step)
             yield from self._lose(self._not_finite_actions(action, step))
@@ -158,27 +181,82 @@ class Trainer:
             with clock.on("environment"):
                 result = envs.receive()
             ended = result.terminated | result.truncated
-            self._replay.add(obs, action, result.reward, result.next_obs, result.terminated, result.truncated)
+            with clock.on("replay"):
+                self._replay.add(obs, action, result.reward, result.next_obs, result.terminated, result.truncated)
             self._returns += result.reward
-            self._lengths += 1
-            evaluate = step % self._evaluate_every == 0 or step == self.steps
+            for slot, taken in enumerate(self._taken):
+                taken.append(action[slot])
+            evaluate = self._evaluation_is_due(step)
             if evaluate or ended.any():
                 yield from self._lose(self._not_finite_means(range(len(self.seeds)), step))
-            for slot in np.flatnonzero(ended):
+            for slot in np.flatnonzero(ended).tolist():
                 if self._alive[slot]:
-                    yield self._episode_row(int(slot), step)
+                    yield self._episode_row(slot, step)
                 self._returns[slot] = 0.0
-                self._lengths[slot] = 0
+                self._taken[slot] = []
+            self.step = step
+            if self._stopping or (self._save_every and (step % self._save_every == 0 or step == self.steps)):
+                yield from self._evaluated(wait=True)
+                yield Save(step)
+                if self._stopping:
+                    return
             if evaluate:
                 self._evaluate(step)
-            yield from map(self._evaluation_row, self._evaluator.collect())
+            yield from self._evaluated()
             if clock.total - last_tick >= TICK_SECONDS or step == self.steps:
                 now = clock.total
                 yield Tick(step, (step - last_step) / (now - last_tick))
                 last_tick, last_step = now, step
-        with clock.on("evaluation"):
-            last = self._evaluator.collect(wait=True)
-        yield from map(self._evaluation_row, last)
+        yield from self._evaluated(wait=True)
+
+    def stop(self) -> None:
+        """Let `run` come to an end after the step it is in, with a last `Save`."""
+        self._stopping = True
+
+    def state(self, slot: int) -> State:
+        """Everything of a seed that its training goes on from, but for the transitions."""
+        episode = {
+            "begun": torch.tensor(self._envs.episodes[slot]),
+            "actions": torch.from_numpy(np.array(self._taken[slot], np.float32).reshape(-1, self._envs.act_dim)),
+            "obs": torch.from_numpy(self._envs.obs[slot].copy()),
+            "return": torch.tensor(self._returns[slot], dtype=torch.float64),
+        }
+        clock = {name: torch.tensor(each, dtype=torch.float64) for name, each in self.clock.split().items()}
+        branches = {
+            "learner": self._learner.state(slot),
+            "draws": self._replay.draws(slot),
+            "episode": episode,
+            "clock": clock,
+        }
+        return flat(branches, step=self.step)
+
+    @property
+    def held(self) -> int:
+        """Transitions that replay holds of a seed."""
+        return self._replay.size
+
+    def transitions(self, slot: int, start: int) -> State:
+        """A seed's transitions from number `start` on, or from the oldest held."""
+        return self._replay.chunk(slot, max(start, self._replay.added - self._replay.size))
+
+    def restore(self, states: Sequence[State], transitions: Sequence[Sequence[State]]) -> None:
+        """Go on, before anything was run, from what `state` and `transitions` gave of every seed."""
+        self.step = int(states[0]["step"])
+        self._learner.restore([under("learner", state) for state in states])
+        self._replay.refill(transitions)
+        self._replay.restore_draws([under("draws", state) for state in states])
+        for generator in self._random_actions:
+            generator.uniform(size=(min(self.step, self._config.random_steps), self._envs.act_dim))
+        episodes = [under("episode", state) for state in states]
+        actions = [episode["actions"].numpy() for episode in episodes]
+        self._envs.restore([int(episode["begun"]) for episode in episodes], actions)
+        for slot, episode in enumerate(episodes):
+            self._taken[slot] = list(actions[slot])
+            self._returns[slot] = float(episode["return"])
+            if not np.array_equal(self._envs.obs[slot], episode["obs"].numpy()):
+                said = "the environment gives another observation after the same seed and actions"
+                print(f"seed {self.seeds[slot]} cannot go on exactly: {said}", file=sys.stderr)
+        self.clock.restore({name: float(each) for name, each in under("clock", states[0]).items()})
 
     def close(self) -> None:
         """Close the environments."""
@@ -197,9 +275,11 @@ class Trainer:
 
     def _update(self, step: int) -> None:
         """The updates of one environment step; they need nothing of the step in flight."""
-        with self.clock.on("update"):
-            for _ in range(self._config.updates_per_step):
-                self._learner.update(self._on_device(self._replay.sample((step - 1) / self.steps)))
+        for _ in range(self._config.updates_per_step):
+            with self.clock.on("replay"):
+                batch = self._on_device(self._replay.sample((step - 1) / self.steps))
+            with self.clock.on("update"):
+                self._learner.update(batch)
 
     def _on_device(self, batch: Batch) -> Batch:
         if self.replay_device == self._device:
@@ -241,7 +321,7 @@ class Trainer:
             "step": step,
             "episode": self._envs.episodes[slot] - 1,
             "return": float(self._returns[slot]),
-            "length": int(self._lengths[slot]),
+            "length": len(self._taken[slot]),
             "updates": self._learner.updates,
             "seconds": total,
             "steps_per_second": step / total,
@@ -257,6 +337,15 @@ class Trainer:
             print(f"{name} is not kept: it was not logged from the first updates on", file=sys.stderr)
             self._dropped.add(name)
         return {name: value for name, value in means.items() if name not in self._dropped}
+
+    def _evaluation_is_due(self, step: int) -> bool:
+        return step % self._evaluate_every == 0 or step == self.steps
+
+    def _evaluated(self, wait: bool = False) -> Iterator[Row]:
+        """Rows of the evaluations that are finished, or with `wait` of all."""
+        with self.clock.on("evaluation"):
+            finished = self._evaluator.collect(wait)
+        yield from map(self._evaluation_row, finished)
 
     def _evaluate(self, step: int) -> None:
         """Hand every seed's weights over to be evaluated."""

@@ -12,6 +12,8 @@ import numpy as np
 
 from flowbench.children import Child, Link
 
+_AGAIN = b"a"  # the signal that an episode is taken up, which follows
+
 Env = gymnasium.Env[np.ndarray, np.ndarray]
 EpisodeSeed = Callable[[int, int], int]
 """(slot, episode) -> the seed that an episode is reset with, so that any episode can be had again by itself."""
@@ -69,6 +71,14 @@ class VecEnv:
             self.obs[slot] = self._reset(int(slot))
         return step
 
+    def restore(self, episodes: Sequence[int], actions: Sequence[np.ndarray]) -> None:
+        """Be again where so many episodes were begun a slot, and these actions [n, act_dim] taken in the last one."""
+        for slot, taken in enumerate(actions):
+            self.episodes[slot] = episodes[slot] - 1
+            self.obs[slot] = self._reset(slot)
+            for action in taken:
+                self.obs[slot] = self.envs[slot].step(action)[0]
+
     def close(self) -> None:
         """Close every environment."""
         for env in self.envs:
@@ -94,12 +104,14 @@ class ProcessVecEnv:
         """
         self._episode_seed = episode_seed
         self._sent = False
-        parts = np.array_split(np.arange(slots), min(slots, processes))
+        self._parts: list[list[int]] = [
+            part.tolist() for part in np.array_split(np.arange(slots), min(slots, processes))
+        ]
         self._children: list[Child] = []
         try:
-            for k, part in enumerate(parts):
+            for k, part in enumerate(self._parts):
                 name = f"environment process {k}"
-                self._children.append(Child(name, _serve, make_env, part.tolist(), fault=EnvironmentFault))
+                self._children.append(Child(name, _serve, make_env, part, fault=EnvironmentFault))
             sizes = [size for child in self._children for size in child.receive()]
             if len(set(sizes)) != 1:
                 raise EnvironmentFault(f"environments of one task differ in (obs_dim, act_dim): {sizes}")
@@ -129,6 +141,18 @@ class ProcessVecEnv:
         for slot in np.flatnonzero(step.terminated | step.truncated):
             self._begun(int(slot))
         return step
+
+    def restore(self, episodes: Sequence[int], actions: Sequence[np.ndarray]) -> None:
+        """Be again where so many episodes were begun a slot, and these actions [n, act_dim] taken in the last one."""
+        for child, part in zip(self._children, self._parts, strict=True):
+            child.signal(_AGAIN)
+            child.send([(self._episode_seed(slot, episodes[slot] - 1), actions[slot]) for slot in part])
+        for child in self._children:
+            child.wait()
+        self.obs = self._shared["obs"].copy()
+        for slot, begun in enumerate(episodes):
+            self.episodes[slot] = begun - 1
+            self._begun(slot)
 
     def close(self) -> None:
         """Close every environment and end the processes."""
@@ -185,7 +209,14 @@ def _serve(link: Link, make_env: Callable[[], Env], slots: Sequence[int]) -> Non
     for env, slot in zip(envs, slots, strict=True):
         begin(env, slot)
     link.done()
-    while link.wait():
+    while byte := link.wait():
+        if byte == _AGAIN:
+            for env, slot, (seed, actions) in zip(envs, slots, link.receive(), strict=True):
+                shared["obs"][slot], _ = env.reset(seed=seed)
+                for action in actions:
+                    shared["obs"][slot] = env.step(action)[0]
+            link.done()
+            continue
         for env, slot in zip(envs, slots, strict=True):
             # The environment may keep its action; the shared one is overwritten.
             obs, reward, terminated, truncated, _ = env.step(shared["action"][slot].copy())

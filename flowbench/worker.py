@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flowbench import lock, mirrors, rows, store
+from flowbench import checkpoint, lock, mirrors, rows, store
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flowbench.places import Places
     from flowbench.trainer import Trainer
 
+TABLES = ("evals.csv", "train.csv")
 EXIT_FAILED, EXIT_STOPPED, EXIT_BUSY = 1, 130, 75
 
 
@@ -42,6 +43,7 @@ class Group:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
         self.runs = [store.read_run(folder) for folder in folders]
+        self.trainer: Trainer | None = None  # once it is under way
 
     @property
     def first(self) -> dict[str, Any]:
@@ -60,6 +62,19 @@ class Group:
             if run["seed"] == seed:
                 run.update(status="failed", ended=store.now(), error=error)
                 store.write_run(folder, run)
+
+    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Handles signals: training ends at its next step with a checkpoint; before it has begun, at once."""
+        _ignore_signals()  # a second one must not cut off what the first one sets going
+        if self.trainer is None:
+            raise Stopped
+        self.trainer.stop()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of what is done, unless they are to be kept."""
+        for folder, run in zip(self.folders, self.runs, strict=True):
+            if run["status"] == "done" and not run.get("keep_checkpoints"):
+                checkpoint.remove(folder)
 
     @property
     def failed(self) -> bool:
@@ -89,13 +104,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(group: Group, tell: TextIO) -> int:
-    started = time.perf_counter()
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _stop)
+            signal.signal(number, group.stop)
         for run in group.runs:
             run["status"] = "running"  # also where an earlier attempt failed
-        group.update(status="running", started=store.now(), ended=None, error=None, pid=os.getpid())
+        started = group.first.get("started") or store.now()
+        group.update(status="running", started=started, ended=None, error=None, pid=os.getpid())
         _train(group, tell)
         _ignore_signals()  # the work is done: what is left is to say so
     except Stopped:
@@ -107,16 +122,18 @@ def _run(group: Group, tell: TextIO) -> int:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         group.update(status="failed", ended=store.now(), error=line)
         return EXIT_FAILED
-    group.update(status="done", ended=store.now(), seconds=time.perf_counter() - started)
+    group.update(status="done", ended=store.now())
+    group.drop_checkpoints()
     return EXIT_FAILED if group.failed else 0
 
 
 def _train(group: Group, tell: TextIO) -> None:
     _say(tell, event="stage", text="loading")
+    started = time.perf_counter()
     import torch
 
     from flowbench import machine
-    from flowbench.trainer import Lost, Row, Tick
+    from flowbench.trainer import Lost, Row, Save, Tick
 
     run = group.first
     device = torch.device(_device(run["device"], torch.cuda.is_available()))
@@ -140,20 +157,61 @@ def _train(group: Group, tell: TextIO) -> None:
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
     )
-    with closing(trainer), _tables(group, trainer.columns) as tables, _mirrors(group) as mirrored:
-        for happened in trainer.run():
-            if isinstance(happened, Row):
-                tables[happened.table, happened.seed].append(happened.values)
-                mirrored[happened.seed].append(happened.table, happened.values)
-                if happened.table == "evals":
-                    values = happened.values
-                    _say(tell, event="evaluation", seed=happened.seed, step=values["step"], mean=values["mean"])
-            elif isinstance(happened, Tick):
-                _say(tell, event="tick", step=happened.step, speed=happened.steps_per_second)
-            elif isinstance(happened, Lost):
-                group.fail(happened.seed, f"FloatingPointError: {happened.error}")
+    with closing(trainer):
+        checkpoints = Checkpoints(group, trainer)
+        group.trainer = trainer
+        loading = time.perf_counter() - started
+        with _tables(group, trainer.columns, checkpoints.sizes) as tables, _mirrors(group, trainer.step) as mirrored:
+            for happened in trainer.run():
+                if isinstance(happened, Row):
+                    tables[happened.table, happened.seed].append(happened.values)
+                    mirrored[happened.seed].append(happened.table, happened.values)
+                    if happened.table == "evals":
+                        values = happened.values
+                        _say(tell, event="evaluation", seed=happened.seed, step=values["step"], mean=values["mean"])
+                elif isinstance(happened, Tick):
+                    _say(tell, event="tick", step=happened.step, speed=happened.steps_per_second)
+                elif isinstance(happened, Lost):
+                    group.fail(happened.seed, f"FloatingPointError: {happened.error}")
+                elif isinstance(happened, Save):
+                    checkpoints.save(happened.step)
+    if trainer.step < trainer.steps:
+        raise Stopped
     for record in group.runs:
         record["wall"] = {what: round(seconds, 3) for what, seconds in trainer.clock.split().items()}
+        record["seconds"] = loading + trainer.clock.total
+
+
+class Checkpoints:
+    """The checkpoints of a group's cells: a trainer takes up the newest, and new ones are written."""
+
+    def __init__(self, group: Group, trainer: Trainer) -> None:
+        """Raises RuntimeError for a checkpoint that the trainer cannot take up."""
+        self.sizes: list[Mapping[str, int]] = [{} for _ in group.folders]  # of the tables, where a run is gone on with
+        self._group, self._trainer = group, trainer
+        self._writers = [checkpoint.Writer(folder) for folder in group.folders]
+        found = checkpoint.newest(group.folders)
+        if not found:
+            for folder in group.folders:
+                checkpoint.remove(folder)
+            return
+        step = found[0].step
+        try:
+            trainer.restore([each.state for each in found], [each.transitions for each in found])
+        except Exception as error:
+            start_over = "flowbench run --force starts over"
+            raise RuntimeError(f"cannot go on from the checkpoint of step {step}: {error}; {start_over}") from error
+        self.sizes = [each.tables for each in found]
+        self._writers = [checkpoint.Writer.going_on(folder, step) for folder in group.folders]
+        print(f"goes on from step {step}", file=sys.stderr)
+        group.update(resumed=[*group.first.get("resumed", []), {"at": store.now(), "step": step}])
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint of every cell that is still being trained."""
+        trainer = self._trainer
+        for slot, (writer, run) in enumerate(zip(self._writers, self._group.runs, strict=True)):
+            if run["status"] == "running":
+                writer.write(step, TABLES, trainer.state(slot), partial(trainer.transitions, slot), trainer.held)
 
 
 def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer, Places]:
@@ -177,7 +235,7 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
         action_repeat=run["task"]["action_repeat"],
         score=suites.Score(run["task"]["low"], run["task"]["high"]),
     )
-    places = _places(len(group.runs), device, run)
+    places = spread(len(group.runs), device, run)
     if places.precision == "tf32":
         torch.set_float32_matmul_precision("high")
 
@@ -191,7 +249,8 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
             evaluate_every=run["protocol"]["every"],
             evaluation_episodes=run["protocol"]["episodes"],
             places=places,
-            build_agent=partial(_build_agent, run["algo"]["name"], run["algo"]["target"], run["config"]),
+            build_agent=partial(build_agent, run["algo"]["name"], run["algo"]["target"], run["config"]),
+            save_every=run.get("checkpoint_every"),
         )
 
     try:
@@ -206,7 +265,7 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
         return build(places), places
 
 
-def _build_agent(name: str, target: str, config: dict[str, Any], obs_dim: int, act_dim: int) -> Agent[Any]:
+def build_agent(name: str, target: str, config: dict[str, Any], obs_dim: int, act_dim: int) -> Agent[Any]:
     """An agent of the algorithm, in whatever process it is wanted."""
     import algos
     from flowbench import overrides
@@ -215,7 +274,7 @@ def _build_agent(name: str, target: str, config: dict[str, Any], obs_dim: int, a
     return algorithm(obs_dim, act_dim, overrides.restore(algorithm.Config, config))
 
 
-def _places(seeds: int, device: torch.device, run: Mapping[str, Any]) -> Places:
+def spread(seeds: int, device: torch.device, run: Mapping[str, Any]) -> Places:
     """Where a group's work is done: on a GPU, the cores that the learner leaves over step and evaluate."""
     from flowbench.places import Places
 
@@ -228,12 +287,14 @@ def _places(seeds: int, device: torch.device, run: Mapping[str, Any]) -> Places:
 
 
 @contextmanager
-def _tables(group: Group, columns: Any) -> Iterator[Mapping[tuple[str, int], rows.RowWriter]]:
-    """The CSV files of every cell, by table and seed."""
+def _tables(
+    group: Group, columns: Callable[[str], Sequence[str]], sizes: Sequence[Mapping[str, int]]
+) -> Iterator[Mapping[tuple[str, int], rows.RowWriter]]:
+    """The CSV files of every cell, by table and seed, begun anew or gone on with after so many bytes."""
     writers = {
-        (table, run["seed"]): rows.RowWriter(folder / f"{table}.csv", columns(table))
-        for folder, run in zip(group.folders, group.runs, strict=True)
-        for table in ("evals", "train")
+        (Path(table).stem, run["seed"]): rows.RowWriter(folder / table, columns(Path(table).stem), size.get(table))
+        for folder, run, size in zip(group.folders, group.runs, sizes, strict=True)
+        for table in TABLES
     }
     try:
         yield writers
@@ -243,10 +304,10 @@ def _tables(group: Group, columns: Any) -> Iterator[Mapping[tuple[str, int], row
 
 
 @contextmanager
-def _mirrors(group: Group) -> Iterator[Mapping[int, mirrors.Mirrors]]:
-    """Where every cell's rows are copied to, by seed."""
+def _mirrors(group: Group, step: int) -> Iterator[Mapping[int, mirrors.Mirrors]]:
+    """Where every cell's rows are copied to, by seed, from a step on."""
     started = {
-        run["seed"]: mirrors.Mirrors(run.get("log", []), folder, run)
+        run["seed"]: mirrors.Mirrors(run.get("log", []), folder, run, step)
         for folder, run in zip(group.folders, group.runs, strict=True)
     }
     try:
@@ -275,11 +336,6 @@ def _say(tell: TextIO, **event: Any) -> None:
         tell.flush()
     except BrokenPipeError:  # nobody listens any more: the process that started this one is gone
         raise Stopped from None
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    _ignore_signals()  # a second one must not cut off what the first one sets going
-    raise Stopped
 
 
 def _ignore_signals() -> None:

@@ -25,15 +25,15 @@ def through(layer):
 @pytest.mark.parametrize("shape", [(128,), (4, 32), (1,), ()])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_layer_is_torchs_large_or_small(shape, bias):
-    layer = Linear(150, 130, bias=bias)  # large enough for oneDNN with 128 rows
-    inputs = [torch.randn(*shape, 150), *layer.parameters()]
+    layer = Linear(300, 260, bias=bias)  # large enough for oneDNN with 128 rows
+    inputs = [torch.randn(*shape, 300), *layer.parameters()]
     torch.testing.assert_close(gradients(through(layer), *inputs), gradients(F.linear, *inputs), rtol=1e-4, atol=1e-4)
 
 
 def test_a_linear_layer_of_many_seeds_is_that_of_each():
-    layer = Linear(150, 130)
+    layer = Linear(300, 260)
     function = through(layer)
-    inputs = [torch.randn(3, 128, 150), torch.randn(3, 130, 150), torch.randn(3, 130)]
+    inputs = [torch.randn(3, 128, 300), torch.randn(3, 260, 300), torch.randn(3, 260)]
     square = torch.func.grad_and_value(lambda *args: function(*args).square().mean(), argnums=(0, 1, 2))
     found = torch.func.vmap(square)(*inputs)
     plain = torch.func.grad_and_value(lambda *args: F.linear(*args).square().mean(), argnums=(0, 1, 2))
@@ -46,8 +46,8 @@ def test_a_linear_layer_of_many_seeds_is_that_of_each():
 
 
 def test_a_linear_layers_weights_get_no_gradient_that_nobody_asks_for():
-    first, second = Linear(150, 130), Linear(130, 140)
-    y = second(first(torch.randn(128, 150)).relu()).sum()
+    first, second = Linear(300, 260), Linear(260, 280)
+    y = second(first(torch.randn(128, 300)).relu()).sum()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         torch.autograd.grad(y, list(first.parameters()))
     products = [event for event in profile.events() if event.name in ("mkldnn::_linear_pointwise", "aten::mm")]
@@ -93,7 +93,7 @@ def test_blocks_together_are_the_whole(n, rows):
 
 
 def test_a_linear_layer_keeps_to_autocast_and_other_types():
-    layer, x = Linear(150, 130), torch.randn(128, 150)
+    layer, x = Linear(300, 260), torch.randn(128, 300)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     assert layer.double()(x.double()).dtype == torch.float64
@@ -101,5 +101,5 @@ def test_a_linear_layer_keeps_to_autocast_and_other_types():
 
 def test_without_onednn_a_linear_layer_is_torchs(monkeypatch):
     monkeypatch.setattr(layers, "_ONEDNN", False)
-    layer, x = Linear(150, 130), torch.randn(128, 150)
+    layer, x = Linear(300, 260), torch.randn(128, 300)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))

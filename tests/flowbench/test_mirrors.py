@@ -74,7 +74,7 @@ def test_a_mirror_that_fails_is_given_up_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken:
-        def __init__(self, folder: Path, run: object) -> None:
+        def __init__(self, folder: Path, run: object, step: int) -> None:
             self.rows = 0
 
         def append(self, table: str, row: object) -> None:

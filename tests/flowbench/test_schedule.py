@@ -128,6 +128,38 @@ def test_only_seeds_of_one_task_and_variant_are_gathered() -> None:
     assert schedule.gather([], 4) == []
 
 
+def interrupted(root: Path, seed: int, group: list[int], *steps: int) -> None:
+    """A cell that was stopped in a group, with checkpoints of these steps."""
+    folder = root / make_cell(seed=seed).path
+    store.write_run(folder, {**store.record(make_cell(seed=seed), group), "status": "stopped"})
+    (folder / "checkpoint").mkdir()
+    for step in steps:
+        (folder / "checkpoint" / f"{step}.json").write_text("{}")
+
+
+def test_an_interrupted_group_stays_together(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        interrupted(tmp_path, seed, [0, 1, 2], 100, 200)
+    interrupted(tmp_path, 3, [3, 4], 50)
+    interrupted(tmp_path, 4, [3, 4], 40, 50)
+    cells = [make_cell(seed=seed) for seed in range(8)]
+
+    def seeds(stack: int, root: Path | None) -> list[list[int]]:
+        return [[cell.seed for cell in group.cells] for group in schedule.gather(cells, stack, root)]
+
+    assert seeds(1, tmp_path) == [[0, 1, 2], [3, 4], [5], [6], [7]]
+    assert seeds(8, tmp_path) == [[0, 1, 2], [3, 4], [5, 6, 7]]
+    assert seeds(8, None) == [list(range(8))]
+
+
+def test_a_cell_that_has_no_step_in_common_with_its_group_goes_on_alone(tmp_path: Path) -> None:
+    interrupted(tmp_path, 0, [0, 1, 2], 100, 200)
+    interrupted(tmp_path, 1, [0, 1, 2], 30, 40)  # lost long before the others were stopped
+    interrupted(tmp_path, 2, [0, 1, 2], 200, 300)  # killed while the others' were being written
+    groups = schedule.gather([make_cell(seed=seed) for seed in range(3)], 8, tmp_path)
+    assert [[cell.seed for cell in group.cells] for group in groups] == [[0, 2], [1]]
+
+
 def test_a_group_is_named_after_its_seeds() -> None:
     assert str(Group((make_cell(seed=3),))) == "td3 Pendulum-v1 seed 3"
     assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 4, 5)))) == "td3 Pendulum-v1 seeds 3-5"

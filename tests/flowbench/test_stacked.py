@@ -208,3 +208,13 @@ def test_bfloat16_is_of_matrix_products_and_keeps_up_with_the_weights(stack: boo
         assert learner.act(torch.ones(2, OBS)).shape == (2, ACT)
     assert means["bfloat16"] != means["float32"]
     assert means["bfloat16"] == pytest.approx(means["float32"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "batch", "kind"), [(64, 256, "stacked"), (256, 64, "stacked"), (256, 256, "separate")]
+)
+def test_large_products_on_a_cpu_are_not_stacked(hidden: int, batch: int, kind: str) -> None:
+    cls = algos.find("td3").load()
+    config = cls.Config(hidden=hidden, batch_size=batch)
+    assert group.build(cls, OBS, ACT, config, [0, 1], Places(CPU, stack=True)).kind == kind
+    assert group.build(cls, OBS, ACT, config, [0, 1], Places(CPU)).kind == "separate"

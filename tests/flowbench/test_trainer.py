@@ -263,7 +263,7 @@ def test_progress_is_told_at_the_end_at_least() -> None:
 def test_time_is_split_by_what_it_went_to() -> None:
     run = Run(steps=20).finish()
     split = run.trainer.clock.split()
-    assert set(split) == {"environment", "act", "update", "evaluation", "other", "total"}
+    assert set(split) == {"environment", "act", "replay", "update", "evaluation", "other", "total"}
     assert all(seconds > 0 for seconds in split.values())
     assert sum(split.values()) == pytest.approx(2 * split["total"])
 

@@ -67,7 +67,7 @@ def test_a_run_leaves_its_record_complete(trained) -> None:
     assert run["machine"]["cpu"]
     assert run["machine"]["gpu"] is None
     assert run["machine"]["threads"] == run["threads"] == 1
-    assert set(run["wall"]) == {"environment", "act", "update", "evaluation", "other", "total"}
+    assert set(run["wall"]) == {"environment", "act", "replay", "update", "evaluation", "other", "total"}
     assert run["wall"]["total"] == pytest.approx(sum(run["wall"].values()) / 2, abs=0.01)
     assert run["seconds"] >= run["wall"]["total"] - 0.001
     # actor 3-8-8-1 and two critics 4-8-8-1

@@ -1,0 +1,79 @@
+"""Stable-Baselines3's SAC and TD3, given the networks, batch and rates of ours, one gradient step at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from flowbench.bench.setting import Setting
+from flowbench.errors import UsageError
+from flowbench.plan import Variant
+
+PEERS = {"sac": "SAC", "td3": "TD3"}
+
+
+def name(variant: Variant) -> str | None:
+    """What the peer of an algorithm is called in a report, if it has one."""
+    return f"sb3-{variant.entry.name}" if variant.entry.name in PEERS else None
+
+
+def require(variants: list[Variant]) -> dict[str, str]:
+    """The peer's version; raises UsageError where it is not installed, or none of these algorithms has a peer."""
+    if not any(map(name, variants)):
+        asked = ", ".join(variant.entry.name for variant in variants)
+        raise UsageError(f"--peers: there is no peer of {asked} (choices: {', '.join(PEERS)})")
+    try:
+        found = importlib.util.find_spec("stable_baselines3")
+    except ValueError:  # there is a stand-in for the module that no file is behind
+        found = None
+    if found is None:
+        raise UsageError("--peers needs Stable-Baselines3, which is not installed; pip install -e '.[peers]' brings it")
+    return {"stable_baselines3": version("stable_baselines3")}
+
+
+def build(
+    variant: Variant, obs_dim: int, act_dim: int, transitions: int, setting: Setting
+) -> tuple[Callable[[], object], Any]:
+    """One gradient step of the peer, on a batch of its own replay buffer filled with invented transitions; the peer."""
+    import stable_baselines3
+
+    c = variant.config
+    same: dict[str, Any] = {
+        "learning_rate": c.lr,
+        "batch_size": c.batch_size,
+        "gamma": c.gamma,
+        "tau": c.tau,
+        "buffer_size": transitions,
+        "policy_kwargs": {"net_arch": [c.hidden, c.hidden]},
+        "device": str(setting.device),
+        "seed": 0,
+    }
+    if variant.entry.name == "td3":
+        noises = {"target_policy_noise": c.target_noise, "target_noise_clip": c.noise_clip}
+        same.update(noises, policy_delay=c.policy_delay)
+    model = getattr(stable_baselines3, PEERS[variant.entry.name])("MlpPolicy", _Spaces(obs_dim, act_dim), **same)
+    model.set_logger(stable_baselines3.common.logger.Logger(None, []))
+    fill(model.replay_buffer, obs_dim, act_dim, transitions)
+    return lambda: model.train(gradient_steps=1, batch_size=c.batch_size), model
+
+
+def fill(buffer: Any, obs_dim: int, act_dim: int, transitions: int) -> None:
+    """Put invented transitions into a replay buffer of the peer's, until it is full."""
+    chance = np.random.default_rng(0)
+    for _ in range(transitions):
+        obs, following = chance.standard_normal((2, 1, obs_dim), dtype=np.float32)
+        action = chance.uniform(-1.0, 1.0, (1, act_dim)).astype(np.float32)
+        buffer.add(obs, following, action, np.ones(1), np.zeros(1), [{}])
+
+
+class _Spaces(gymnasium.Env[np.ndarray, np.ndarray]):
+    """An environment that is asked for its spaces alone."""
+
+    def __init__(self, obs_dim: int, act_dim: int) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (act_dim,), np.float32)

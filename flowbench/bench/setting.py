@@ -1,0 +1,67 @@
+"""On what a measurement is made: device, precision, threads; and what the machine and its software are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+
+from flowbench import machine
+from flowbench.errors import UsageError, unknown
+from flowbench.grid import DEVICES, PRECISIONS
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where everything of one report is measured."""
+
+    device: torch.device
+    precision: str  # of matrix products: float32, tf32 or bfloat16
+    threads: int
+
+    @staticmethod
+    def choose(device: str, precision: str, threads: int | None) -> Setting:
+        """From the command line's words; "auto" is what `flowbench run` takes. Raises UsageError."""
+        for option, value, choices in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
+            if value not in choices:
+                raise unknown(option, value, choices)
+        cuda = torch.cuda.is_available()
+        if device == "cuda" and not cuda:
+            raise UsageError("--device cuda: there is no CUDA device here; use cpu or auto")
+        chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
+        if precision == "tf32" and chosen.type == "cpu":
+            raise UsageError("--precision tf32 is for a GPU; use float32 or auto")
+        if precision == "auto":
+            precision = "tf32" if chosen.type == "cuda" else "float32"
+        return Setting(chosen, precision, threads or machine.cores())
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Torch's threads and precision of float32 products set so, and set back."""
+        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+
+    def header(self) -> dict[str, Any]:
+        """Machine, versions, date: what belongs to every number."""
+        return {
+            "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            "machine": {
+                "cpu": machine.cpu_model(),
+                "cores": machine.cores(),
+                "threads": self.threads,
+                "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
+            },
+            "versions": machine.versions(),
+            "device": self.device.type,
+            "precision": self.precision,
+        }

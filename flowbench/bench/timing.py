@@ -1,0 +1,69 @@
+"""Timing in rounds: everything gets its turn in every round, so that a machine that slows down slows all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+
+ROUNDS = 5
+BLOCK_SECONDS = 0.002  # calls are timed in blocks no shorter than this, next to which the clock's own time is nothing
+WARM_UP = 5  # calls: a learner on a GPU runs three times and records in the fourth
+
+
+class Timed:
+    """A function that does the same again and again, and how long that takes."""
+
+    def __init__(self, call: Callable[[], object], device: torch.device, units: int = 1, seconds: float = 1.0) -> None:
+        """A call does `units` of the thing in question; timed for `seconds` over all rounds, once at least."""
+        self._call, self._units, self._budget = call, units, seconds
+        self._spent = 0.0
+        self._cuda = device.type == "cuda"
+        self._block = 1  # calls between two looks at the clock
+        self.rounds: list[float] = []  # seconds a unit, the median of each round
+
+    @property
+    def seconds(self) -> float:
+        """Seconds a unit: the median over the rounds."""
+        return median(self.rounds)
+
+    def warm_up(self) -> None:
+        """Run until nothing is done for the first time, and find how many calls make a block."""
+        for _ in range(WARM_UP if self._cuda else 1):
+            self._call()
+        self._wait()
+        once = self._time(1)
+        self._block = max(1, round(BLOCK_SECONDS / max(once, 1e-7)))
+
+    def measure(self, share: float) -> None:
+        """One round, up to this share of the budget; none where a slow call has used up more than that already."""
+        allowed = share * self._budget
+        if self.rounds and self._spent >= allowed:
+            return
+        blocks: list[float] = []
+        while not blocks or self._spent < allowed:
+            blocks.append(self._time(self._block))
+            self._spent += blocks[-1]
+        self.rounds.append(median(blocks) / (self._block * self._units))
+
+    def _time(self, calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            self._call()
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+
+
+def in_rounds(timed: Sequence[Timed], rounds: int = ROUNDS) -> None:
+    """Time all of them, one after the other, `rounds` times."""
+    for each in timed:
+        each.warm_up()
+    for number in range(1, rounds + 1):
+        for each in timed:
+            each.measure(number / rounds)
