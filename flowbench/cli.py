@@ -184,6 +184,9 @@ def report(
     ] = None,
     format: Annotated[str, typer.Option("--format", metavar="table|markdown|csv|json", help="How to print.")] = "table",
     reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Print the probability of improvement on each task, too.")
+    ] = False,
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw the learning curves too, as SVG and PNG, into this folder.")
     ] = None,
@@ -201,7 +204,7 @@ def report(
 
     found = store.load(results, *_named(suite, algo))
     _warn(found.problems)
-    built = reports.build(found.runs, found.evals, step=at, reps=resamples)
+    built = reports.build(found.runs, found.evals, step=at, reps=resamples, pairs_per_task=pairs)
     if format == "table":
         reports.show(built, Console())
     else:

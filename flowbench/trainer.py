@@ -122,6 +122,7 @@ class Trainer:
         self.seeds = list(seeds)
         self.steps = steps
         self.step = 0  # steps taken
+        self.finished = False  # every step is taken and every evaluation made
         self.clock = Clock()
         self._save_every = save_every
         self._stopping = False
@@ -208,6 +209,7 @@ class Trainer:
                 yield Tick(step, (step - last_step) / (now - last_tick))
                 last_tick, last_step = now, step
         yield from self._evaluated(wait=True)
+        self.finished = True
 
     def stop(self) -> None:
         """Let `run` come to an end after the step it is in, with a last `Save`."""

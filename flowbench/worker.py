@@ -175,7 +175,7 @@ def _train(group: Group, tell: TextIO) -> None:
                     group.fail(happened.seed, f"FloatingPointError: {happened.error}")
                 elif isinstance(happened, Save):
                     checkpoints.save(happened.step)
-    if trainer.step < trainer.steps:
+    if not trainer.finished:
         raise Stopped
     for record in group.runs:
         record["wall"] = {what: round(seconds, 3) for what, seconds in trainer.clock.split().items()}

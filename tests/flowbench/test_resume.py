@@ -113,6 +113,21 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends() -> None:
     assert happened[-1].step == stopped.step == 14
 
 
+def test_a_run_that_is_asked_to_stop_at_its_last_step_is_not_taken_for_finished() -> None:
+    stopped = trainer()
+    for each in stopped.run():
+        if isinstance(each, Row) and each.values["step"] == 56:
+            stopped.stop()
+    assert (stopped.step, stopped.finished) == (56, False)
+    late = trainer()
+    happened = []
+    for each in late.run():
+        happened.append(each)
+        if isinstance(each, Save) and each.step == 60:
+            late.stop()
+    assert late.finished == any(isinstance(each, Row) and each.values["step"] == 60 for each in happened)
+
+
 def test_an_environment_that_does_not_repeat_itself_is_named(capsys) -> None:
     class Restless(Walk):
         made = 0
