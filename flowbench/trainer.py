@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,7 +16,9 @@ import torch
 
 from algos.agent import Agent, Batch, Config
 from flowbench import group
+from flowbench.clock import Clock
 from flowbench.evaluation import Evaluation, Evaluator
+from flowbench.events import Lost, Row, Save, Tick
 from flowbench.learner import State, flat, under
 from flowbench.places import Places
 from flowbench.replay import Replay
@@ -28,73 +27,6 @@ from flowbench.vecenv import Env, make_vecenv
 
 TICK_SECONDS = 0.5
 MOST_OF_A_GPU = 0.7
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of train.csv or evals.csv of one seed."""
-
-    table: str  # "train" or "evals"
-    seed: int
-    values: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Tick:
-    """The run goes on: a step count and the speed since the last tick."""
-
-    step: int
-    steps_per_second: float
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A seed's training came to nothing, because of `error`; the seeds beside it go on."""
-
-    seed: int
-    error: str
-
-
-@dataclass(frozen=True)
-class Save:
-    """Now is the time to keep `Trainer.state`: everything that was yielded so far, and nothing else, led to it."""
-
-    step: int
-
-
-@dataclass
-class Clock:
-    """Wall-clock seconds by what they were spent on.
-
-    What a GPU is given to do counts where the loop waits for it: an update there shows under "act", whose result the
-    environments need.
-    """
-
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("environment", "act", "replay", "update", "evaluation", "other"), 0.0)
-    )
-    started: float = field(default_factory=time.perf_counter)
-
-    def restore(self, split: Mapping[str, float]) -> None:
-        """Go on from what `split` was."""
-        self.seconds = {name: seconds for name, seconds in split.items() if name != "total"}
-        self.started = time.perf_counter() - split["total"]
-
-    @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[what] += time.perf_counter() - start
-
-    @property
-    def total(self) -> float:
-        return time.perf_counter() - self.started
-
-    def split(self) -> dict[str, float]:
-        """Seconds spent on each thing, what is left over being "other", and their total."""
-        total = self.total
-        named = {k: v for k, v in self.seconds.items() if k != "other"}
-        return {**named, "other": total - sum(named.values()), "total": total}
 
 
 class Trainer:

@@ -133,7 +133,7 @@ def _train(group: Group, tell: TextIO) -> None:
     import torch
 
     from flowbench import machine
-    from flowbench.trainer import Lost, Row, Save, Tick
+    from flowbench.events import Lost, Row, Save, Tick
 
     run = group.first
     device = torch.device(_device(run["device"], torch.cuda.is_available()))

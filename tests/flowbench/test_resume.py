@@ -18,9 +18,10 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
 
 import algos
 from flowbench import checkpoint, store, worker
+from flowbench.events import Row, Save
 from flowbench.places import Places
 from flowbench.schedule import Group, Runner, Slots
-from flowbench.trainer import Row, Save, Trainer
+from flowbench.trainer import Trainer
 
 CLOCK = ("seconds", "steps_per_second")
 CPU = torch.device("cpu")

@@ -12,9 +12,10 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk
 
+from flowbench.events import Lost, Row, Tick
 from flowbench.places import Places
 from flowbench.streams import stream_seed
-from flowbench.trainer import Lost, Row, Tick, Trainer
+from flowbench.trainer import Trainer
 from flowbench.vecenv import EnvironmentFault
 
 CLOCK = ("seconds", "steps_per_second")
