@@ -42,8 +42,11 @@ class Checkpoint:
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of a run's checkpoints, oldest first, unverified."""
-    return sorted(int(path.stem) for path in (run / FOLDER).glob("*.json") if path.stem.isdecimal())
+    """The steps of a run's checkpoints, oldest first, unverified; none where the folder is a link."""
+    if (run / FOLDER).is_symlink():
+        return []
+    names = [path.stem for path in (run / FOLDER).glob("*.json")]
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
 def load(run: Path, step: int) -> Checkpoint:
@@ -61,8 +64,9 @@ def load(run: Path, step: int) -> Checkpoint:
         except (OSError, SafetensorError) as error:
             raise Torn(f"{run / FOLDER / name}: {error}") from error
     for table, size in manifest["tables"].items():
-        if not (run / table).exists() or (run / table).stat().st_size < size:
-            raise Torn(f"{run / table} is shorter than it was")
+        path = run / table
+        if path.is_symlink() or not path.is_file() or path.stat().st_size < size:
+            raise Torn(f"{path} is not what it was, or shorter")
     replay = sorted((_range(name), name) for name in parsed if name.endswith(".replay.safetensors"))
     return Checkpoint(step, manifest["tables"], parsed[_state_name(step)], [parsed[name] for _, name in replay])
 
@@ -79,8 +83,8 @@ def newest(runs: Sequence[Path]) -> list[Checkpoint]:
 
 
 def remove(run: Path) -> None:
-    """Remove every checkpoint of a run."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+    """Remove every checkpoint of a run, and whatever else stands in their place."""
+    _discard(run / FOLDER)
 
 
 @dataclass
@@ -98,7 +102,7 @@ class Writer:
         writer._replay = {name: digest for name, digest in files.items() if name.endswith(".replay.safetensors")}
         for later in steps(run):
             if later > step:
-                (run / FOLDER / f"{later}.json").unlink()
+                _discard(run / FOLDER / f"{later}.json")
         writer._prune()
         return writer
 
@@ -140,7 +144,7 @@ class Writer:
                 continue
         for path in folder.iterdir():
             if path.name not in needed:
-                path.unlink()
+                _discard(path)
 
 
 def _manifest(run: Path, step: int) -> dict[str, Any]:
@@ -148,8 +152,8 @@ def _manifest(run: Path, step: int) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         right = manifest["schema"] == SCHEMA and manifest["step"] == step and _state_name(step) in manifest["files"]
-        names = [*manifest["files"], *manifest["tables"]]
-        sizes = all(isinstance(size, int) for size in manifest["tables"].values())
+        names = [*manifest["files"].keys(), *manifest["tables"].keys()]
+        sizes = all(isinstance(size, int) and size >= 0 for size in manifest["tables"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Torn(f"{path}: {error}") from error
     # Names are checked, so that no path leads out of the run's folder.
@@ -177,6 +181,14 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
     content: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     _settle(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _discard(path: Path) -> None:
+    """Remove a file, a folder or a link, but never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:

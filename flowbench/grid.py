@@ -122,7 +122,7 @@ def run(
     cells = request.cells()
     due = schedule.due(root, cells, force)
     slots = schedule.slots(device, jobs, _choice("precision", precision, PRECISIONS))
-    groups = schedule.gather(due.due, schedule.stack_size(stack, slots.gpus), None if force else root)
+    groups = schedule.gather(due.due, schedule.stack_size(stack, slots.gpus), None if force else root, cells)
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
     copies = mirrors.parse(log)
     if device == "cuda" and not slots.gpus:

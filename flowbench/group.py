@@ -10,17 +10,13 @@ from torch import Tensor
 
 from algos.agent import Agent, Batch, Config
 from flowbench.graphs import Graphed, place
-from flowbench.learner import EagerLearner, StackedLearner, State, flat, on_cpu, under
+from flowbench.learner import CannotStack, EagerLearner, StackedLearner, State, flat, on_cpu, under
 from flowbench.places import Places
 from flowbench.streams import TorchStream, stream_seed
 
 # Multiplications of a layer up to which a CPU gains from several seeds at once. Above, the products take nearly all the
 # time, and the seeds' activations push each other out of the cache: one after the other is then 5 to 17 % faster.
 STACKED_ON_CPU = 2**23
-
-
-class CannotStack(ValueError):
-    """An agent that cannot be mapped over seeds; the message names the line."""
 
 
 class GroupLearner(Protocol):
@@ -122,6 +118,8 @@ class Stacked:
             try:
                 self._learner = StackedLearner(agents, device, places.autocast)
                 self._learner.rehearse()
+            except CannotStack:
+                raise
             except Exception as error:
                 raise CannotStack(f"{place(error, agents[0])}: {' '.join(str(error).split())}") from error
         self._run = Graphed(self._learner) if device.type == "cuda" else self._learner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +15,14 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from algos.agent import Adam, Agent, Batch, Diagnostics, Loss
+from flowbench.streams import TorchStream
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class CannotStack(ValueError):
+    """An agent that cannot be mapped over seeds; the message names the line, or what is wrong."""
+
 
 State = dict[str, Tensor]
 """What must be kept of something to go on with it exactly: tensors on the CPU by name."""
@@ -57,19 +64,14 @@ class Means:
 
     def state(self, slot: int = 0) -> State:
         """One seed's sums and counts since it was cleared."""
-        since = self._cleared[slot]
-        return {
-            f"means.{name}": torch.tensor([float(total[slot]), self.counts[name] - since[name]], dtype=torch.float64)
-            for name, total in self._sums.items()
-        }
+        counts = {name: torch.tensor(self.counts[name] - self._cleared[slot][name]) for name in self._sums}
+        return flat({"sums": {name: total[slot] for name, total in self._sums.items()}, "counts": counts})
 
-    def restore(self, states: Sequence[State], like: Tensor) -> None:
-        """Take up what `state` gave of every seed; the sums lie where `like` does."""
-        kept = [under("means", state) for state in states]
-        for name in kept[0]:
-            sums = torch.stack([of_seed[name][0] for of_seed in kept])
-            counts = [int(of_seed[name][1]) for of_seed in kept]
-            self._sums[name] = sums.to(like)
+    def restore(self, states: Sequence[State], device: torch.device) -> None:
+        """Take up what `state` gave of every seed; the sums lie on `device`."""
+        for name in under("sums", states[0]):
+            counts = [int(state[f"counts.{name}"]) for state in states]
+            self._sums[name] = torch.stack([state[f"sums.{name}"] for state in states]).to(device)
             self.counts[name] = max(counts)
             for cleared, count in zip(self._cleared, counts, strict=True):
                 cleared[name] = max(counts) - count
@@ -129,7 +131,7 @@ class EagerLearner:
         for part, optimiser in self._optimisers.items():
             optimiser.restore([under(f"adam.{part}", state)])
         self.updates = int(state["updates"])
-        self.logged.restore([state], next(self.agent.parameters()))
+        self.logged.restore([state], self.device)
 
     def means(self) -> dict[str, float]:
         """The mean of each logged scalar since they were last popped, by "part/name"."""
@@ -230,20 +232,42 @@ class StackedLearner:
         for part, optimiser in self._optimisers.items():
             optimiser.restore([under(f"adam.{part}", state) for state in states])
         self.updates = int(states[0]["updates"])
-        self.logged.restore(states, self._state[self._parameters[0]])
+        self.logged.restore(states, self.device)
 
     def rehearse(self) -> None:
         """Run one period of updates, and both ways of acting, on copies.
 
-        Raises what an agent raises that cannot be stacked, such as one whose loss branches on a tensor.
+        Raises what an agent raises that cannot be stacked, such as one whose loss branches on a tensor, and CannotStack
+        for one that would be trained wrongly without a word.
         """
-        twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
         one = invented_batch(self.agent, self.device)
-        batch = Batch(*(torch.stack([part] * self.seeds) for part in one))
-        for _ in range(self.agent.period):
-            twin.update(batch)
-        for explore in (True, False):
-            twin.act(batch.obs, explore)
+        other = Batch(-one.obs, -one.action, -one.reward, -one.next_obs, 1.0 - one.discount, 1.0 - one.progress)
+        alike, apart = (
+            self._rehearsed(Batch(*(torch.stack([first, *[rest] * (self.seeds - 1)]) for first, rest in pairs)))
+            for pairs in (list(zip(one, one, strict=True)), list(zip(one, other, strict=True)))
+        )
+        for name, mean in alike.items():
+            if mean == mean and not math.isclose(mean, apart[name], rel_tol=1e-3, abs_tol=1e-6):
+                raise CannotStack(
+                    f"{name} of a seed depends on the batch of another; it must be an argument of the loss"
+                )
+
+    def _rehearsed(self, batch: Batch) -> dict[str, float]:
+        """What the first seed logs in a period of updates of a copy; the same noise each time."""
+        twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
+        # Outside a loss or `act` the agent's own tensors are those of no seed: to compute with them fails on "meta".
+        twin.agent.to("meta")
+        own = dict(twin.agent.named_buffers())
+        versions = {name: tensor._version for name, tensor in own.items()}
+        with TorchStream(0, self.device):
+            for _ in range(self.agent.period):
+                twin.update(batch)
+            for explore in (True, False):
+                twin.act(batch.obs, explore)
+        for name, tensor in twin.agent.named_buffers():
+            if tensor is not own.get(name) or tensor._version != versions[name]:
+                raise CannotStack(f"update() changes {name}, of which every seed has its own; a loss can change it")
+        return twin.logged.read()
 
     def _map(self, function: Any, *args: Any) -> Any:
         """`function(*args)` of every seed, tensors among the arguments being one [S, ...] for all."""

@@ -23,6 +23,7 @@ class RowWriter:
         """Begin the file anew with its header, or go on after its first `size` bytes; rows that follow are dropped."""
         self._columns = list(columns)
         if size is None:
+            path.unlink(missing_ok=True)  # where it is a link, what it leads to is not ours
             self._file = path.open("w", encoding="utf-8", newline="")
             self._write(self._columns)
             return

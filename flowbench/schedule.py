@@ -112,34 +112,68 @@ def _is_done(folder: Path, cell: Cell) -> bool:
     return record.get("status") == "done" and store.is_of(record, cell)
 
 
-def gather(cells: Sequence[Cell], stack: int, root: Path | None = None) -> list[Group]:
+def gather(
+    cells: Sequence[Cell], stack: int, root: Path | None = None, grid: Sequence[Cell] | None = None
+) -> list[Group]:
     """Groups of up to `stack` seeds of one task and variant, as even as can be, in the order of their first cells.
 
     Cells of an interrupted group, which have checkpoints below `root`, stay together: that is what they go on with
-    exactly.
+    exactly. The others are divided as if all of `grid` were due, so that a command makes the same groups when it is
+    given again.
     """
-    interrupted: list[tuple[set[int], list[Cell]]] = []
-    fresh: dict[tuple[str, str, str], list[Cell]] = {}
+    interrupted = _interrupted(cells, root) if root else []
+    groups = [Group(tuple(group)) for group in interrupted]
+    going_on = {id(cell) for group in interrupted for cell in group}
+    due = {id(cell) for cell in cells} - going_on
+    lines: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in grid if grid is not None else [cell for cell in cells if id(cell) in due]:
+        lines.setdefault(_line(cell), []).append(cell)
+    for line in lines.values():
+        count = math.ceil(len(line) / stack)
+        bounds = [round(k * len(line) / count) for k in range(count + 1)]
+        parts = [[cell for cell in line[low:high] if id(cell) in due] for low, high in pairwise(bounds)]
+        groups += [Group(tuple(part)) for part in parts if part]
+    place = {id(cell): position for position, cell in enumerate(cells)}
+    return sorted(groups, key=lambda group: place[id(group.cells[0])])
+
+
+def _interrupted(cells: Sequence[Cell], root: Path) -> list[list[Cell]]:
+    """Cells with checkpoints of one step, together where they were trained together."""
+    found: list[tuple[set[int], set[int], list[Cell]]] = []  # steps that all have, and that any has
+    without: list[tuple[Cell, list[int]]] = []
     for cell in cells:
-        saved = set(checkpoint.steps(root / cell.path)) if root else set()
-        beside = _recorded(root / cell.path).get("group") if root and saved else None
-        if beside is None:
-            fresh.setdefault(_line(cell), []).append(cell)
+        saved = set(checkpoint.steps(root / cell.path))
+        beside = _beside(root / cell.path)
+        if not (saved and beside):
+            without.append((cell, beside))
             continue
-        for steps, group in interrupted:
-            if _line(group[0]) == _line(cell) and group[0].seed in beside and steps & saved:
-                steps &= saved
+        for common, ever, group in found:
+            if _line(group[0]) == _line(cell) and group[0].seed in beside and common & saved:
+                common &= saved
+                ever |= saved
                 group.append(cell)
                 break
         else:
-            interrupted.append((saved, [cell]))
-    groups = [Group(tuple(group)) for _, group in interrupted]
-    for line in fresh.values():
-        count = math.ceil(len(line) / stack)
-        bounds = [round(k * len(line) / count) for k in range(count + 1)]
-        groups += [Group(tuple(line[low:high])) for low, high in pairwise(bounds)]
-    place = {id(cell): position for position, cell in enumerate(cells)}
-    return sorted(groups, key=lambda group: place[id(group.cells[0])])
+            found.append((saved, set(saved), [cell]))
+
+    def first_cut_short(ever: set[int], group: Sequence[Cell]) -> bool:
+        """Whether it was killed amid its first checkpoint, which some cells lack: then all begin anew, together."""
+        mates = [cell for cell, beside in without if group[0].seed in beside and _line(group[0]) == _line(cell)]
+        return len(ever) == 1 and bool(mates)
+
+    return [_in_order(group, root) for _, ever, group in found if not first_cut_short(ever, group)]
+
+
+def _in_order(group: Sequence[Cell], root: Path) -> list[Cell]:
+    """The cells in the order they were trained in: a stacked group's noise goes to its seeds in that order."""
+    order = _beside(root / group[0].path)
+    return sorted(group, key=lambda cell: order.index(cell.seed) if cell.seed in order else len(order))
+
+
+def _beside(folder: Path) -> list[int]:
+    """The seeds that a run's record says it was trained with, itself among them."""
+    seeds = _recorded(folder).get("group")
+    return seeds if isinstance(seeds, list) else []
 
 
 def _line(cell: Cell) -> tuple[str, str, str]:

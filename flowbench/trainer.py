@@ -49,7 +49,7 @@ class Trainer:
         """`steps`, `evaluate_every` and `save_every` count environment steps of the task, after action repeat.
 
         With worker processes, `make_env` and `build_agent` (obs_dim, act_dim -> agent) go to them and must be
-        picklable. Raises group.CannotStack.
+        picklable. Raises learner.CannotStack.
         """
         self.seeds = list(seeds)
         self.steps = steps
@@ -74,7 +74,7 @@ class Trainer:
         self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, self.replay_device)
         self._returns = np.zeros(len(self.seeds))
         self._taken: list[list[np.ndarray]] = [[] for _ in self.seeds]  # actions of the episodes in flight
-        self._alive = np.ones(len(self.seeds), dtype=bool)
+        self._lost: dict[int, str] = {}  # slots that came to nothing, and why
         self._dropped: set[str] = set()
 
     @property
@@ -102,6 +102,7 @@ class Trainer:
         """
         clock, envs = self.clock, self._envs
         last_tick, last_step = clock.total, self.step
+        yield from self._tell_lost(list(self._lost))
         if self.step and self._evaluation_is_due(self.step):  # a checkpoint is made before the evaluation of its step
             self._evaluate(self.step)
         for step in range(self.step + 1, self.steps + 1):
@@ -123,7 +124,7 @@ class Trainer:
             if evaluate or ended.any():
                 yield from self._lose(self._not_finite_means(range(len(self.seeds)), step))
             for slot in np.flatnonzero(ended).tolist():
-                if self._alive[slot]:
+                if slot not in self._lost:
                     yield self._episode_row(slot, step)
                 self._returns[slot] = 0.0
                 self._taken[slot] = []
@@ -154,6 +155,7 @@ class Trainer:
             "actions": torch.from_numpy(np.array(self._taken[slot], np.float32).reshape(-1, self._envs.act_dim)),
             "obs": torch.from_numpy(self._envs.obs[slot].copy()),
             "return": torch.tensor(self._returns[slot], dtype=torch.float64),
+            "lost": torch.tensor(list(self._lost.get(slot, "").encode()), dtype=torch.uint8),
         }
         clock = {name: torch.tensor(each, dtype=torch.float64) for name, each in self.clock.split().items()}
         branches = {
@@ -187,6 +189,8 @@ class Trainer:
         for slot, episode in enumerate(episodes):
             self._taken[slot] = list(actions[slot])
             self._returns[slot] = float(episode["return"])
+            if lost := bytes(episode["lost"].tolist()).decode():
+                self._lost[slot] = lost
             if not np.array_equal(self._envs.obs[slot], episode["obs"].numpy()):
                 said = "the environment gives another observation after the same seed and actions"
                 print(f"seed {self.seeds[slot]} cannot go on exactly: {said}", file=sys.stderr)
@@ -234,19 +238,22 @@ class Trainer:
         """Slots with a loss that has become NaN or infinite, with what to say of it."""
         found: dict[int, str] = {}
         for slot in slots:
-            for name, value in self._learner.means(slot).items() if self._alive[slot] else ():
+            for name, value in self._learner.means(slot).items() if slot not in self._lost else ():
                 if not math.isfinite(value):
                     found.setdefault(slot, f"{name} became {value} by step {step}")
         return found
 
     def _lose(self, lost: Mapping[int, str]) -> Iterator[Lost]:
         """Give seeds up."""
-        for slot, error in lost.items():
-            if self._alive[slot]:
-                self._alive[slot] = False
-                if not self._alive.any():
-                    raise FloatingPointError(error)
-                yield Lost(self.seeds[slot], error)
+        news = [slot for slot in lost if slot not in self._lost]
+        self._lost.update({slot: lost[slot] for slot in news})
+        return self._tell_lost(news)
+
+    def _tell_lost(self, slots: Sequence[int]) -> Iterator[Lost]:
+        for slot in slots:
+            if len(self._lost) == len(self.seeds) and slot == slots[-1]:
+                raise FloatingPointError(self._lost[slot])
+            yield Lost(self.seeds[slot], self._lost[slot])
 
     def _episode_row(self, slot: int, step: int) -> Row:
         """The finished episode of one seed, with the means of its losses since the last one."""
@@ -284,9 +291,9 @@ class Trainer:
     def _evaluate(self, step: int) -> None:
         """Hand every seed's weights over to be evaluated."""
         with self.clock.on("evaluation"):
-            for slot in np.flatnonzero(self._alive):
-                weights = self._learner.weights(int(slot))
-                self._evaluator.submit(self.seeds[slot], step, weights, self.clock.total)
+            for slot, seed in enumerate(self.seeds):
+                if slot not in self._lost:
+                    self._evaluator.submit(seed, step, self._learner.weights(slot), self.clock.total)
 
     def _evaluation_row(self, done: Evaluation) -> Row:
         values = {

@@ -157,6 +157,13 @@ def _train(group: Group, tell: TextIO) -> None:
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
     )
+
+    def say(**event: Any) -> None:
+        try:
+            _say(tell, **event)
+        except Stopped:
+            trainer.stop()
+
     with closing(trainer):
         checkpoints = Checkpoints(group, trainer)
         group.trainer = trainer
@@ -168,9 +175,9 @@ def _train(group: Group, tell: TextIO) -> None:
                     mirrored[happened.seed].append(happened.table, happened.values)
                     if happened.table == "evals":
                         values = happened.values
-                        _say(tell, event="evaluation", seed=happened.seed, step=values["step"], mean=values["mean"])
+                        say(event="evaluation", seed=happened.seed, step=values["step"], mean=values["mean"])
                 elif isinstance(happened, Tick):
-                    _say(tell, event="tick", step=happened.step, speed=happened.steps_per_second)
+                    say(event="tick", step=happened.step, speed=happened.steps_per_second)
                 elif isinstance(happened, Lost):
                     group.fail(happened.seed, f"FloatingPointError: {happened.error}")
                 elif isinstance(happened, Save):
@@ -204,14 +211,14 @@ class Checkpoints:
         self.sizes = [each.tables for each in found]
         self._writers = [checkpoint.Writer.going_on(folder, step) for folder in group.folders]
         print(f"goes on from step {step}", file=sys.stderr)
-        group.update(resumed=[*group.first.get("resumed", []), {"at": store.now(), "step": step}])
+        before = group.first.get("resumed")
+        group.update(resumed=[*(before if isinstance(before, list) else []), {"at": store.now(), "step": step}])
 
     def save(self, step: int) -> None:
-        """Write a checkpoint of every cell that is still being trained."""
+        """Write a checkpoint of every cell, also of those that came to nothing: the others go on beside them."""
         trainer = self._trainer
-        for slot, (writer, run) in enumerate(zip(self._writers, self._group.runs, strict=True)):
-            if run["status"] == "running":
-                writer.write(step, TABLES, trainer.state(slot), partial(trainer.transitions, slot), trainer.held)
+        for slot, writer in enumerate(self._writers):
+            writer.write(step, TABLES, trainer.state(slot), partial(trainer.transitions, slot), trainer.held)
 
 
 def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer, Places]:
@@ -221,7 +228,7 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
     import algos
     import suites
     from flowbench import overrides
-    from flowbench.group import CannotStack
+    from flowbench.learner import CannotStack
     from flowbench.trainer import Trainer
 
     run = group.first
@@ -237,7 +244,7 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
     )
     places = spread(len(group.runs), device, run)
     if places.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
+        torch.backends.cuda.matmul.allow_tf32 = True  # and of the GPU alone: evaluation is on the CPU
 
     def build(places: Places) -> Trainer:
         return Trainer(

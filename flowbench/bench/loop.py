@@ -14,7 +14,7 @@ from typing import Any
 import suites
 from flowbench import worker
 from flowbench.bench.setting import Setting
-from flowbench.group import CannotStack
+from flowbench.learner import CannotStack
 from flowbench.places import Places
 from flowbench.plan import Variant
 from flowbench.trainer import Trainer

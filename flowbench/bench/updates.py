@@ -19,6 +19,7 @@ from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
 from flowbench.errors import UsageError
 from flowbench.graphs import place
+from flowbench.learner import CannotStack
 from flowbench.places import Places
 from flowbench.plan import Variant
 from flowbench.replay import Replay
@@ -118,7 +119,7 @@ def _learner(variant: Variant, seeds: list[int], setting: Setting, obs_dim: int,
     build = partial(group.build, variant.entry.load(), obs_dim, act_dim, variant.config, seeds)
     try:
         return build(Places(setting.device, len(seeds) > 1, setting.precision))
-    except group.CannotStack as error:
+    except CannotStack as error:
         print(f"flowbench: {variant.label} cannot be stacked: {error}", file=sys.stderr)
         return build(Places(setting.device, False, setting.precision))
 

@@ -135,7 +135,7 @@ def test_a_replayed_graph_draws_new_noise_each_time():
 
 
 def test_what_cannot_be_captured_is_trained_all_the_same_and_named(capfd):
-    class Reads(Quiet):
+    class Reads(Toy):  # which draws noise: a refused capture must leave the generator usable
         def critic_loss(self, batch):
             loss, diagnostics = super().critic_loss(batch)
             return loss * (1.0 if batch.reward.sum().item() > 0 else 2.0), diagnostics

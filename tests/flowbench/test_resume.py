@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -18,8 +19,9 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
 
 import algos
 from flowbench import checkpoint, store, worker
-from flowbench.events import Row, Save
+from flowbench.events import Lost, Row, Save
 from flowbench.places import Places
+from flowbench.rows import RowWriter
 from flowbench.schedule import Group, Runner, Slots
 from flowbench.trainer import Trainer
 
@@ -305,6 +307,8 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
         lambda m: m["tables"].update({"../seed-1/evals.csv": 3}),
         lambda m: m.update(schema=99),
         lambda m: m.update(files=[]),
+        lambda m: m.update(files=list(m["files"])),
+        lambda m: m["tables"].update({"evals.csv": -1}),
         lambda m: m.pop("tables"),
     ],
 )
@@ -321,6 +325,77 @@ def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, change) -> N
     path.write_text(json.dumps(manifest))
     with pytest.raises(checkpoint.Torn):
         checkpoint.load(tmp_path, 3)
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_stands_in_a_checkpoints_place_is_removed_and_what_it_leads_to_is_not(tmp_path: Path, kind: str) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for folder in (run, elsewhere):
+        folder.mkdir()
+    (elsewhere / "7.json").write_text("{}")
+    if kind == "link":
+        (run / "checkpoint").symlink_to(elsewhere)
+    else:
+        (run / "checkpoint").write_text("")
+    assert checkpoint.steps(run) == []
+    checkpoint.remove(run)
+    assert list(run.iterdir()) == []
+    assert [path.name for path in elsewhere.iterdir()] == ["7.json"]
+
+
+def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> None:
+    writer = checkpoint.Writer(tmp_path)
+    for table in worker.TABLES:
+        (tmp_path / table).write_text("step\n")
+    writer.write(3, worker.TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
+    for name in ("0999.json", "-5.json", "\u0669.json"):
+        (tmp_path / "checkpoint" / name).write_text("{}")
+    for name in ("900.json", "other"):
+        (tmp_path / "checkpoint" / name).mkdir()
+    (tmp_path / "checkpoint" / "link").symlink_to(tmp_path / "evals.csv")
+    assert checkpoint.steps(tmp_path) == [3, 900]
+    (found,) = checkpoint.newest([tmp_path])
+    assert found.step == 3
+    checkpoint.Writer.going_on(tmp_path, 3)
+    names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
+    assert names == {"3.json", "3.state.safetensors", "0-3.replay.safetensors"}
+    assert (tmp_path / "evals.csv").exists()
+
+
+def test_a_table_that_leads_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    writer = checkpoint.Writer(tmp_path)
+    for table in worker.TABLES:
+        (tmp_path / table).write_text("step\n")
+    writer.write(3, worker.TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
+    (tmp_path / "evals.csv").rename(tmp_path / "mine")
+    (tmp_path / "evals.csv").symlink_to(tmp_path / "mine")
+    with pytest.raises(checkpoint.Torn):
+        checkpoint.load(tmp_path, 3)
+    RowWriter(tmp_path / "evals.csv", ["other"]).close()
+    assert (tmp_path / "mine").read_text() == "step\n"
+
+
+class Doomed(Toy):
+    """Logs NaN from a third of the run on, for about one seed in two."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.register_buffer("doom", (torch.rand(()) > 0.5).float())
+
+    def critic_loss(self, batch):
+        loss, diagnostics = super().critic_loss(batch)
+        late = (batch.progress > 0.33) & (self.doom > 0)
+        return loss, {**diagnostics, "late": torch.where(late, math.nan, 0.0)}
+
+
+@pytest.mark.parametrize("at", [10, 30, 40, 50])
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_seed_that_was_lost_stays_lost_and_leaves_the_others_as_they_were(at: int, stack: bool) -> None:
+    options = {"algorithm": Doomed, "seeds": (0, 1, 2, 3), "stack": stack}
+    whole = trainer(**options)
+    happened = list(whole.run())
+    assert 1 <= len([each for each in happened if isinstance(each, Lost)]) <= 3
+    assert interrupted(at, **options) == rows(happened)
 
 
 def test_the_same_command_goes_on_with_a_grid_whose_processes_were_all_killed(tmp_path: Path) -> None:

@@ -152,12 +152,50 @@ def test_an_interrupted_group_stays_together(tmp_path: Path) -> None:
     assert seeds(8, None) == [list(range(8))]
 
 
+def test_an_interrupted_group_keeps_its_order(tmp_path: Path) -> None:
+    for seed in (7, 3, 5):
+        interrupted(tmp_path, seed, [7, 3, 5], 100)
+    (group,) = schedule.gather([make_cell(seed=seed) for seed in (3, 5, 7)], 8, tmp_path)
+    assert [cell.seed for cell in group.cells] == [7, 3, 5]
+
+
 def test_a_cell_that_has_no_step_in_common_with_its_group_goes_on_alone(tmp_path: Path) -> None:
     interrupted(tmp_path, 0, [0, 1, 2], 100, 200)
     interrupted(tmp_path, 1, [0, 1, 2], 30, 40)  # lost long before the others were stopped
     interrupted(tmp_path, 2, [0, 1, 2], 200, 300)  # killed while the others' were being written
     groups = schedule.gather([make_cell(seed=seed) for seed in range(3)], 8, tmp_path)
     assert [[cell.seed for cell in group.cells] for group in groups] == [[0, 2], [1]]
+
+
+def test_a_group_that_was_killed_amid_its_first_checkpoint_begins_anew_together(tmp_path: Path) -> None:
+    interrupted(tmp_path, 0, [0, 1], 100)
+    interrupted(tmp_path, 1, [0, 1])
+    interrupted(tmp_path, 2, [2], 100)
+    groups = schedule.gather([make_cell(seed=seed) for seed in range(4)], 2, tmp_path)
+    assert [[cell.seed for cell in group.cells] for group in groups] == [[0, 1], [2], [3]]
+
+
+def test_a_command_makes_the_same_groups_when_some_are_done(tmp_path: Path) -> None:
+    grid = [make_cell(seed=seed) for seed in range(5)]
+
+    def seeds(cells, root: Path | None = None) -> list[list[int]]:
+        return [[cell.seed for cell in group.cells] for group in schedule.gather(cells, 2, root, grid)]
+
+    assert seeds(grid) == [[0, 1], [2], [3, 4]]
+    assert seeds(grid[2:]) == [[2], [3, 4]]
+    interrupted(tmp_path, 0, [0, 1], 50)
+    interrupted(tmp_path, 1, [0, 1], 50)
+    assert seeds(grid, tmp_path) == [[0, 1], [2], [3, 4]]
+
+
+@pytest.mark.parametrize("group", [5, None, "0", {"0": 1}])
+def test_a_record_with_an_odd_group_is_no_reason_to_fall_over(tmp_path: Path, group) -> None:
+    interrupted(tmp_path, 0, [0, 1], 100)
+    interrupted(tmp_path, 1, [0, 1], 100)
+    path = tmp_path / make_cell(seed=1).path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "group": group}))
+    groups = schedule.gather([make_cell(seed=seed) for seed in range(2)], 2, tmp_path)
+    assert [[cell.seed for cell in group.cells] for group in groups] == [[0], [1]]
 
 
 def test_a_group_is_named_after_its_seeds() -> None:

@@ -218,3 +218,61 @@ def test_large_products_on_a_cpu_are_not_stacked(hidden: int, batch: int, kind: 
     config = cls.Config(hidden=hidden, batch_size=batch)
     assert group.build(cls, OBS, ACT, config, [0, 1], Places(CPU, stack=True)).kind == kind
     assert group.build(cls, OBS, ACT, config, [0, 1], Places(CPU)).kind == "separate"
+
+
+class Counts(Toy):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("count", torch.zeros(()))
+
+    def update(self, batch, learner, phase):
+        self.count.add_(1.0)
+        super().update(batch, learner, phase)
+
+
+class Closes(Toy):
+    def update(self, batch, learner, phase):
+        learner.minimise("critic", lambda: self.critic_loss(batch))
+
+
+class Looks(Toy):
+    def critic_loss(self, batch, target):
+        q = self.critic(torch.cat([batch.obs, batch.action], -1)).squeeze(-1)
+        return (q - target).square().mean(), {}
+
+    def update(self, batch, learner, phase):
+        target = batch.reward + self.critic.bias.detach()
+        learner.minimise("critic", self.critic_loss, batch, target)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        (Counts, r"^update\(\) changes count, of which every seed has its own"),
+        (Closes, r"^critic/loss of a seed depends on the batch of another"),
+        (Looks, r"test_stacked.py:\d+ \(target = batch.reward"),
+    ],
+)
+def test_what_stacking_would_train_wrongly_is_refused(algorithm, said: str) -> None:
+    with pytest.raises(group.CannotStack, match=said):
+        group.build(algorithm, OBS, ACT, ToyConfig(), [0, 1], Places(CPU, stack=True))
+    group.build(algorithm, OBS, ACT, ToyConfig(), [0, 1], Places(CPU))
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_what_has_no_parameters_can_be_gone_on_with(stack: bool) -> None:
+    class Random(Agent[Config]):
+        def optimisers(self):
+            return {}
+
+        def act(self, obs, explore):
+            return torch.rand_like(obs[..., :ACT])
+
+        def update(self, batch, learner, phase):
+            pass
+
+    first, second = (group.build(Random, OBS, ACT, Config(), [0, 1], Places(CPU, stack=stack)) for _ in range(2))
+    first.update(batches(1, seeds=2)[0])
+    first.act(torch.ones(2, OBS))
+    second.restore([first.state(slot) for slot in (0, 1)])
+    assert torch.equal(second.act(torch.ones(2, OBS)), first.act(torch.ones(2, OBS)))
