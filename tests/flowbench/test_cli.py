@@ -343,7 +343,7 @@ def test_an_interrupted_grid_says_how_to_go_on_and_goes_on(tmp_path: Path, flowb
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "flowbench: interrupted; the same command runs what is not finished\n"
+    assert err == "flowbench: interrupted; the same command goes on where it stopped\n"
     assert "1 stopped, 1 skipped" in out
     (folder, other) = store.folders(results)
     assert store.status(folder) == "stopped"
