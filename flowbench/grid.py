@@ -139,6 +139,7 @@ def run(
         raise lacking[0]
     _check_writable(root)
     schedule.enqueue(root, due.due)
+    schedule.tidy(root, due.done)
     if not quiet:
         _say(console, _summary(cells, due, groups, slots))
     started = time.perf_counter()

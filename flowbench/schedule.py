@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -104,6 +104,15 @@ def enqueue(root: Path, cells: Sequence[Cell]) -> None:
         folder = root / cell.path
         if not (folder / "run.json").exists():
             store.write_run(folder, store.record(cell, [cell.seed]))
+
+
+def tidy(root: Path, done: Sequence[Cell]) -> None:
+    """Remove checkpoints that finished cells have left because they were killed before they could."""
+    for cell in done:
+        folder = root / cell.path
+        if (folder / checkpoint.FOLDER).exists() and not _recorded(folder).get("keep_checkpoints"):
+            with suppress(lock.Busy), lock.hold(folder):
+                checkpoint.remove(folder)
 
 
 def _is_done(folder: Path, cell: Cell) -> bool:

@@ -152,6 +152,16 @@ def test_an_interrupted_group_stays_together(tmp_path: Path) -> None:
     assert seeds(8, None) == [list(range(8))]
 
 
+def test_what_finished_cells_left_behind_is_removed_unless_it_was_to_be_kept(tmp_path: Path) -> None:
+    for seed, keep in ((0, False), (1, True)):
+        interrupted(tmp_path, seed, [seed], 100)
+        folder = tmp_path / make_cell(seed=seed).path
+        store.write_run(folder, {**store.read_run(folder), "status": "done", "keep_checkpoints": keep})
+    schedule.tidy(tmp_path, [make_cell(seed=seed) for seed in range(3)])
+    assert not (tmp_path / make_cell(seed=0).path / "checkpoint").exists()
+    assert (tmp_path / make_cell(seed=1).path / "checkpoint" / "100.json").exists()
+
+
 def test_an_interrupted_group_keeps_its_order(tmp_path: Path) -> None:
     for seed in (7, 3, 5):
         interrupted(tmp_path, seed, [7, 3, 5], 100)
