@@ -29,19 +29,25 @@ class Linear(nn.Linear):
 
 
 def _for_onednn(x: Tensor) -> bool:
-    return _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias by oneDNN: x [B, in], weight [out, in], bias [out] -> [B, out]; only where `ONEDNN` is true."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
 
 
 def _has_onednn() -> bool:
     """Whether this torch has the product, which is none of its public functions, as it is called here."""
     one = torch.ones(1, 1)
     try:
-        return torch.equal(torch.ops.mkldnn._linear_pointwise(one, one, None, "none", [], ""), one)
+        return torch.equal(onednn_product(one, one), one)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
 
-_ONEDNN = _has_onednn()
+ONEDNN = _has_onednn()
 _LARGE = 2**23  # multiplications from which oneDNN gains more than the detour costs
 
 
@@ -64,8 +70,7 @@ class _Product(_SeedBySeed):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, gradient: Tensor | None) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return y
+        return onednn_product(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -24,6 +24,7 @@ class GroupLearner(Protocol):
 
     kind: str  # "separate" or "stacked", for run.json
     logged: list[str]  # the names that `means` will have
+    note: str  # why seeds that should be stacked are not, empty where there is nothing to say
     parameters: int  # trained parameters of one seed's agent
     updates: int
 
@@ -61,7 +62,10 @@ class Separate:
 
     kind = "separate"
 
-    def __init__(self, agents: Sequence[Agent[Any]], streams: Sequence[TorchStream], places: Places) -> None:
+    def __init__(
+        self, agents: Sequence[Agent[Any]], streams: Sequence[TorchStream], places: Places, note: str = ""
+    ) -> None:
+        self.note = note
         self.updates = 0
         self.parameters = _trained(agents[0])
         self._streams = list(streams)
@@ -106,6 +110,7 @@ class Stacked:
     """Seeds updated as one batched computation. Their noise comes from one stream, which the group's seeds decide."""
 
     kind = "stacked"
+    note = ""
 
     def __init__(self, agents: Sequence[Agent[Any]], seeds: Sequence[int], places: Places) -> None:
         """Raises CannotStack; an agent that fails by itself raises what it raises."""
@@ -161,8 +166,8 @@ def build(
 ) -> GroupLearner:
     """The agents of some seeds, each with the initial weights that its seed gives it.
 
-    They are stacked when that is asked for and gains something, which follows from device and sizes alone. Raises
-    CannotStack when they should be and cannot.
+    They are stacked when that is asked for and gains something, which follows from device and sizes alone, and where
+    the algorithm can be; `note` says why it cannot.
     """
     streams = [TorchStream(stream_seed(seed, "torch"), places.device) for seed in seeds]
     agents = []
@@ -170,7 +175,11 @@ def build(
         with stream:
             agents.append(algorithm(obs_dim, act_dim, config))
     if places.stack and (places.device.type == "cuda" or _largest_product(agents[0]) < STACKED_ON_CPU):
-        return Stacked(agents, seeds, places)
+        try:
+            return Stacked(agents, seeds, places)
+        except CannotStack as error:
+            note = f"seeds are trained one after the other, because the algorithm cannot be stacked: {error}"
+            return Separate(agents, streams, places, note)
     return Separate(agents, streams, places)
 
 

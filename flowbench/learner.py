@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -77,25 +78,52 @@ class Means:
                 cleared[name] = max(counts) - count
 
 
-class EagerLearner:
-    """Trains one agent, operation by operation. Implements `algos.agent.Learner`."""
+class _Learner(ABC):
+    """What learning is alike in for one seed and for several at once. Implements `algos.agent.Learner`."""
 
-    def __init__(self, agent: Agent[Any], device: torch.device, autocast: Autocast = nullcontext) -> None:
+    def __init__(self, agent: Agent[Any], device: torch.device, autocast: Autocast, seeds: int) -> None:
         """`autocast()` is entered for every loss and every choice of actions."""
         self.agent = agent.to(device)
         self.device = device
-        self._autocast = autocast
         self.updates = 0
-        self.logged = Means()
+        self.logged = Means(seeds)
+        self._autocast = autocast
+        self._optimisers: dict[str, _Optimiser] = {}
+
+    def update(self, batch: Batch) -> None:
+        """One update; the tensors of the batch are [B, ...], or [S, B, ...] of S seeds."""
+        self.agent.update(batch, self, self.updates % self.agent.period)
+        self.updates += 1
+
+    def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
+        with self._autocast():
+            value, diagnostics = self._compute(loss, *args)
+        self._optimisers[part].step(value.sum())  # seeds share no parameter: the sum's gradient is that of each
+        diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
+        self.logged.log(f"{part}/loss", value.detach())
+        for name, tensor in diagnostics.items():
+            if tensor.ndim == value.ndim:  # one number a seed
+                self.logged.log(f"{part}/{name}", tensor)
+        return diagnostics
+
+    @abstractmethod
+    def track(self, target: str, online: str, tau: float) -> None:
+        """Move a part towards another, as in `algos.agent.Learner`."""
+
+    @abstractmethod
+    def _compute(self, function: Any, *args: Any) -> Any:
+        """`function(*args)`, of every seed."""
+
+
+class EagerLearner(_Learner):
+    """Trains one agent, operation by operation."""
+
+    def __init__(self, agent: Agent[Any], device: torch.device, autocast: Autocast = nullcontext) -> None:
+        super().__init__(agent, device, autocast, seeds=1)
         self._optimisers = {
             part: _Optimiser([p for p in agent.get_submodule(part).parameters() if p.requires_grad], spec)
             for part, spec in agent.optimisers().items()
         }
-
-    def update(self, batch: Batch) -> None:
-        """One update of the agent."""
-        self.agent.update(batch, self, self.updates % self.agent.period)
-        self.updates += 1
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool) -> Tensor:
@@ -103,22 +131,14 @@ class EagerLearner:
         with self._autocast():
             return self.agent.act(obs, explore)
 
-    def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
-        with self._autocast():
-            value, diagnostics = loss(*args)
-        self._optimisers[part].step(value)
-        diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
-        self.logged.log(f"{part}/loss", value.detach())
-        for name, tensor in diagnostics.items():
-            if tensor.ndim == 0:
-                self.logged.log(f"{part}/{name}", tensor)
-        return diagnostics
-
     @torch.no_grad()
     def track(self, target: str, online: str, tau: float) -> None:
         averages: list[Tensor] = list(self.agent.get_submodule(target).parameters())
         currents: list[Tensor] = list(self.agent.get_submodule(online).parameters())
         torch._foreach_lerp_(averages, currents, tau)
+
+    def _compute(self, function: Any, *args: Any) -> Any:
+        return function(*args)
 
     def state(self) -> State:
         """Weights, optimisers, counters and means."""
@@ -162,21 +182,17 @@ class EagerLearner:
         return list(twin.pop_means())
 
 
-class StackedLearner:
-    """Trains the agents of S seeds as one batched computation. Implements `algos.agent.Learner`.
+class StackedLearner(_Learner):
+    """Trains the agents of S seeds as one batched computation.
 
     Every parameter and buffer is held as [S, ...]. The agent stays what its file says, written for one seed: its
-    losses and its `act` are mapped over the seeds, so that each sees its own parameters and its own batch. The losses
-    of different seeds share no parameter, so the gradient of their sum is the gradient of each.
+    losses and its `act` are mapped over the seeds, so that each sees its own parameters and its own batch.
     """
 
     def __init__(self, agents: Sequence[Agent[Any]], device: torch.device, autocast: Autocast = nullcontext) -> None:
-        self.agent = copy.deepcopy(agents[0]).to(device)  # its methods are called; its own parameters never used
-        self.device = device
-        self._autocast = autocast
+        # The copy's methods are called; its own parameters are never used.
+        super().__init__(copy.deepcopy(agents[0]), device, autocast, seeds=len(agents))
         self.seeds = len(agents)
-        self.updates = 0
-        self.logged = Means(self.seeds)
         parameters, buffers = stack_module_state([agent.to(device) for agent in agents])
         self._state = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
         for name, parameter in self.agent.named_parameters():
@@ -188,28 +204,12 @@ class StackedLearner:
         }
         self._call = _Call(self.agent)
 
-    def update(self, batch: Batch) -> None:
-        """One update of every agent; the tensors of the batch are [S, B, ...] and progress [S]."""
-        self.agent.update(batch, self, self.updates % self.agent.period)
-        self.updates += 1
-
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [S, N, act_dim] for obs [S, N, obs_dim]."""
         with self._autocast():
-            action: Tensor = self._map(lambda obs: self.agent.act(obs, explore), obs)
+            action: Tensor = self._compute(lambda obs: self.agent.act(obs, explore), obs)
         return action
-
-    def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
-        with self._autocast():
-            value, diagnostics = self._map(loss, *args)
-        self._optimisers[part].step(value.sum())
-        diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
-        self.logged.log(f"{part}/loss", value.detach())
-        for name, tensor in diagnostics.items():
-            if tensor.ndim == 1:
-                self.logged.log(f"{part}/{name}", tensor)
-        return diagnostics
 
     @torch.no_grad()
     def track(self, target: str, online: str, tau: float) -> None:
@@ -269,7 +269,7 @@ class StackedLearner:
                 raise CannotStack(f"update() changes {name}, of which every seed has its own; a loss can change it")
         return twin.logged.read()
 
-    def _map(self, function: Any, *args: Any) -> Any:
+    def _compute(self, function: Any, *args: Any) -> Any:
         """`function(*args)` of every seed, tensors among the arguments being one [S, ...] for all."""
         dims = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, args)
 

@@ -18,6 +18,10 @@ class Places:
     environments: int = 0  # worker processes that step the training environments; 0 steps them in this one
     evaluation: int = 0  # worker processes that evaluate beside training; 0 evaluates in between
 
+    def apply(self) -> None:
+        """Set torch's own switch for the precision; of the GPU alone, because evaluation is on the CPU."""
+        torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+
     def autocast(self) -> AbstractContextManager[object]:
         """What losses and policies are computed in: matrix products in bfloat16 when that is asked for.
 

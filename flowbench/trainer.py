@@ -49,7 +49,7 @@ class Trainer:
         """`steps`, `evaluate_every` and `save_every` count environment steps of the task, after action repeat.
 
         With worker processes, `make_env` and `build_agent` (obs_dim, act_dim -> agent) go to them and must be
-        picklable. Raises learner.CannotStack.
+        picklable.
         """
         self.seeds = list(seeds)
         self.steps = steps
@@ -81,6 +81,11 @@ class Trainer:
     def kind(self) -> str:
         """How seeds are trained: "separate" or "stacked"."""
         return self._learner.kind
+
+    @property
+    def note(self) -> str:
+        """Why seeds that should be stacked are not; empty where there is nothing to say."""
+        return self._learner.note
 
     @property
     def parameter_count(self) -> int:

@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -223,12 +222,9 @@ class Checkpoints:
 
 def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer, Places]:
     """The trainer of a group as its records want it, and where its work is done."""
-    import torch
-
     import algos
     import suites
     from flowbench import overrides
-    from flowbench.learner import CannotStack
     from flowbench.trainer import Trainer
 
     run = group.first
@@ -243,33 +239,25 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
         score=suites.Score(run["task"]["low"], run["task"]["high"]),
     )
     places = spread(len(group.runs), device, run)
-    if places.precision == "tf32":
-        torch.backends.cuda.matmul.allow_tf32 = True  # and of the GPU alone: evaluation is on the CPU
+    places.apply()
 
-    def build(places: Places) -> Trainer:
-        return Trainer(
-            partial(suites.make, task),
-            algorithm,
-            overrides.restore(algorithm.Config, run["config"]),
-            [record["seed"] for record in group.runs],
-            steps=run["protocol"]["steps"],
-            evaluate_every=run["protocol"]["every"],
-            evaluation_episodes=run["protocol"]["episodes"],
-            places=places,
-            build_agent=partial(build_agent, run["algo"]["name"], run["algo"]["target"], run["config"]),
-            save_every=run.get("checkpoint_every"),
-        )
-
-    try:
-        return build(places), places
-    except CannotStack as error:
-        text = (
-            f"{run['algo']['name']}: its seeds are trained one after the other, because it cannot be stacked: {error}"
-        )
+    trainer = Trainer(
+        partial(suites.make, task),
+        algorithm,
+        overrides.restore(algorithm.Config, run["config"]),
+        [record["seed"] for record in group.runs],
+        steps=run["protocol"]["steps"],
+        evaluate_every=run["protocol"]["every"],
+        evaluation_episodes=run["protocol"]["episodes"],
+        places=places,
+        build_agent=partial(build_agent, run["algo"]["name"], run["algo"]["target"], run["config"]),
+        save_every=run.get("checkpoint_every"),
+    )
+    if trainer.note:
+        text = f"{run['algo']['name']}: {trainer.note}"
         print(text, file=sys.stderr)
         _say(tell, event="note", text=text)
-        places = replace(places, stack=False)
-        return build(places), places
+    return trainer, places
 
 
 def build_agent(name: str, target: str, config: dict[str, Any], obs_dim: int, act_dim: int) -> Agent[Any]:

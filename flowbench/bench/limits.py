@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from algos.layers import ONEDNN, onednn_product
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed
 from flowbench.bench.work import Product, Work
@@ -49,9 +50,8 @@ def product_rate(product: Product, seeds: int, setting: Setting, seconds: float)
     ]
     if seeds > 1:
         ways.append(lambda: torch.bmm(a, b))
-    if setting.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        onednn = torch.ops.mkldnn._linear_pointwise  # where torch asks MKL by default and oneDNN may be faster
-        ways.append(lambda: [onednn(x, weight, None, "none", [], "") for x, weight in layers])
+    if setting.device.type == "cpu" and ONEDNN:  # torch asks MKL by default, and oneDNN may be faster
+        ways.append(lambda: [onednn_product(x, weight) for x, weight in layers])
     return Rate(seeds * product.flop, ways, setting, seconds)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import suites
 from flowbench import worker
 from flowbench.bench.setting import Setting
-from flowbench.learner import CannotStack
 from flowbench.places import Places
 from flowbench.plan import Variant
 from flowbench.trainer import Trainer
@@ -101,8 +100,8 @@ def seconds_of_process() -> float | None:
 def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Places]:
     """The trainer that a worker of `flowbench run` would have, and where its work is done."""
     entry, protocol = variant.entry, variant.protocol
-    build = partial(
-        Trainer,
+    places = worker.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
+    trainer = Trainer(
         partial(suites.make, task),
         entry.load(),
         variant.config,
@@ -110,12 +109,9 @@ def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) 
         steps=protocol.steps,
         evaluate_every=protocol.every,
         evaluation_episodes=protocol.episodes,
+        places=places,
         build_agent=partial(worker.build_agent, entry.name, entry.target, dataclasses.asdict(variant.config)),
     )
-    places = worker.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
-    try:
-        return build(places=places), places
-    except CannotStack as error:
-        print(f"flowbench: {variant.label} cannot be stacked: {error}", file=sys.stderr)
-        places = dataclasses.replace(places, stack=False)
-        return build(places=places), places
+    if trainer.note:
+        print(f"flowbench: {variant.label}: {trainer.note}", file=sys.stderr)
+    return trainer, places

@@ -13,6 +13,7 @@ import torch
 from flowbench import machine
 from flowbench.errors import UsageError, unknown
 from flowbench.grid import DEVICES, PRECISIONS
+from flowbench.places import Places
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,15 @@ class Setting:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Torch's threads and precision of float32 products set so, and set back."""
-        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        """Torch's threads and precision set so, and set back."""
+        threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
         torch.set_num_threads(self.threads)
-        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        Places(self.device, precision=self.precision).apply()
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.set_float32_matmul_precision(precision)
+            torch.backends.cuda.matmul.allow_tf32 = tf32
 
     def header(self) -> dict[str, Any]:
         """Machine, versions, date: what belongs to every number."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
 from flowbench.errors import UsageError
 from flowbench.graphs import place
-from flowbench.learner import CannotStack
 from flowbench.places import Places
 from flowbench.plan import Variant
 from flowbench.replay import Replay
@@ -116,12 +114,11 @@ def _subject(
 
 def _learner(variant: Variant, seeds: list[int], setting: Setting, obs_dim: int, act_dim: int) -> group.GroupLearner:
     """The learner that a run would have; seeds that cannot be stacked are trained one by one, as there."""
-    build = partial(group.build, variant.entry.load(), obs_dim, act_dim, variant.config, seeds)
-    try:
-        return build(Places(setting.device, len(seeds) > 1, setting.precision))
-    except CannotStack as error:
-        print(f"flowbench: {variant.label} cannot be stacked: {error}", file=sys.stderr)
-        return build(Places(setting.device, False, setting.precision))
+    places = Places(setting.device, len(seeds) > 1, setting.precision)
+    learner = group.build(variant.entry.load(), obs_dim, act_dim, variant.config, seeds, places)
+    if learner.note:
+        print(f"flowbench: {variant.label}: {learner.note}", file=sys.stderr)
+    return learner
 
 
 def fill(replay: Replay, seeds: int, obs_dim: int, act_dim: int) -> None:

@@ -100,6 +100,6 @@ def test_a_linear_layer_keeps_to_autocast_and_other_types():
 
 
 def test_without_onednn_a_linear_layer_is_torchs(monkeypatch):
-    monkeypatch.setattr(layers, "_ONEDNN", False)
+    monkeypatch.setattr(layers, "ONEDNN", False)
     layer, x = Linear(300, 260), torch.randn(128, 300)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))

@@ -301,9 +301,9 @@ def test_a_peer_that_is_not_installed_is_asked_for(flowbench, monkeypatch) -> No
 
 
 def test_nothing_is_left_changed(flowbench, small) -> None:
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    before = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
     assert flowbench("bench", "--algo", "td3", "--stack", "1", *TINY_UPDATE, "--threads", before[0] + 1)[0] == 0
-    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
+    assert (torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32) == before
 
 
 def test_numbers_are_short() -> None:
