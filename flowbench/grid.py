@@ -22,7 +22,9 @@ import suites
 from flowbench import mirrors, plan, progress, schedule
 from flowbench.errors import UsageError, unknown
 from flowbench.plan import Cell
-from flowbench.schedule import Due, Group, Outcome, Runner, Slots
+from flowbench.runner import Outcome, Runner
+from flowbench.schedule import Due, Group
+from flowbench.slots import Slots, share, stack_size
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
@@ -121,8 +123,8 @@ def run(
     console = Console()
     cells = request.cells()
     due = schedule.due(root, cells, force)
-    slots = schedule.slots(device, jobs, _choice("precision", precision, PRECISIONS))
-    groups = schedule.gather(due.due, schedule.stack_size(stack, slots.gpus), None if force else root, cells)
+    slots = share(device, jobs, _choice("precision", precision, PRECISIONS))
+    groups = schedule.gather(due.due, stack_size(stack, slots.gpus), None if force else root, cells)
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
     copies = mirrors.parse(log)
     if device == "cuda" and not slots.gpus:

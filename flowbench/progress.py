@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from flowbench.schedule import Group, Outcome
+from flowbench.runner import Outcome
+from flowbench.schedule import Group
 
 DECAY = 0.95  # weight of what was known before each new tick: the estimate rests on the last twenty or so
 

@@ -130,6 +130,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """The folder's run.json, or nothing when there is none that can be read."""
+    try:
+        return read_run(folder)
+    except NotARun:
+        return {}
+
+
 def status(folder: Path) -> str:
     """One of `STATUSES`, or "missing". "stopped" is a run that was started and ended without a word."""
     if not (folder / "run.json").exists():

@@ -20,7 +20,8 @@ from fakes import TINY, make_cell, make_suite, without_clock, write_algorithm, w
 
 import algos
 import flowbench as package
-from flowbench import cli, lock, plan, schedule, store
+from flowbench import cli, lock, plan, store
+from flowbench.engines import local
 
 HERE = Path(__file__).parent
 EXAMPLE = f"{HERE / 'example_algorithm.py'}:DDPG"
@@ -42,7 +43,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory):
 def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever starts a worker fails."""
 
-    monkeypatch.setattr(schedule.subprocess, "Popen", stand_in(lambda: pytest.fail("a worker was started")))
+    monkeypatch.setattr(local.subprocess, "Popen", stand_in(lambda: pytest.fail("a worker was started")))
 
 
 def stand_in(code: Callable[[], str]):
@@ -282,7 +283,7 @@ class Worker:
             self.count += 1
             return f"import sys; sys.exit({code})"
 
-        monkeypatch.setattr(schedule.subprocess, "Popen", stand_in(end))
+        monkeypatch.setattr(local.subprocess, "Popen", stand_in(end))
 
 
 @pytest.mark.parametrize("fail_fast", [True, False])

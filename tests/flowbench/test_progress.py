@@ -11,7 +11,8 @@ from rich.console import Console
 
 from flowbench import progress
 from flowbench.progress import DECAY, Bars, Board, Lines, Pace
-from flowbench.schedule import Group, Outcome
+from flowbench.runner import Outcome
+from flowbench.schedule import Group
 
 
 def group(label: str = "td3", steps: int = 100, seed: int = 0) -> Group:

@@ -22,7 +22,9 @@ from flowbench import checkpoint, schedule, store, worker
 from flowbench.events import Lost, Row, Save
 from flowbench.places import Places
 from flowbench.rows import RowWriter
-from flowbench.schedule import Group, Runner, Slots
+from flowbench.runner import Runner
+from flowbench.schedule import Group
+from flowbench.slots import Slots
 from flowbench.trainer import Trainer
 
 CLOCK = ("seconds", "steps_per_second")

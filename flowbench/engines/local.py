@@ -1,0 +1,93 @@
+"""Worker processes on this machine, each seeing one GPU at most."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from flowbench import worker
+from flowbench.slots import Slots
+
+
+class Local:
+    """Starts `python -m flowbench.worker` for each group."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._stopping = threading.Event()
+        self._workers: set[subprocess.Popen[str]] = set()
+        self._mutex = threading.Lock()
+        self._free_gpus = list(range(slots.gpus)) * max(1, slots.jobs)
+
+    def work(
+        self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, tell: Callable[[dict[str, Any]], None]
+    ) -> int:
+        """Run a worker process to its end; its exit status, negative for a signal."""
+        command = [sys.executable, "-m", "flowbench.worker", "--locked", *map(str, folders)]
+        with self._mutex:
+            if self._stopping.is_set():
+                return worker.EXIT_STOPPED
+            gpu = self._free_gpus.pop(0) if self._slots.gpus else None
+            # In a session of its own, so that Ctrl-C reaches it through us, once.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment(gpu),
+                pass_fds=locks,
+                start_new_session=True,
+            )
+            self._workers.add(process)
+        if self._stopping.is_set():  # it may have been started while the others were being asked to stop
+            process.terminate()
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                try:
+                    event = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # cut off by a kill
+                tell(event)
+        code = process.wait()
+        with self._mutex:
+            self._workers.discard(process)
+            if gpu is not None:
+                self._free_gpus.append(gpu)
+        return code
+
+    def stop(self, grace: float) -> None:
+        """Ask every worker to stop. A signal handler calls it: it waits for no lock."""
+        self._stopping.set()
+        asked = [process for process in list(self._workers) if process.poll() is None]
+        for process in asked:
+            process.terminate()
+
+        def end() -> None:
+            for process in asked:
+                if process.poll() is None:
+                    process.kill()
+
+        timer = threading.Timer(grace, end)
+        timer.daemon = True
+        timer.start()
+
+    def _environment(self, gpu: int | None) -> dict[str, str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self._slots.threads)}
+        # Also without a package installed, the worker finds the code that this process runs.
+        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        # And no other: without this a folder called algos where the user stands would be imported (Python 3.11).
+        environment["PYTHONSAFEPATH"] = "1"
+        if gpu is not None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
+        elif self._slots.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        return environment
