@@ -12,6 +12,7 @@ import pytest
 
 import suites
 from flowbench import cli, plan, store
+from flowbench.cli.app import app, list_app
 from flowbench.rows import RowWriter
 
 if sys.version_info >= (3, 11):
@@ -53,7 +54,7 @@ def commands() -> list[tuple[str, str]]:
 
 def examples() -> list[tuple[str, str]]:
     """(source, command) for the example in every command's help."""
-    named = [*cli.app.registered_commands, *cli.list_app.registered_commands]
+    named = [*app.registered_commands, *list_app.registered_commands]
     # A backslash keeps rich from taking a bracket for its own.
     return [("--help", str(command.epilog).removeprefix("Example: ").replace("\\[", "[")) for command in named]
 

@@ -1,0 +1,5 @@
+"""`python -m flowbench.cli`."""
+
+from flowbench.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""What commands have in common: options, how they are read, how a list is printed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
+RESULTS = Path("results")
+
+
+def count(option: str, text: str | None) -> int | None:
+    """A whole number above zero, also written 1e6 or 1_000_000; None stays None."""
+    from flowbench.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not (1 <= number <= 2**53 and number.is_integer()):
+        raise UsageError(f"{option} {text!r} is no whole number of at least 1")
+    return int(number)
+
+
+def named(suite: list[str] | None, algo: list[str] | None) -> tuple[list[str], list[str]]:
+    """The names behind --suite and --algo as `run` takes them: a suite's file, several algorithms in one text."""
+    from flowbench.overrides import split_outside_brackets
+
+    suites = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in suite or []]
+    return suites, [name for text in algo or [] for name in split_outside_brackets(text)]
+
+
+def table(columns: list[str], rows: list[list[str]]) -> None:
+    """Print a list."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+def warn(problems: list[Any]) -> None:
+    """Say on standard error what could not be read."""
+    for problem in problems:
+        print(f"flowbench: left out: {problem}", file=sys.stderr)

@@ -1,0 +1,62 @@
+"""`flowbench report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flowbench.cli.app import app
+from flowbench.cli.options import RESULTS, Results, count, named, warn
+
+
+@app.command(epilog="Example: flowbench report --suite quick --format markdown > table.md")
+def report(
+    suite: Annotated[list[str] | None, typer.Option(metavar="SUITE", help="Only this suite; may be repeated.")] = None,
+    algo: Annotated[
+        list[str] | None, typer.Option(metavar="ALGO", help="Only this algorithm; may be repeated.")
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(metavar="N", help="Compare at this step; the common one if left out.")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", metavar="table|markdown|csv|json", help="How to print.")] = "table",
+    reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Print the probability of improvement on each task, too.")
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw the learning curves too, as SVG and PNG, into this folder.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
+    from flowbench.errors import UsageError, unknown
+
+    formats = ("table", "markdown", "csv", "json")
+    if format not in formats:
+        raise unknown("format", format, formats)
+    at, resamples = count("--step", step), count("--reps", reps) or 0
+    from flowbench import report as reports
+    from flowbench import store
+
+    found = store.load(results, *named(suite, algo))
+    warn(found.problems)
+    built = reports.build(found.runs, found.evals, step=at, reps=resamples, pairs_per_task=pairs)
+    if format == "table":
+        reports.show(built, Console())
+    else:
+        sys.stdout.write(reports.render(built, format).rstrip("\n") + "\n")
+    if figures:
+        from flowbench import stats
+        from flowbench.report.figures import save
+
+        _, evals = stats.distinct_labels(found.runs, found.evals)
+        try:
+            drawn = save(evals, figures)
+        except OSError as error:
+            raise UsageError(f"--figures {str(figures)!r}: {error.strerror}") from error
+        for path in drawn:
+            print(f"drew {path}", file=sys.stderr)

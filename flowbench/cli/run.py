@@ -1,0 +1,87 @@
+"""`flowbench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowbench.cli.app import app
+from flowbench.cli.options import RESULTS, Results, count
+
+
+@app.command(epilog="Example: flowbench run --suite quick --algo 'flowrl,flowrl\\[constraint=false],sac' --seeds 5")
+def run(
+    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="A suite's name, or path/to/suite.yaml.")] = None,
+    algo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ALGO[,ALGO]", help="Algorithms: name, name\\[key=value,...] or path/to/file.py:Class."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Only this task; may be repeated.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="5 (the first five), 0,3,7 or 0-9.")] = None,
+    steps: Annotated[str | None, typer.Option(metavar="N", help="Environment steps, instead of the suite's.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="lr=1e-4 for all that have it, flowrl.lr=1e-4 for one."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="YAML", help="A grid: the options above as keys.")
+    ] = None,
+    results: Results = RESULTS,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+    jobs: Annotated[
+        str | None, typer.Option(metavar="N", help="Cells at once; one a GPU, or one a core, if left out.")
+    ] = None,
+    stack: Annotated[
+        str, typer.Option(metavar="auto|K", help="Seeds trained as one batched computation; auto: on a GPU, all.")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="auto|float32|tf32|bfloat16", help="Of matrix products; auto: tf32 on a GPU."),
+    ] = "auto",
+    checkpoint_every: Annotated[
+        str | None, typer.Option(metavar="N", help="Steps between checkpoints; with each evaluation, if left out.")
+    ] = None,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep those of finished runs, which are removed otherwise.")
+    ] = False,
+    log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Run everything from its start, also what is done; finished runs are set aside."),
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a cell has failed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
+) -> int:
+    """Train a grid of tasks, algorithms and seeds; what is finished is not run again, what was interrupted goes on."""
+    from flowbench import grid
+
+    request = grid.Request.merge(
+        file,
+        suite=suite,
+        algo=algo or [],
+        task=task or [],
+        seeds=seeds,
+        steps=count("--steps", steps),
+        set=settings or [],
+    )
+    at_once = count("--jobs", jobs)
+    return grid.run(
+        request,
+        results,
+        device=device,
+        jobs=at_once,
+        stack=None if stack == "auto" else count("--stack", stack),
+        precision=precision,
+        checkpoint_every=count("--checkpoint-every", checkpoint_every),
+        keep_checkpoints=keep_checkpoints,
+        log=log,
+        dry_run=dry_run,
+        force=force,
+        fail_fast=fail_fast,
+        quiet=quiet,
+    )
