@@ -14,8 +14,9 @@ code's, because the paper's figures come from it; the paper's form is one value 
    weighting="linear" is Eq. 14: lambda A.
 4. Q_beta* in the policy loss is the live critic's minimum at the stored action, from the forward pass of its
    own update; the value regresses on the tracked critic, and the critics' targets use the live value.
-   Eq. 18 and 19 do not tell live from tracked.
-5. The noise and time of the flow-matching term are drawn apart from those of the sampled action (as in Eq. 13).
+   Eq. 18 and 19 do not tell live from tracked. behaviour_q="tracked" takes Q_beta* from the tracked critic.
+5. noise="apart": the flow-matching term of Eq. 13 draws its own start points. noise="shared" starts it where the
+   sampled action started, so that both terms speak of one path.
 6. The noise is clipped to [-1, 1] and the end of the flow goes through tanh, where Eq. 9 has neither. The
    flow-matching term pulls the end before the tanh towards the stored action.
 
@@ -54,6 +55,8 @@ class FlowRLConfig(Config):
     expectile: float = 0.9  # of the behaviour-optimal value; the authors advise 0.8 for unseen h1 tasks
     weights: Literal["batch", "sample"] = "batch"  # one weight for all, or one a transition (Eq. 13)
     weighting: Literal["exponential", "linear"] = "exponential"  # how an advantage becomes a weight
+    behaviour_q: Literal["live", "tracked"] = "live"  # critic that gives the constraint its Q_beta*
+    noise: Literal["apart", "shared"] = "apart"  # start points of flow matching and of the sampled action
     recent_share: float = 0.2
     random_steps: int = 5_000
 
@@ -137,13 +140,16 @@ class FlowRL(Agent[FlowRLConfig]):
         return self.sample(obs)
 
     def sample(self, obs: Tensor) -> Tensor:
-        """Eq. 9: integrate the velocity field from clipped Gaussian noise, then squash with tanh."""
+        """Eq. 9 from start points drawn anew."""
+        return self.flow(obs, self.start(obs))
+
+    def flow(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Eq. 9: integrate the velocity field from the start points, then squash with tanh."""
         c = self.config
-        noise = self.noise(obs)
         return torch.tanh(integrate(lambda a, t: self.velocity(obs, a, t), noise, c.flow_steps, c.scheme))
 
-    def noise(self, obs: Tensor) -> Tensor:
-        """Start points a0 [..., act_dim] of the flow."""
+    def start(self, obs: Tensor) -> Tensor:
+        """Start points a0 [..., act_dim] of the flow: clipped Gaussian noise."""
         return noise_like(obs, self.act_dim).clamp(-1.0, 1.0)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:
@@ -171,11 +177,15 @@ class FlowRL(Agent[FlowRLConfig]):
 
     def policy_loss(self, batch: Batch, q_behaviour: Tensor | None) -> tuple[Tensor, Diagnostics]:
         """Eq. 22: maximise Q_pi; match the flow to stored actions where Q_beta* [B] exceeds Q_pi."""
-        q = self.critic(batch.obs, self.sample(batch.obs)).amin(0)
+        start = self.start(batch.obs)
+        q = self.critic(batch.obs, self.flow(batch.obs, start)).amin(0)
         if q_behaviour is None:
             return -q.mean(), {}
+        if self.config.behaviour_q == "tracked":
+            with torch.no_grad():
+                q_behaviour = self.target_behaviour_critic(batch.obs, batch.action).amin(0)
         weight = self.weight(q_behaviour - q.detach())
-        error = self.flow_matching_error(batch)
+        error = self.flow_matching_error(batch, start if self.config.noise == "shared" else self.start(batch.obs))
         if self.config.weights == "batch":
             error = error.mean()
         constraint = (weight * error).mean()
@@ -188,9 +198,8 @@ class FlowRL(Agent[FlowRLConfig]):
             return self.config.lagrange * gain
         return (self.config.lagrange * (gain - gain.mean()).exp()).clamp(WEIGHT_MIN, WEIGHT_MAX)
 
-    def flow_matching_error(self, batch: Batch) -> Tensor:
-        """|v(s, a_t, t) - (a - a0)|^2 of Eq. 13, averaged over action dimensions: [B]."""
-        noise = self.noise(batch.obs)
+    def flow_matching_error(self, batch: Batch, noise: Tensor) -> Tensor:
+        """|v(s, a_t, t) - (a - a0)|^2 of Eq. 13 from start points a0, averaged over action dimensions: [B]."""
         t = torch.rand_like(noise[..., :1])
         velocity: Tensor = self.velocity(batch.obs, interpolate(noise, batch.action, t), t)
         return (velocity - (batch.action - noise)).square().mean(dim=-1)

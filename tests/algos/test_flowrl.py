@@ -32,6 +32,7 @@ def test_the_defaults_are_those_of_the_released_code():
     assert (c.recent_share, c.recent_window, c.random_steps, c.updates_per_step) == (0.2, 2048, 5_000, 1)
     assert (c.flow_steps, c.scheme, c.policy_delay, c.expectile, c.lagrange) == (1, "midpoint", 2, 0.9, 0.1)
     assert (c.constraint, c.weights, c.weighting) == (True, "batch", "exponential")
+    assert (c.behaviour_q, c.noise) == ("live", "apart")
 
 
 # The policy
@@ -40,7 +41,7 @@ def test_the_defaults_are_those_of_the_released_code():
 def test_the_start_of_a_flow_is_normal_noise_clipped_to_the_range_of_actions(draws):
     agent = small_agent("flowrl")
     draws.normal.append(torch.tensor([[0.3, -2.0], [1.5, -0.9]]))
-    noise = agent.noise(torch.zeros(2, 3))
+    noise = agent.start(torch.zeros(2, 3))
     torch.testing.assert_close(noise, torch.tensor([[0.3, -1.0], [1.0, -0.9]]))
 
 
@@ -225,7 +226,7 @@ def test_the_flow_matching_error_by_hand(draws):
             velocity = 2.0 * (t * a + (1 - t) * a0) + t
             squares.append((velocity - (a - a0)) ** 2)
         errors.append(sum(squares) / 2)
-    assert agent.flow_matching_error(batch).tolist() == pytest.approx(errors)
+    assert agent.flow_matching_error(batch, agent.start(batch.obs)).tolist() == pytest.approx(errors)
     assert agent.velocity.asked[0][0] is batch.obs
 
 
@@ -233,9 +234,9 @@ def loss_with_known_terms(**config):
     """Critics at 1 and 2 (minimum), flow-matching errors 4 and 8, Q_beta* 3 and 2."""
     agent = agent_with(
         config,
-        sample=lambda obs: torch.full((2, 2), 0.25),
+        flow=lambda obs, noise: torch.full((2, 2), 0.25),
         critic=constant([[1.0, 5.0], [6.0, 2.0]]),
-        flow_matching_error=lambda batch: torch.tensor([4.0, 8.0]),
+        flow_matching_error=lambda batch, noise: torch.tensor([4.0, 8.0]),
         behaviour_critic=Stub(never),
     )
     batch = random_batch(2)
@@ -279,9 +280,10 @@ def test_without_a_behaviour_value_the_loss_is_minus_q(draws):
 
 def test_the_weights_pass_no_gradient():
     """Only -Q and the error do: with a constant error nothing but the slope of Q is left."""
-    agent = agent_with({"weighting": "linear", "lagrange": 5.0}, flow_matching_error=lambda batch: torch.ones(2))
+    config = {"weighting": "linear", "lagrange": 5.0}
+    agent = agent_with(config, flow_matching_error=lambda batch, noise: torch.ones(2))
     action = torch.zeros(2, 2, requires_grad=True)
-    agent.sample = lambda obs: action
+    agent.flow = lambda obs, noise: action
     agent.critic = Stub(lambda obs, a: torch.stack([a.sum(-1), a.sum(-1) + 1]))
     loss, _ = agent.policy_loss(random_batch(2), torch.tensor([3.0, 2.0]))
     (gradient,) = torch.autograd.grad(loss, action)
@@ -296,6 +298,30 @@ def test_noise_and_time_of_the_constraint_are_apart_from_those_of_the_sampled_ac
     agent.policy_loss(batch, torch.zeros(1))
     starts = [asked[1][0, 0].item() for asked in agent.velocity.asked]
     assert starts == pytest.approx([0.5, 0.75, -0.125])  # two evaluations of the flow, one of the path
+
+
+def test_shared_noise_starts_the_constraint_where_the_sampled_action_started(draws):
+    agent = agent_with({"noise": "shared"}, velocity=Stub(lambda obs, a, t: a), critic=constant([[0.0], [0.0]]))
+    batch = random_batch(1)._replace(action=torch.tensor([[0.0, 0.0]]))
+    draws.normal.append(0.5)  # once
+    draws.uniform.append(0.5)
+    agent.policy_loss(batch, torch.zeros(1))
+    starts = [asked[1][0, 0].item() for asked in agent.velocity.asked]
+    assert starts == pytest.approx([0.5, 0.75, 0.25])
+
+
+def test_a_tracked_q_of_the_behaviour_comes_from_the_tracked_critic(draws):
+    agent = agent_with(
+        {"behaviour_q": "tracked", "weights": "sample", "weighting": "linear", "lagrange": 0.5},
+        flow=lambda obs, noise: torch.zeros(2, 2),
+        critic=constant([[1.0, 1.0], [2.0, 2.0]]),
+        flow_matching_error=lambda batch, noise: torch.tensor([4.0, 8.0]),
+        target_behaviour_critic=constant([[7.0, 5.0], [4.0, 6.0]]),
+        behaviour_critic=Stub(never),
+    )
+    loss, _ = agent.policy_loss(random_batch(2), torch.tensor([100.0, 100.0]))
+    # advantages 4 - 1 and 5 - 1, weights 1.5 and 2
+    assert loss.item() == pytest.approx((1.5 * 4.0 + 2.0 * 8.0) / 2 - 1.0)
 
 
 def test_where_q_is_flat_the_constraint_ends_the_flow_at_the_stored_action_before_the_squash():
