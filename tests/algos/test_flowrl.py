@@ -310,7 +310,7 @@ def test_shared_noise_starts_the_constraint_where_the_sampled_action_started(dra
     assert starts == pytest.approx([0.5, 0.75, 0.25])
 
 
-def test_a_tracked_q_of_the_behaviour_comes_from_the_tracked_critic(draws):
+def test_a_tracked_q_of_the_behaviour_comes_from_the_tracked_critic():
     agent = agent_with(
         {"behaviour_q": "tracked", "weights": "sample", "weighting": "linear", "lagrange": 0.5},
         flow=lambda obs, noise: torch.zeros(2, 2),

@@ -64,7 +64,7 @@ def test_the_record_is_of_every_parameter(make_agent):
 
 def test_five_updates_are_the_references(make_agent, draws):
     agent = make_agent()
-    learner, answers = Watched(agent), recording(agent, "sample", "weight")
+    learner, answers = Watched(agent), recording(agent, "flow", "weight")
     for k, expected in enumerate(RECORD["double"]["updates"]):
         for given in answers.values():
             given.clear()
@@ -74,10 +74,10 @@ def test_five_updates_are_the_references(make_agent, draws):
         for part, loss in expected["loss"].items():
             assert gap(steps[part].loss, loss) <= DOUBLE, f"loss of {part} in update {k}"
             assert gap(steps[part].norm, expected["gradient_norm"][part]) <= DOUBLE, f"gradient of {part} in update {k}"
-        found = {"next_action": answers["sample"][0]}
+        found = {"next_action": answers["flow"][0]}
         found["q_behaviour"] = steps["behaviour_critic"].diagnostics["q_behaviour"]
         if k % 2 == 0:
-            found |= {"action": answers["sample"][1], "weight": answers["weight"][0] * torch.ones(BATCH)}
+            found |= {"action": answers["flow"][1], "weight": answers["weight"][0] * torch.ones(BATCH)}
             found["constraint"] = steps["velocity"].diagnostics["constraint"]
             found["flow_matching"] = found["constraint"] / found["weight"].mean()
         for name, tensor in found.items():
