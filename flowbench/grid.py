@@ -24,7 +24,7 @@ from flowbench.errors import UsageError, unknown
 from flowbench.plan import Cell
 from flowbench.runner import Outcome, Runner
 from flowbench.schedule import Due, Group
-from flowbench.slots import Slots, share, stack_size
+from flowbench.slots import Slots, choose_gpus, share, stack_size
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
@@ -107,7 +107,10 @@ def run(
     root: Path,
     *,
     device: str = "auto",
+    gpus: str | None = None,
+    per_gpu: int | None = None,
     jobs: int | None = None,
+    threads: int | None = None,
     stack: int | None = None,
     precision: str = "auto",
     checkpoint_every: int | None = None,
@@ -123,8 +126,10 @@ def run(
     console = Console()
     cells = request.cells()
     due = schedule.due(root, cells, force)
-    slots = share(device, jobs, _choice("precision", precision, PRECISIONS))
-    groups = schedule.gather(due.due, stack_size(stack, slots.gpus), None if force else root, cells)
+    cards = choose_gpus(device, gpus)
+    chosen = _choice("precision", precision, PRECISIONS)
+    slots = share(device, jobs, chosen, gpus=cards, per_gpu=per_gpu, threads=threads)
+    groups = schedule.gather(due.due, stack_size(stack, len(cards)), None if force else root, cells)
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
     copies = mirrors.parse(log)
     if device == "cuda" and not slots.gpus:
@@ -194,7 +199,7 @@ def _summary(cells: Sequence[Cell], due: Due, groups: Sequence[Group], slots: Sl
     parts = [f"{len(cells)} cell{'s' * (len(cells) != 1)}", f"{len(due.due)} to run", f"{len(due.done)} done already"]
     if due.running:
         parts.append(f"{len(due.running)} being run by another process")
-    where = f"{slots.gpus} GPU" if slots.gpus else "CPU"
+    where = f"{len(slots.gpus)} GPU{'s' * (len(slots.gpus) > 1)}" if slots.gpus else "CPU"
     threads = f"{slots.threads} thread" + ("s" if slots.threads > 1 else "")
     if not due.due:
         return ", ".join(parts)

@@ -56,12 +56,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def gpu_count() -> int:
-    """CUDA devices that a worker would see, found without importing torch."""
+def gpus() -> list[str]:
+    """CUDA devices that a worker would see, as CUDA_VISIBLE_DEVICES names them, found without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
+    return re.findall(r"^GPU (\d+):", _nvidia_smi("-L"), re.MULTILINE)
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    """What the driver's tool prints; nothing where it is missing or fails."""
     if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return len(re.findall(r"^GPU \d+:", listed.stdout, re.MULTILINE)) if listed.returncode == 0 else 0
+        return ""
+    said = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False)
+    return said.stdout if said.returncode == 0 else ""

@@ -162,6 +162,7 @@ class Runner:
             "device": self._slots.device,
             "threads": self._slots.threads,
             "precision": self._slots.precision,
+            "per_gpu": self._slots.per_gpu,
             "checkpoint_every": self._checkpoint_every or cell.variant.protocol.every,
             "keep_checkpoints": self._keep_checkpoints,
             "log": self._log,

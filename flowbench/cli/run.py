@@ -30,8 +30,17 @@ def run(
     ] = None,
     results: Results = RESULTS,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="all|0,1", help="GPUs to train on, counted as they are visible; all, if left out."),
+    ] = None,
+    per_gpu: Annotated[str | None, typer.Option(metavar="K", help="Groups that share a GPU; 1, if left out.")] = None,
     jobs: Annotated[
-        str | None, typer.Option(metavar="N", help="Cells at once; one a GPU, or one a core, if left out.")
+        str | None,
+        typer.Option(metavar="N", help="Groups at once; one a GPU, or one a core, if left out. Caps --per-gpu."),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(metavar="N", help="Threads of a group; the cores divided by the groups, if left out.")
     ] = None,
     stack: Annotated[
         str, typer.Option(metavar="auto|K", help="Seeds trained as one batched computation; auto: on a GPU, all.")
@@ -69,12 +78,14 @@ def run(
         steps=count("--steps", steps),
         set=settings or [],
     )
-    at_once = count("--jobs", jobs)
     return grid.run(
         request,
         results,
         device=device,
-        jobs=at_once,
+        gpus=gpus,
+        per_gpu=count("--per-gpu", per_gpu),
+        jobs=count("--jobs", jobs),
+        threads=count("--threads", threads),
         stack=None if stack == "auto" else count("--stack", stack),
         precision=precision,
         checkpoint_every=count("--checkpoint-every", checkpoint_every),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from flowbench import worker
-from flowbench.slots import Slots
+from flowbench.slots import Cards, Slots
 
 
 class Local:
@@ -23,17 +23,27 @@ class Local:
         self._stopping = threading.Event()
         self._workers: set[subprocess.Popen[str]] = set()
         self._mutex = threading.Lock()
-        self._free_gpus = list(range(slots.gpus)) * max(1, slots.jobs)
+        self._cards = Cards(slots.gpus)
 
     def work(
         self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, tell: Callable[[dict[str, Any]], None]
     ) -> int:
         """Run a worker process to its end; its exit status, negative for a signal."""
+        with self._cards.lend() as gpu:
+            return self._work(gpu, folders, locks, log, tell)
+
+    def _work(
+        self,
+        gpu: str | None,
+        folders: Sequence[Path],
+        locks: Sequence[int],
+        log: TextIO,
+        tell: Callable[[dict[str, Any]], None],
+    ) -> int:
         command = [sys.executable, "-m", "flowbench.worker", "--locked", *map(str, folders)]
         with self._mutex:
             if self._stopping.is_set():
                 return worker.EXIT_STOPPED
-            gpu = self._free_gpus.pop(0) if self._slots.gpus else None
             # In a session of its own, so that Ctrl-C reaches it through us, once.
             process = subprocess.Popen(
                 command,
@@ -59,8 +69,6 @@ class Local:
         code = process.wait()
         with self._mutex:
             self._workers.discard(process)
-            if gpu is not None:
-                self._free_gpus.append(gpu)
         return code
 
     def stop(self, grace: float) -> None:
@@ -79,15 +87,16 @@ class Local:
         timer.daemon = True
         timer.start()
 
-    def _environment(self, gpu: int | None) -> dict[str, str]:
+    def _environment(self, gpu: str | None) -> dict[str, str]:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._slots.threads)}
         # Also without a package installed, the worker finds the code that this process runs.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         # And no other: without this a folder called algos where the user stands would be imported (Python 3.11).
         environment["PYTHONSAFEPATH"] = "1"
         if gpu is not None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
+            if "CUDA_VISIBLE_DEVICES" not in environment:  # then the GPU is a number of nvidia-smi's, which counts so
+                environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         elif self._slots.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return environment

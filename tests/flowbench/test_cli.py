@@ -521,6 +521,10 @@ MISTAKES = [
     # where
     ([*GRID, "--device", "gpu"], ["gpu", "cuda"]),
     ([*GRID, "--device", "cdua"], ["cdua", "'cuda'"]),
+    ([*GRID, "--device", "cpu", "--gpus", "0"], ["--gpus '0'", "--device cpu"]),
+    ([*GRID, "--device", "cpu", "--per-gpu", "2"], ["--per-gpu 2", "--jobs"]),
+    ([*GRID, "--per-gpu", "none"], ["--per-gpu", "'none'"]),
+    ([*GRID, "--threads", "0"], ["--threads", "'0'"]),
     ([*GRID, "--results", "{}/file"], ["file"]),
     ([*GRID, "--results", "{}/file/below"], ["file/below"]),
     # grid files

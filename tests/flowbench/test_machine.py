@@ -71,32 +71,37 @@ def test_the_processor_has_a_name_and_cores() -> None:
     assert machine.cores() >= 1
 
 
-@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,1,3", 3), ("GPU-8a3f,GPU-b2c1", 2)])
-def test_graphics_cards_that_the_environment_shows(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visible", "shown"),
+    [("", []), ("-1", []), ("0", ["0"]), ("0,1, 3", ["0", "1", "3"]), ("GPU-8a3f,MIG-b2c1", ["GPU-8a3f", "MIG-b2c1"])],
+)
+def test_graphics_cards_that_the_environment_shows(
+    visible: str, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert machine.gpu_count() == count
+    assert machine.gpus() == shown
 
 
 @pytest.mark.parametrize(
-    ("listed", "status", "count"),
-    [("GPU 0: NVIDIA H100 (UUID: GPU-1)\n  MIG 1g.10gb Device 0:\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n", 0, 2),
-     ("No devices found.\n", 0, 0), ("GPU 0: stale\n", 9, 0)],
+    ("listed", "status", "shown"),
+    [("GPU 0: NVIDIA H100 (UUID: GPU-1)\n  MIG 1g.10gb Device 0:\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n", 0, ["0", "1"]),
+     ("No devices found.\n", 0, []), ("GPU 0: stale\n", 9, [])],
 )  # fmt: skip
 def test_graphics_cards_that_the_driver_lists(
-    listed: str, status: int, count: int, monkeypatch: pytest.MonkeyPatch
+    listed: str, status: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(
         machine.subprocess, "run", lambda *a, **k: types.SimpleNamespace(stdout=listed, returncode=status)
     )
-    assert machine.gpu_count() == count
+    assert machine.gpus() == shown
 
 
 def test_no_graphics_card_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    assert machine.gpu_count() == 0
+    assert machine.gpus() == []
 
 
 def test_the_version_is_a_version() -> None:

@@ -23,7 +23,7 @@ from flowbench.schedule import Group
 from flowbench.slots import Slots
 
 SUITE = make_suite(steps=40, every=20)
-CPU = Slots(jobs=2, device="cpu", threads=1, gpus=0)
+CPU = Slots(jobs=2, device="cpu", threads=1)
 
 
 def leave(root: Path, cell, status: str = "done") -> Path:
@@ -175,7 +175,7 @@ def groups(count: int) -> list[Group]:
 
 
 def run(root: Path, groups: list[Group], jobs: int = 1, tell=lambda *_: None, **options: bool):
-    runner = Runner(root, Slots(jobs, "cpu", 1, 0), tell, **options)
+    runner = Runner(root, Slots(jobs, "cpu", 1), tell, **options)
     return runner, {outcome.cell.seed: outcome for outcome in runner.run(groups)}
 
 
