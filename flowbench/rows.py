@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +68,29 @@ def read(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    header, body = _lines(path)
+    frame: pd.DataFrame = pd.DataFrame(body, columns=header).apply(pd.to_numeric, errors="coerce")
+    return frame
+
+
+def columns(path: Path, names: Sequence[str]) -> dict[str, list[float]]:
+    """Some columns of what `read` reads, at a fraction of its time; those that the file lacks are left out."""
+    header, body = _lines(path)
+    places = {name: header.index(name) for name in names if name in header}
+    return {name: [_number(line[place]) for line in body] for name, place in places.items()}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _lines(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The header and the whole lines under it."""
     if not path.exists():
-        return pd.DataFrame()
+        return [], []
     text = path.read_text(encoding="utf-8", errors="replace")
     # A disk that lost power leaves zero bytes behind, which the csv module of Python 3.10 refuses.
     whole = text[: text.rfind("\n") + 1].replace("\0", "")
@@ -77,10 +99,8 @@ def read(path: Path) -> pd.DataFrame:
     except csv.Error as error:
         raise Unreadable(f"{path}: {error}") from error
     if not lines:
-        return pd.DataFrame()
+        return [], []
     header, *body = lines
     if len(set(header)) < len(header):
         raise Unreadable(f"{path}: two columns share a name")
-    body = [line for line in body if len(line) == len(header)]
-    frame: pd.DataFrame = pd.DataFrame(body, columns=header).apply(pd.to_numeric, errors="coerce")
-    return frame
+    return header, [line for line in body if len(line) == len(header)]

@@ -22,7 +22,9 @@ from flowbench.errors import UsageError, unknown
 from flowbench.plan import Cell, task_folder
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 SCHEMA = 1
 STATUSES = ("done", "running", "stopped", "failed", "queued")
@@ -142,7 +144,11 @@ def status(folder: Path) -> str:
     """One of `STATUSES`, or "missing". "stopped" is a run that was started and ended without a word."""
     if not (folder / "run.json").exists():
         return "missing"
-    recorded: str = read_run(folder)["status"]
+    return _status(folder, read_run(folder))
+
+
+def _status(folder: Path, run: Mapping[str, Any]) -> str:
+    recorded: str = run["status"]
     if recorded not in ("running", "queued"):
         return recorded
     if lock.is_held(folder):
@@ -182,9 +188,10 @@ class Results:
 
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
-    "tasks", "suite_steps", "error", "folder", "software",
+    "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
 ]  # fmt: skip
-EVAL_COLUMNS = ["suite", "task", "algo", "config_id", "seed", "step", "mean", "score"]
+EVAL_KEYS = ["suite", "task", "algo", "config_id", "seed"]
+EVAL_COLUMNS = [*EVAL_KEYS, "step", "mean", "score", "seconds"]
 
 
 def folders(root: Path) -> Iterator[Path]:
@@ -204,7 +211,7 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
     if not root.is_dir():
         raise UsageError(f"there is no results folder {str(root)!r}; flowbench run makes it, or pass --results")
     runs: list[dict[str, Any]] = []
-    evals: list[pd.DataFrame] = []
+    evals: list[Evaluations] = []
     problems: list[str] = []
     seen: dict[str, set[str]] = {"suite": set(), "algorithm": set()}
     for folder in folders(root):
@@ -223,19 +230,16 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
         row = _run_row(run, folder)
         runs.append(row)
         try:
-            evals.append(_evaluations(row, rows.read(folder / "evals.csv")))
+            evals.append(_evaluations(row, rows.columns(folder / "evals.csv", ("step", "mean", "seconds"))))
         except rows.Unreadable as error:
             problems.append(str(error))
+            evals.append(_evaluations(row, {}))
     for kind, wanted in (("suite", suite_names), ("algorithm", algo_names)):
         for name in wanted:
             if name not in seen[kind]:
                 raise UsageError(f"{root}: {unknown(f'{kind} in these results', name, sorted(seen[kind]))}")
-    filled = [frame for frame in evals if len(frame)]
-    return Results(
-        pd.DataFrame(runs, columns=RUN_COLUMNS),
-        pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=EVAL_COLUMNS),
-        problems,
-    )
+    frame = pd.DataFrame(runs, columns=RUN_COLUMNS)
+    return Results(frame, _eval_frame(frame, evals), problems)
 
 
 def _check_place(folder: Path, run: Mapping[str, Any]) -> None:
@@ -254,7 +258,7 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "algo": run["algo"]["label"],
         "config_id": run["config_id"],
         "seed": int(run["seed"]),
-        "status": status(folder),
+        "status": _status(folder, run),
         "steps": run["protocol"]["steps"],
         "every": run["protocol"]["every"],
         "low": run["task"]["low"],
@@ -266,7 +270,16 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "error": run.get("error") or "",
         "folder": str(folder),
         "software": _software(run),
+        "action_repeat": run["task"]["action_repeat"],
+        "episodes": run["protocol"]["episodes"],
+        **{name: _version(run, name) for name in ("mujoco", "dm_control")},
     }
+
+
+def _version(run: Mapping[str, Any], name: str) -> str:
+    """The version of a library that a run used; empty for one that has not begun or had none."""
+    versions = run.get("versions")
+    return str(versions.get(name) or "") if isinstance(versions, dict) else ""
 
 
 def _software(run: Mapping[str, Any]) -> str:
@@ -280,14 +293,27 @@ def _software(run: Mapping[str, Any]) -> str:
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
 
 
-def _evaluations(run: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
-    import numpy as np
-    import pandas as pd
+Evaluations = dict[str, "NDArray[np.float64]"]  # columns of one length: step, mean, score, seconds
 
-    if table.empty or not {"step", "mean"} <= set(table.columns):
-        return pd.DataFrame(columns=EVAL_COLUMNS)
-    frame = table.loc[np.isfinite(table["step"]), ["step", "mean"]].astype({"step": int, "mean": float})
-    frame["score"] = suites.Score(run["low"], run["high"]).normalise(frame["mean"])
-    for position, key in enumerate(("suite", "task", "algo", "config_id", "seed")):
-        frame.insert(position, key, run[key])
-    return frame
+
+def _evaluations(run: Mapping[str, Any], columns: Mapping[str, Sequence[float]]) -> Evaluations:
+    """The evaluations of one run, those with a step; seconds are NaN where nobody counted them."""
+    import numpy as np
+
+    if not {"step", "mean"} <= columns.keys():
+        return dict.fromkeys(("step", "mean", "score", "seconds"), np.empty(0))
+    step, mean = np.array(columns["step"]), np.array(columns["mean"])
+    seconds = np.array(columns.get("seconds", np.full(len(step), np.nan)))
+    score = suites.Score(run["low"], run["high"]).normalise(mean)
+    there = np.isfinite(step)
+    return {"step": step[there], "mean": mean[there], "score": score[there], "seconds": seconds[there]}
+
+
+def _eval_frame(runs: pd.DataFrame, evals: Sequence[Evaluations]) -> pd.DataFrame:
+    """The evaluations of all runs, one for each row of `runs`, in one frame made at once."""
+    import numpy as np
+
+    frame = runs[EVAL_KEYS].loc[np.repeat(runs.index, [len(own["step"]) for own in evals])].reset_index(drop=True)
+    for name in ("step", "mean", "score", "seconds"):
+        frame[name] = np.concatenate([own[name] for own in evals] or [np.empty(0)])
+    return frame.astype({"step": int})

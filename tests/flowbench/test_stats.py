@@ -8,6 +8,10 @@ import pytest
 from rliable import library, metrics
 
 from flowbench import stats
+from flowbench.stats import bootstrap
+from flowbench.stats.aggregate import iqm
+from flowbench.stats.curve import _drawn_iqm
+from flowbench.stats.pairs import _verdict, drawn_means, outcomes
 
 REPS = 200
 
@@ -84,14 +88,6 @@ def test_intervals_repeat_and_leave_numpys_random_state_alone():
     for one, two in zip(first, second, strict=True):
         pd.testing.assert_frame_equal(one, two)
     assert not first[0]["low"].equals(stats.aggregates(table, reps=REPS, seed=1)["low"])
-
-
-def test_the_state_is_put_back_after_an_error_too():
-    np.random.seed(7)
-    before = np.random.get_state()[1].tolist()
-    with pytest.raises(RuntimeError), stats._numpy_seed(0):
-        raise RuntimeError
-    assert np.random.get_state()[1].tolist() == before
 
 
 def test_an_algorithms_interval_does_not_depend_on_the_others():
@@ -355,10 +351,10 @@ def test_its_interval_is_that_of_rliable_but_for_the_draws():
 
 
 def test_its_resamples_are_spread_as_all_of_them_are():
-    wins = stats._wins(np.array([1.0, 2.0, 5.0]), np.array([0.0, 2.0]))
+    wins = outcomes(np.array([1.0, 2.0, 5.0]), np.array([0.0, 2.0]))
     rows, columns = product(range(3), repeat=3), list(product(range(2), repeat=2))
     every = np.array([wins[np.ix_(row, column)].mean() for row in rows for column in columns])
-    found = stats._drawn_wins([wins, wins], 20_000, 0)
+    found = drawn_means([wins, wins], 20_000, 0)
     assert found.shape == (2, 20_000)
     for bound in (0.3, 0.5, 0.7, 0.9):
         assert (found < bound).mean(axis=1) == pytest.approx((every < bound).mean(), abs=0.015)
@@ -418,7 +414,7 @@ def test_more_tasks_decide_with_fewer_seeds():
 def test_an_interval_that_ends_at_a_half_is_undecided():
     # A mean over tasks that is 0.5 on paper may come out beside it.
     wins = [np.full((5, 5), 0.5)] * 3
-    assert stats._verdict(0.5 + 1e-16, 0.7, wins) == stats._verdict(0.3, 0.5 - 1e-16, wins) == "undecided"
+    assert _verdict(0.5 + 1e-16, 0.7, wins) == _verdict(0.3, 0.5 - 1e-16, wins) == "undecided"
 
 
 def test_every_pair_once_whichever_others_there_are():
@@ -446,3 +442,122 @@ def test_one_algorithm_has_no_pairs():
     overall, each = stats.improvement(table_of(grid(HAND)), reps=REPS)
     assert overall.empty
     assert each.empty
+
+
+# Profiles and curves
+
+
+def curved(scores, *, every=10, algo="sac", step=None, **run):
+    """Both frames of a matrix of scores, runs by tasks by evaluations, one every ``every`` steps."""
+    last = every * scores.shape[2]
+    steps = range(every, last + 1, every)
+    cells = {
+        f"t{task}": {seed: list(zip(steps, scores[seed, task], strict=True)) for seed in range(len(scores))}
+        for task in range(scores.shape[1])
+    }
+    return grid(cells, algo=algo, step=step or last, every=every, **run)
+
+
+def rliable_intervals(matrix, func, reps=2000):
+    np.random.seed(0)
+    points, bounds = library.get_interval_estimates({"x": matrix}, func, reps=reps)
+    return points["x"], bounds["x"]
+
+
+def test_profiles_are_those_of_rliable_on_runs_by_tasks():
+    scores = np.random.default_rng(1).uniform(-0.1, 1.3, size=(4, 3))
+    found = stats.profiles(table_of(grid({f"t{t}": dict(enumerate(scores[:, t])) for t in range(3)})), reps=5000)
+    thresholds = found["threshold"].to_numpy()
+    assert (thresholds[0], thresholds[-1]) == (min(0, scores.min()), scores.max())
+    points, bounds = rliable_intervals(scores, lambda x: library.score_distributions(x, thresholds))
+    np.testing.assert_allclose(found["estimate"], points)
+    np.testing.assert_allclose(found[["low", "high"]].to_numpy().T, bounds, atol=1 / scores.size + 1e-9)
+    assert (found["seeds"].unique(), found["tasks"].unique()) == ([4], [3])
+
+
+def test_a_curve_is_rliables_iqm_at_every_step():
+    scores = np.random.default_rng(2).normal(0.5, 0.3, size=(5, 3, 4))
+    runs, evals = curved(scores)
+    found = stats.curves(stats.at_step(runs, evals, 40), evals, 40, reps=10_000)
+    assert found["step"].tolist() == [10, 20, 30, 40]
+    points, bounds = rliable_intervals(
+        scores, lambda x: np.array([metrics.aggregate_iqm(x[..., k]) for k in range(x.shape[-1])])
+    )
+    np.testing.assert_allclose(found["estimate"], points)
+    np.testing.assert_allclose(found[["low", "high"]].to_numpy().T, bounds, atol=0.03)
+    alone = stats.aggregates(stats.at_step(runs, evals, 40), reps=10_000)
+    last, whole = found.iloc[-1], alone[alone["metric"] == "IQM"].iloc[0]
+    assert last["estimate"] == pytest.approx(whole["estimate"])
+    assert [last["low"], last["high"]] == pytest.approx([whole["low"], whole["high"]], abs=0.03)
+
+
+@pytest.mark.parametrize("count", range(2, 13))
+def test_the_iqm_from_counts_is_that_of_the_draws(count):
+    random = np.random.default_rng(count)
+    values = np.round(random.normal(size=count), 1)  # rounded: some tie
+    drawn = random.integers(count, size=(50, count))
+    times = np.stack([np.bincount(line, minlength=count) for line in drawn], axis=1).astype(np.int16)
+    np.testing.assert_allclose(_drawn_iqm(values, times), iqm(values[drawn][:, None, :]), atol=1e-12)
+
+
+def test_a_curve_holds_the_steps_that_every_run_has_up_to_the_one_reported():
+    first = grid(
+        {"a": {0: [(10, 0.1), (20, 0.2), (30, 0.3), (40, 0.9)], 1: [(10, 0.3), (30, 0.5), (40, 0.9)]}}, step=40
+    )
+    runs, evals = join(first, curved(np.ones((2, 1, 2)), every=15, algo="td3"))
+    evals["task"] = runs["task"] = "a"
+    found = stats.curves(stats.at_step(runs, evals, 30), evals, 30, reps=REPS)
+    sac, td3 = found[found["algo"] == "sac"], found[found["algo"] == "td3"]
+    assert sac["step"].tolist() == [10, 30]
+    assert sac["estimate"].tolist() == pytest.approx([0.2, 0.4])
+    assert td3["step"].tolist() == [15, 30]
+
+
+def test_a_curve_leaves_a_diverged_run_at_its_last_finite_evaluation():
+    scores = np.array([[[0.1, 0.2, np.nan, np.inf]], [[0.3, 0.4, 0.6, 0.8]]])
+    runs, evals = curved(scores)
+    found = stats.curves(stats.at_step(runs, evals, 40), evals, 40, reps=REPS)
+    assert found["estimate"].tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5])
+    tasks = stats.task_curves(runs, evals, reps=REPS)
+    assert tasks["estimate"].tolist() == pytest.approx([200, 300, 400, 500])
+    assert tasks[["low", "high"]].notna().all(axis=None)
+
+
+def test_a_curve_of_one_seed_has_no_interval_and_one_without_complete_seeds_is_none():
+    runs, evals = join(curved(np.ones((1, 2, 2))), curved(np.ones((3, 1, 2)), algo="td3"))
+    table = stats.at_step(runs, evals, 20)
+    for found in (stats.curves(table, evals, 20, reps=REPS), stats.profiles(table, reps=REPS)):
+        assert set(found["algo"]) == {"sac"}
+        assert found[["low", "high"]].isna().all(axis=None)
+    tasks = stats.task_curves(runs, evals, reps=REPS)
+    assert tasks.groupby("algo")["low"].apply(lambda low: low.isna().all()).to_dict() == {"sac": True, "td3": False}
+    assert tasks.groupby("algo")["seeds"].unique().to_dict() == {"sac": [1], "td3": [3]}
+
+
+def test_a_curve_knows_its_training_time_where_that_is_recorded():
+    runs, evals = curved(np.ones((2, 1, 2)))
+    table = stats.at_step(runs, evals, 20)
+    assert stats.curves(table, evals, 20, reps=REPS)["seconds"].isna().all()
+    timed = evals.assign(seconds=evals["step"] * (1.0 + evals["seed"]))
+    assert stats.curves(table, timed, 20, reps=REPS)["seconds"].tolist() == [15, 30]
+
+
+RUNS, EVALS = join(*(curved(np.random.default_rng(3).uniform(size=(5, 3, 4)), algo=algo) for algo in ("sac", "td3")))
+TABLE = stats.at_step(RUNS, EVALS, 40)
+
+
+@pytest.mark.parametrize("function", [stats.profiles, lambda t, **options: stats.curves(t, EVALS, 40, **options)])
+def test_profiles_and_curves_repeat_and_stand_alone(function):
+    first = function(TABLE, reps=REPS)
+    pd.testing.assert_frame_equal(first, function(TABLE, reps=REPS))
+    assert not first["low"].equals(function(TABLE, reps=REPS, seed=1)["low"])
+    alone = function(TABLE[TABLE["algo"] == "td3"], reps=REPS)
+    pd.testing.assert_frame_equal(alone, first[first["algo"] == "td3"].reset_index(drop=True))
+    with pytest.raises(ValueError, match="reps"):
+        function(TABLE, reps=0)
+
+
+def test_a_large_grid_is_resampled_in_pieces(monkeypatch):
+    whole = stats.aggregates(TABLE, reps=REPS)
+    monkeypatch.setattr(bootstrap, "CHUNK", 100)
+    pd.testing.assert_frame_equal(whole, stats.aggregates(TABLE, reps=REPS))

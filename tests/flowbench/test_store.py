@@ -242,6 +242,19 @@ def test_runs_and_evaluations_come_back_as_tables(tmp_path: Path) -> None:
         ["td3", 0, 20, -1500.0, 0.0],
         ["td3", 0, 40, -750.0, 0.5],
     ]
+    assert found.evals["seconds"].isna().all()  # the file has no such column
+
+
+def test_what_must_be_the_same_for_runs_to_compare_is_told(tmp_path: Path) -> None:
+    put(tmp_path, make_cell(seed=0), evals="step,mean,seconds\n20,-1500,7.5\n", versions={"mujoco": "3.3.0"})
+    put(tmp_path, make_cell(seed=1), "queued")
+    found = store.load(tmp_path)
+    assert found.runs["mujoco"].tolist() == ["3.3.0", ""]
+    assert found.runs["dm_control"].tolist() == ["", ""]
+    protocol = make_cell().variant.protocol
+    assert found.runs["episodes"].tolist() == [protocol.episodes] * 2
+    assert found.runs["action_repeat"].tolist() == [make_cell().task.action_repeat] * 2
+    assert found.evals["seconds"].dropna().tolist() == [7.5]
 
 
 def test_an_empty_folder_gives_empty_tables(tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""Statistics of a suite's runs: DataFrame -> DataFrame, printing nothing.
+
+The estimates and their intervals are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge
+of the Statistical Precipice", as rliable defines them: interquartile mean, median, mean and optimality gap of the
+normalised scores, performance profiles, the interquartile mean over steps and the probability of improvement, with
+percentile intervals from a bootstrap stratified by task (the seeds of each task are resampled on their own; the
+tasks are not). rliable resamples in Python, seconds a number, so the resampling is done here on arrays, and tests
+hold one against the other.
+
+``at_step`` turns a results folder's two frames into the table that everything else reads.
+"""
+
+from flowbench.stats.aggregate import METRICS, aggregates, per_task
+from flowbench.stats.bootstrap import CONFIDENCE, REPS
+from flowbench.stats.cells import RUN, at_step, common_step, complete_seeds, distinct_labels, missing
+from flowbench.stats.curve import curves, task_curves
+from flowbench.stats.pairs import improvement
+from flowbench.stats.profile import profiles
+
+__all__ = [
+    "CONFIDENCE",
+    "METRICS",
+    "REPS",
+    "RUN",
+    "aggregates",
+    "at_step",
+    "common_step",
+    "complete_seeds",
+    "curves",
+    "distinct_labels",
+    "improvement",
+    "missing",
+    "per_task",
+    "profiles",
+    "task_curves",
+]

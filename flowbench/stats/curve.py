@@ -1,0 +1,92 @@
+"""Learning curves: the interquartile mean over a suite's tasks at every step, and each task's mean."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import pandas as pd
+
+from flowbench.stats.aggregate import iqm
+from flowbench.stats.bootstrap import REPS, Floats, ends, strata_drawn, times_drawn
+from flowbench.stats.cells import RUN, check, complete_seeds, of_runs
+
+
+def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
+    """The IQM of one suite's normalised scores at every step up to ``step``, with 95 % intervals at each.
+
+    Takes the table of ``at_step`` and the evaluations it was made of; returns algo, step, estimate, low, high,
+    ``seconds`` (training time at that step, the mean over the runs; NaN where it is not known), seeds and tasks
+    (counts). Complete seeds only, and the steps at which each of their runs was evaluated; a run that diverged stays
+    at its last finite evaluation. No complete seed: no rows; one: no intervals. Repeatable and raising as
+    ``aggregates``.
+    """
+    check(table, reps)
+    tasks = sorted(set(table["task"]))
+    before = of_runs(table, evals[evals["step"] <= step])
+    frames = []
+    for algo, seeds in complete_seeds(table).items():
+        own = before[(before["algo"] == algo) & before["seed"].isin(seeds)]
+        scores = _aligned(own, ["seed", "task"], "score")
+        if not seeds or scores.empty:
+            continue
+        values = scores.to_numpy(dtype=np.float64)
+        low = high = np.full(len(values), np.nan)
+        if len(seeds) > 1:
+            drawn = strata_drawn(len(seeds), len(tasks), reps, seed).reshape(reps, -1).T.astype(np.int16)
+            low, high = ends(np.stack([_drawn_iqm(line, drawn) for line in values], axis=1))
+        estimate = iqm(values[:, None, :])
+        seconds = _seconds(own, scores.index)
+        numbers = {"step": scores.index, "estimate": estimate, "low": low, "high": high, "seconds": seconds}
+        frames.append(pd.DataFrame({"algo": algo, **numbers, "seeds": len(seeds), "tasks": len(tasks)}))
+    columns = ["algo", "step", "estimate", "low", "high", "seconds", "seeds", "tasks"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def task_curves(runs: pd.DataFrame, evals: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
+    """The mean return over the seeds at every step of each task and algorithm of one suite, with 95 % intervals.
+
+    Takes frames with distinct labels; returns task, algo, step, estimate, low, high and seeds (count). Steps at which
+    each run of the task and algorithm was evaluated; diverged runs as in ``curves``. One seed has no interval.
+    """
+    frames = []
+    for (task, algo), own in of_runs(runs, evals).groupby(["task", "algo"]):
+        curve = _aligned(own, ["seed"], "mean")
+        values = curve.to_numpy(dtype=np.float64)
+        seeds = values.shape[1]
+        low = high = np.full(len(values), np.nan)
+        if seeds > 1 and len(values):
+            drawn = times_drawn(np.random.default_rng(seed), seeds, reps)
+            low, high = ends(drawn @ values.T / seeds)
+        numbers = {"step": curve.index, "estimate": values.mean(axis=1), "low": low, "high": high}
+        frames.append(pd.DataFrame({"task": task, "algo": algo, **numbers, "seeds": seeds}))
+    columns = ["task", "algo", "step", "estimate", "low", "high", "seeds"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def _aligned(evals: pd.DataFrame, by: list[Hashable], value: str) -> pd.DataFrame:
+    """The steps at which every run was evaluated down, runs in the order of ``by`` across; for NaN the last value."""
+    evals = evals.assign(**{value: evals[value].where(np.isfinite(evals[value]))})
+    by_run = evals.groupby(RUN, sort=False)[value]
+    evals[value] = by_run.ffill()
+    return evals.pivot(index="step", columns=by, values=value).sort_index(axis="columns").dropna()
+
+
+def _drawn_iqm(values: Floats, drawn: Floats) -> Floats:
+    """[resamples]: the IQM of each, from how often it drew each value ([values, resamples]): no resample is built.
+
+    With the values in order, the middle half of a resample holds each as often as its draws lie between the two cuts.
+    """
+    order = np.argsort(values)
+    cut = len(values) // 4
+    kept = len(values) - 2 * cut
+    up_to = np.clip(np.cumsum(drawn[order], axis=0) - cut, 0, kept)
+    ordered = values[order]
+    middle: Floats = ordered[-1] - np.diff(ordered) @ up_to[:-1] / kept
+    return middle
+
+
+def _seconds(evals: pd.DataFrame, steps: pd.Index) -> Floats:
+    if "seconds" not in evals:
+        return np.full(len(steps), np.nan)
+    return evals.groupby("step")["seconds"].mean().reindex(steps).to_numpy(dtype=np.float64)
