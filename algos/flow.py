@@ -20,17 +20,20 @@ def interpolate(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
 
 
 def integrate(velocity: Velocity, start: Tensor, steps: int, scheme: Scheme) -> Tensor:
-    """Solve da/dt = v(a, t) from t = 0 to 1 in `steps` equal steps, from `start` [..., act_dim].
+    """Solve da/dt = v(a, t) from t = 0 to 1 in `steps` equal steps, from `start` [..., act_dim]."""
+    a = start
+    for k in range(steps):
+        a = advance(velocity, a, k / steps, 1.0 / steps, scheme)
+    return a
+
+
+def advance(velocity: Velocity, a: Tensor, time: float, dt: float, scheme: Scheme) -> Tensor:
+    """One step of length `dt` from a [..., act_dim] at `time`.
 
     Euler needs one evaluation a step and is of first order, midpoint needs two and is of second.
     """
-    dt = 1.0 / steps
-    a = start
-    for k in range(steps):
-        t = torch.full_like(start[..., :1], k * dt)
-        if scheme == "euler":
-            a = a + dt * velocity(a, t)
-        else:
-            halfway = a + 0.5 * dt * velocity(a, t)
-            a = a + dt * velocity(halfway, t + 0.5 * dt)
-    return a
+    t = torch.full_like(a[..., :1], time)
+    if scheme == "euler":
+        return a + dt * velocity(a, t)
+    halfway = a + 0.5 * dt * velocity(a, t)
+    return a + dt * velocity(halfway, t + 0.5 * dt)

@@ -9,9 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -19,87 +17,16 @@ from rich.markup import escape
 from rich.table import Table
 
 import suites
-from flowbench import mirrors, plan, progress, schedule
+from flowbench import mirrors, progress, schedule
 from flowbench.errors import UsageError, unknown
 from flowbench.plan import Cell
+from flowbench.request import Request
 from flowbench.runner import Outcome, Runner
 from flowbench.schedule import Due, Group
 from flowbench.slots import Slots, choose_gpus, share, stack_size
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A grid as it was asked for, not yet looked up."""
-
-    suite: str | None
-    algo: list[str]
-    task: list[str]
-    seeds: str | None
-    steps: int | None
-    set: list[str]
-
-    @staticmethod
-    def merge(file: Path | None, **given: Any) -> Request:
-        """The request in a YAML file (`suite`, `algo`, `task`, `seeds`, `steps`, `set`); what is given here wins."""
-        read = _read_grid(file) if file else {}
-        merged = {key: value if value not in (None, []) else read.get(key, value) for key, value in given.items()}
-        request = Request(**merged)
-        if not request.suite:
-            raise UsageError("nothing to run: name a suite with --suite (flowbench list suites shows them)")
-        if not request.algo:
-            raise UsageError("nothing to run: name an algorithm with --algo (flowbench list algos shows them)")
-        return request
-
-    def cells(self) -> list[Cell]:
-        """The cells it stands for."""
-        return plan.expand(
-            self.suite or "",
-            self.algo,
-            "5" if self.seeds is None else self.seeds,
-            tasks=self.task,
-            steps=self.steps,
-            settings=self.set,
-        )
-
-
-def _read_grid(file: Path) -> dict[str, Any]:
-    """The keys of a grid file, in the types the options have."""
-    try:
-        read = suites.read_yaml(file)
-    except suites.SuiteError as error:
-        raise UsageError(f"grid file {str(file)!r}: {error}") from error
-    if not isinstance(read, dict):
-        raise UsageError(f"grid file {str(file)!r} must hold keys such as suite and algo, not {type(read).__name__}")
-    known = [field.name for field in fields(Request)]
-    for key in read:
-        if key not in known:
-            raise UsageError(f"grid file {str(file)!r}: {unknown('key', str(key), known)}")
-    return {key: _as_option(value, key, file) for key, value in read.items()}
-
-
-def _as_option(value: Any, key: str, file: Path) -> Any:
-    where = f"grid file {str(file)!r}: {key}"
-    if key in ("algo", "task", "set"):
-        items = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
-        items = [items] if isinstance(items, str) else items
-        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise UsageError(f"{where} must be text or a list of texts")
-        return items
-    if key == "seeds":
-        parts = value if isinstance(value, list) else [value]
-        if not all(isinstance(part, (int, str)) and not isinstance(part, bool) for part in parts):
-            raise UsageError(f"{where} must be a count, a range or a list of numbers")
-        text = ",".join(map(str, parts))
-        return f"{text}-{text}" if isinstance(value, list) and len(value) == 1 else text
-    if key == "steps" and isinstance(value, float) and value.is_integer():
-        return int(value)
-    wanted = int if key == "steps" else str
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        raise UsageError(f"{where} must be {'an integer' if wanted is int else 'text'}, got {value!r}")
-    return value
 
 
 def run(

@@ -18,7 +18,15 @@ from suites.task import Evaluation, Score, Suite, SuiteError, Task, unknown
 T = TypeVar("T")
 
 _FOLDER = Path(__file__).parent
-_SHIPPED = ("quick", "dmc-easy", "dmc-medium", "dmc-hard", "humanoid-bench", "flowrl-paper")  # the cheapest first
+_SHIPPED = (
+    "quick",
+    "small",
+    "dmc-easy",
+    "dmc-medium",
+    "dmc-hard",
+    "humanoid-bench",
+    "flowrl-paper",
+)  # the cheapest first
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # A task's name may become part of a path: every piece of it starts with a letter or a digit, so none is `..`.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import suites
+from algos import flow, flowrl
 from flowbench import cli, plan, store
 from flowbench.cli.app import app, list_app
 from flowbench.rows import RowWriter
@@ -137,3 +138,12 @@ def test_the_set_that_is_tested_is_pinned_exactly():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {re.split(r"[<>=;\s]", need)[0].lower().replace("_", "-") for need in project["dependencies"]}
     assert wanted <= names
+
+
+def test_every_equation_stands_beside_a_function_that_is_there() -> None:
+    page = (ROOT / "docs" / "flowrl.md").read_text(encoding="utf-8")
+    table = page[page.index("| paper |") :].partition("\n\n")[0]
+    named = re.findall(r"`(\w+)\.(\w+)`", table)
+    assert len(named) >= 10
+    homes = {"FlowRL": flowrl.FlowRL, "flowrl": flowrl, "flow": flow}
+    assert [name for home, name in named if not callable(getattr(homes[home], name, None))] == []

@@ -51,7 +51,7 @@ def run(
     waiting = Console(stderr=True).status("measuring")
     if task is None:
         _refuse("is for --loop", steps=steps)
-        chosen = _variants(_invented_suite(), wanted, settings, given)
+        chosen = variants(_invented_suite(), wanted, settings, given)
         header = setting.header()
         if with_peers:
             header["versions"] |= peers.require(chosen)
@@ -69,14 +69,14 @@ def run(
     suite, found = loop.find(task)
     suites.require(found.source)
     given["random_steps"] = min(RANDOM_STEPS, steps // 5)
-    chosen = _variants(dataclasses.replace(suite, steps=steps), wanted, settings, given)
+    chosen = variants(dataclasses.replace(suite, steps=steps), wanted, settings, given)
     header = {**setting.header(), "task": found.name, "action_repeat": found.action_repeat}
     with setting.applied(), waiting:
         rows = [loop.measure(found, each, seeds, setting) for each in chosen for seeds in stacks]
     print(show.loops(header, rows, format))
 
 
-def _variants(
+def variants(
     suite: suites.Suite, algorithms: Sequence[str], settings: Sequence[str], given: dict[str, Any]
 ) -> list[Variant]:
     """The algorithms as a run of the suite would have them, `given` standing above what the suite overrides."""

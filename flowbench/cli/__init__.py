@@ -11,7 +11,7 @@ import typer
 from flowbench import __version__
 from flowbench.cli.app import app
 
-COMMANDS = ("run", "status", "report", "bench", "lists")  # a module each, in the order that help shows them
+COMMANDS = ("run", "status", "report", "bench", "paper", "lists")  # a module each, in the order that help shows them
 
 for _command in COMMANDS:
     import_module(f"flowbench.cli.{_command}")

@@ -68,8 +68,9 @@ def run(
 ) -> int:
     """Train a grid of tasks, algorithms and seeds; what is finished is not run again, what was interrupted goes on."""
     from flowbench import grid
+    from flowbench.request import Request
 
-    request = grid.Request.merge(
+    request = Request.merge(
         file,
         suite=suite,
         algo=algo or [],

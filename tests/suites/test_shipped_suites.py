@@ -10,7 +10,15 @@ import pytest
 
 import suites
 
-COUNTS = {"quick": 3, "dmc-easy": 9, "dmc-medium": 12, "dmc-hard": 7, "humanoid-bench": 14, "flowrl-paper": 15}
+COUNTS = {
+    "quick": 3,
+    "small": 3,
+    "dmc-easy": 9,
+    "dmc-medium": 12,
+    "dmc-hard": 7,
+    "humanoid-bench": 14,
+    "flowrl-paper": 15,
+}
 
 
 def tasks(name: str) -> set[str]:
@@ -29,7 +37,7 @@ def test_every_suite_loads_and_its_tasks_exist(name: str) -> None:
     assert len(suite.tasks) == COUNTS[name]
     for task in suite.tasks:
         assert task.name in suites.tasks(task.source)
-        assert task.action_repeat == (4 if name == "quick" else 1)
+        assert task.action_repeat == (1 if suite.comparable else 4)
         assert suite.task(task.name) is task
         if task.source == "dm_control":
             assert task.score == suites.Score(0.0, 1000.0)
@@ -38,11 +46,11 @@ def test_every_suite_loads_and_its_tasks_exist(name: str) -> None:
 @pytest.mark.parametrize("name", suites.names())
 def test_budgets(name: str) -> None:
     suite = suites.load(name, check_tasks=False)
-    steps = {"quick": 6_000, "dmc-easy": 500_000}.get(name, 1_000_000)
-    episodes = 5 if name in ("quick", "flowrl-paper") else 10
+    steps = {"quick": 6_000, "small": 8_000, "dmc-easy": 500_000}.get(name, 1_000_000)
+    episodes = 5 if name in ("quick", "small", "flowrl-paper") else 10
     assert suite.steps == steps
-    assert suite.evaluation == suites.Evaluation(every=1_000 if name == "quick" else 10_000, episodes=episodes)
-    assert suite.comparable == (name != "quick")
+    assert suite.comparable == (name not in ("quick", "small"))
+    assert suite.evaluation == suites.Evaluation(every=10_000 if suite.comparable else 1_000, episodes=episodes)
     assert suite.comparable or suite.note
 
 
@@ -81,7 +89,7 @@ def test_flowrl_paper_is_three_and_six_and_six() -> None:
     assert len(paper & tasks("dmc-hard")) == 6
     assert len(paper & tasks("humanoid-bench")) == 6
     # A task means the same, and is scored the same, in whichever suite it stands, but for the quick look.
-    lasting = [name for name in suites.names() if name != "quick"]
+    lasting = [name for name in suites.names() if name not in ("quick", "small")]
     everywhere = [task for name in lasting for task in suites.load(name, check_tasks=False).tasks]
     assert len(set(everywhere)) == len({task.name for task in everywhere})
 

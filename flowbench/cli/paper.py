@@ -1,0 +1,42 @@
+"""`flowbench paper`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowbench.cli.app import app
+from flowbench.cli.options import RESULTS, Results, count, table
+
+
+@app.command(epilog="Example: flowbench paper flowrl/constraint --scale cpu")
+def paper(
+    name: Annotated[
+        str | None, typer.Argument(metavar="LIST|NAME", help="An experiment, or list; list if left out.")
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(metavar="smoke|cpu|full", help="A minute; an hour on two cores; the paper's size.")
+    ] = "smoke",
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where figures go; figures/ in the results folder if left out.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    jobs: Annotated[
+        str | None, typer.Option(metavar="N", help="Groups of cells at once; as `run` has them if left out.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost; run nothing.")] = False,
+    results: Results = RESULTS,
+) -> int:
+    """Run an experiment of a paper at one of three scales and draw its figure."""
+    from flowbench import papers
+
+    if name is None or name == "list":
+        found = [papers.find(each) for each in papers.names()]
+        table(["experiment", "figure", "what it shows"], [[f"{e.paper}/{e.name}", e.figure, e.title] for e in found])
+        return 0
+    experiment = papers.find(name)
+    folder = figures or results / "figures" / experiment.paper
+    at_once = count("--jobs", jobs)
+    return papers.run(experiment, scale, results, folder, device=device, jobs=at_once, dry_run=dry_run)
