@@ -22,8 +22,17 @@ def report(
     step: Annotated[
         str | None, typer.Option(metavar="N", help="Compare at this step; the common one if left out.")
     ] = None,
-    format: Annotated[str, typer.Option("--format", metavar="table|markdown|csv|json", help="How to print.")] = "table",
+    format: Annotated[
+        str, typer.Option("--format", metavar="table|markdown|latex|csv|json", help="How to print.")
+    ] = "table",
     reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of the resampling.")] = 0,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse runs that differ in steps, evaluation, action repeat, mujoco or dm_control."
+        ),
+    ] = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Print the probability of improvement on each task, too.")
     ] = False,
@@ -35,7 +44,7 @@ def report(
     """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
     from flowbench.errors import UsageError, unknown
 
-    formats = ("table", "markdown", "csv", "json")
+    formats = ("table", "markdown", "latex", "csv", "json")
     if format not in formats:
         raise unknown("format", format, formats)
     at, resamples = count("--step", step), count("--reps", reps) or 0
@@ -44,7 +53,9 @@ def report(
 
     found = store.load(results, *named(suite, algo))
     warn(found.problems)
-    built = reports.build(found.runs, found.evals, step=at, reps=resamples, pairs_per_task=pairs)
+    built = reports.build(
+        found.runs, found.evals, step=at, reps=resamples, seed=seed, pairs_per_task=pairs, strict=strict
+    )
     if format == "table":
         reports.show(built, Console())
     else:

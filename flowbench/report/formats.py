@@ -1,4 +1,4 @@
-"""A report as text for other programs and pages: Markdown, CSV, JSON. None leaves out what is missing."""
+"""A report as text for other programs and pages: Markdown, LaTeX, CSV, JSON. None leaves out what is missing."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import difflib
 import io
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
 
-from flowbench.report import tables
+from flowbench.report import latex, tables
 from flowbench.report.assemble import Report, Section
+from flowbench.report.grid import escaped, markdown
 from flowbench.stats import CONFIDENCE
 
 SCHEMA = 1
 COLUMNS = (
     "suite", "step", "kind", "task", "algo", "metric", "estimate", "low", "high", "seeds", "tasks", "seed", "note",
-    "over", "over_seeds",
+    "over", "over_seeds", "threshold",
 )  # fmt: skip
 
 
 def render(report: Report, format: str) -> str:
-    """The report as ``markdown``, ``csv`` or ``json``. Raises ValueError for another format."""
+    """The report as ``markdown``, ``latex``, ``csv`` or ``json``. Raises ValueError for another format."""
     if format not in FORMATS:
         near = difflib.get_close_matches(format, FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -36,26 +36,17 @@ def render(report: Report, format: str) -> str:
 def _markdown(report: Report) -> str:
     blocks = []
     for section in report.sections:
-        blocks.append(f"## {_escaped(section.suite)}")
-        lines = [_escaped(line) for line in tables.heading(section, report.reps)]
+        blocks.append(f"## {escaped(section.suite)}")
+        lines = [escaped(line) for line in tables.heading(section, report.reps)]
         blocks += lines if section.comparable else [f"**{lines[0]}**", *lines[1:]]
-        for grid in (*tables.grids(section, pairs_per_task=report.pairs_per_task), tables.missing(section)):
-            blocks.append(f"### {_escaped(grid.title)}")
-            if grid.rows:
-                rows = [[_escaped(cell) for cell in row] for row in (grid.header, *grid.rows)]
-                rows.insert(1, ["---"] * len(grid.header))
-                blocks.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        shown = (*tables.grids(section, pairs_per_task=report.pairs_per_task), tables.missing(section))
+        blocks += map(markdown, shown)
         if section.warnings:
-            blocks += ["### Warnings", "\n".join(f"- {_escaped(text)}" for text in section.warnings)]
+            blocks += ["### Warnings", "\n".join(f"- {escaped(text)}" for text in section.warnings)]
     if report.skipped:
-        items = "\n".join(f"- {_escaped(suite)}: {_escaped(reason)}" for suite, reason in report.skipped)
+        items = "\n".join(f"- {escaped(suite)}: {escaped(reason)}" for suite, reason in report.skipped)
         blocks += ["## Nothing to report", items]
     return "\n\n".join(blocks) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
 
 
 def _csv(report: Report) -> str:
@@ -82,6 +73,10 @@ def _rows(section: Section) -> Iterator[dict[str, Any]]:
         for pair in pairs.to_dict("records"):
             note = pair.pop("verdict")
             yield {"kind": kind, "metric": "P(algo > over)", "note": note, **{str(k): v for k, v in pair.items()}}
+    for row in section.profiles.to_dict("records"):
+        yield {"kind": "profile", "metric": "share above threshold", **{str(k): v for k, v in row.items()}}
+    for row in section.curves.drop(columns="seconds").to_dict("records"):
+        yield {"kind": "curve", "metric": "IQM", **{str(k): v for k, v in row.items()}}
     gaps = section.missing
     for gap in gaps.itertuples():
         said = [f"{gap.status}: {gap.reason}", " ".join(str(gap.error).split())]
@@ -110,6 +105,8 @@ def _json(report: Report) -> str:
             "per_task": _records(section.per_task),
             "improvement": _records(section.improvement),
             "improvement_per_task": _records(section.improvement_per_task),
+            "profiles": _records(section.profiles),
+            "curves": _records(section.curves),
             "missing": _records(section.missing),
             "warnings": list(section.warnings),
         }
@@ -136,4 +133,9 @@ def _plain(value: Any) -> Any:
     return None if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)) else value
 
 
-FORMATS: dict[str, Callable[[Report], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "markdown": _markdown,
+    "latex": latex.render,
+    "csv": _csv,
+    "json": _json,
+}

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from flowbench import report, stats
+from flowbench.report.grid import leaders
 
 VARIANT = "flowrl[flow_steps=5,constraint=false]"
 ALGOS = ("flowrl", VARIANT, "sac", "td3")
@@ -186,7 +187,7 @@ def test_a_suite_unlike_the_literature_says_so_in_every_format():
 
 def test_csv_is_one_tidy_table(holed):
     text = report.render(holed, "csv")
-    assert {len(row) for row in csv.reader(io.StringIO(text))} == {15}
+    assert {len(row) for row in csv.reader(io.StringIO(text))} == {16}
     rows = pd.read_csv(io.StringIO(text), float_precision="round_trip")
     section = holed.sections[0]
     assert dict(rows["kind"].value_counts()) == {
@@ -194,10 +195,16 @@ def test_csv_is_one_tidy_table(holed):
         "aggregate": 4 * 4,
         "improvement": 6,
         "task-improvement": 6 * 7 - 3,
+        "profile": 3 * 101,  # td3 has no complete seed
+        "curve": 3 * 4,
         "missing": 6,
         "warning": len(section.warnings),
     }
-    assert set(rows["step"]) == {10_000}
+    assert set(rows.loc[rows["kind"] != "curve", "step"]) == {10_000}
+    for kind, frame in (("profile", section.profiles), ("curve", section.curves)):
+        found = rows[rows["kind"] == kind].reset_index(drop=True)
+        columns = [name for name in frame if name != "seconds"]
+        pd.testing.assert_frame_equal(found[columns], frame[columns], check_dtype=False)
     numbers = rows[rows["kind"] == "aggregate"].reset_index(drop=True)
     columns = ["algo", "metric", "estimate", "low", "high"]
     pd.testing.assert_frame_equal(numbers[columns], section.aggregates[columns])
@@ -246,7 +253,7 @@ def test_markdown_tables_are_well_formed_and_escaped(holed):
 
 
 def test_an_unknown_format_names_the_others(holed):
-    with pytest.raises(ValueError, match=r"'markdow'.*markdown, csv, json; did you mean 'markdown'"):
+    with pytest.raises(ValueError, match=r"'markdow'.*markdown, latex, csv, json; did you mean 'markdown'"):
         report.render(holed, "markdow")
 
 
@@ -326,3 +333,77 @@ def test_numbers_are_never_minus_zero():
 def test_the_same_report_twice_is_the_same_text():
     first, second = (report.render(build(*holes()), "json") for _ in range(2))
     assert first == second
+
+
+def alike():
+    """Two algorithms' runs and what must be the same for them to compare."""
+    same = {"action_repeat": 2, "episodes": 10, "mujoco": "3.3.0", "dm_control": "1.0.30"}
+    return frames(algos=("sac", "td3"), tasks=("a", "b"), seeds=range(3), **same)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("steps", 20_000, "budget in steps: 10,000 (sac) | 20,000 (td3)"),
+        ("every", 1250, "steps between evaluations: 1,250 (td3) | 2,500 (sac)"),
+        ("episodes", 5, "episodes an evaluation: 5 (td3) | 10 (sac)"),
+        ("action_repeat", 1, "action repeat: 1 (td3) | 2 (sac)"),
+        ("mujoco", "3.2.0", "version of mujoco: 3.2.0 (td3) | 3.3.0 (sac)"),
+        ("dm_control", "1.0.9", "version of dm_control: 1.0.30 (sac) | 1.0.9 (td3)"),
+    ],
+)
+def test_runs_that_differ_are_named_and_refused_where_asked(column, value, said):
+    runs, evals = alike()
+    assert build(runs, evals, strict=True).sections[0].differences == ()
+    runs.loc[runs["algo"] == "td3", column] = value
+    section = build(runs, evals).sections[0]
+    assert any(text.endswith(f"the runs differ in their {said}") for text in section.warnings)
+    with pytest.raises(ValueError, match="--strict: dmc-hard: ") as refused:
+        build(runs, evals, strict=True)
+    assert said in str(refused.value)
+
+
+def test_what_is_not_known_or_does_not_count_is_no_difference():
+    runs, evals = alike()
+    runs.loc[runs["algo"] == "td3", "mujoco"] = ""
+    runs.loc[runs["task"] == "b", "action_repeat"] = 4
+    runs.loc[0, ["episodes", "status"]] = [1, "failed"]
+    evals = without(evals, algo="sac", task="a", seed=0)
+    assert build(runs, evals, strict=True).sections[0].differences == ()
+    runs["published"] = runs["algo"] == "td3"
+    runs.loc[runs["algo"] == "td3", "episodes"] = 1
+    assert build(runs, evals, strict=True).sections[0].differences == ()
+
+
+def test_latex_tables_are_whole_and_escaped(holed):
+    text = report.render(holed, "latex")
+    tables = re.findall(r"\\begin\{table\*\}.*?\\end\{table\*\}", text, flags=re.DOTALL)
+    assert len(tables) == 4
+    for table in tables:
+        assert [rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{", r"\label{tab:")]
+        columns = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", table)[1])
+        rows = [line for line in table.splitlines() if line.endswith(r" \\")]
+        assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
+    assert len(set(re.findall(r"\\label\{.*?\}", text))) == 4
+    assert r"flowrl[flow\_steps=5,constraint=false]" in text
+    assert r"a\textbar{}b [red]went[/red] *wrong*" in text
+    row = holed.sections[0].aggregates.iloc[0]
+    assert f"{row['estimate']:.3f}}} {{\\scriptsize [{row['low']:.3f}, {row['high']:.3f}]}}" in text
+    assert all(f"% Warning: {warning}" in text for warning in holed.sections[0].warnings)
+
+
+def test_the_best_is_bold_and_all_that_cannot_be_told_from_it():
+    nan = float("nan")
+    clear, near, far = (0.9, 0.8, 1.0), (0.7, 0.6, 0.85), (0.3, 0.2, 0.4)
+    assert leaders([far, clear, near]) == [1, 2]
+    assert leaders([far, clear, near], lowest=True) == [0]
+    assert leaders([(0.95, nan, nan), clear, far]) == [1]  # one seed leads nothing
+    assert leaders([clear]) == leaders([(nan, nan, nan)] * 2) == []
+
+
+def test_bold_follows_the_numbers():
+    runs, evals = frames(algos=("sac", "td3"), tasks=("a",), seeds=range(5))
+    evals.loc[evals["algo"] == "td3", ["mean", "score"]] += (1000, 1)
+    text = report.render(build(runs, evals), "latex")
+    lines = [line for line in text.splitlines() if line.strip().startswith(("sac &", "td3 &"))]
+    assert [line.count(r"\textbf") for line in lines] == [0, 4]

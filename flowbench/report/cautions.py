@@ -1,0 +1,182 @@
+"""What a report's numbers do not say: holes, differences between runs, intervals too rough to lean on. A line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from flowbench import stats
+
+FEW = 3  # fewer seeds than this get a warning
+ROUGH = 1000  # so do fewer resamples
+# Runs compare if these are the same: the column, and how it is called.
+SAME = {
+    "steps": "budget in steps",
+    "every": "steps between evaluations",
+    "episodes": "episodes an evaluation",
+    "action_repeat": "action repeat",
+    "mujoco": "version of mujoco",
+    "dm_control": "version of dm_control",
+}
+
+
+def labels(plain: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """Labels that had to be told apart."""
+    names = pd.DataFrame({"old": plain["algo"], "new": runs["algo"]}).drop_duplicates()
+    return [
+        f"{old} stands for {len(group)} different configurations, kept apart as {', '.join(sorted(group['new']))}"
+        for old, group in names.groupby("old")
+        if len(group) > 1
+    ]
+
+
+def unfinished(table: pd.DataFrame) -> list[str]:
+    """Runs that reached the step and count, but are not done."""
+    rows = table[table["counts"] & (table["status"] != "done")]
+    return [
+        f"{row.algo}, {row.task}, seed {row.seed}: {row.status}, but it had reached the step and counts"
+        for row in rows.itertuples()
+    ]
+
+
+def mixed(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Algorithms whose runs differ in software or device, which no config tells."""
+    if "software" not in runs:
+        return []
+    counted = runs.merge(table.loc[table["counts"], stats.RUN], on=stats.RUN)
+    texts = []
+    for algo, group in counted[counted["software"] != ""].groupby("algo"):
+        kinds = sorted(set(group["software"]))
+        if len(kinds) > 1:
+            texts.append(f"{algo}: its runs differ in software or device: {' | '.join(kinds)}")
+    return texts
+
+
+def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """In what the runs that count differ though a comparison wants them alike, and which algorithms have which value.
+
+    An action repeat may be another on another task. Published curves are named as such and say nothing of most of it.
+    """
+    counted = runs.merge(table.loc[table["counts"], stats.RUN], on=stats.RUN)
+    counted = counted[~counted.get("published", pd.Series(False, index=counted.index)).astype(bool)]
+    texts = []
+    for column, spoken in SAME.items():
+        if column in counted:
+            known = counted[counted[column] != ""]
+            if column == "action_repeat":
+                found = [(f"{task}: ", _differ(group, column, spoken)) for task, group in known.groupby("task")]
+            else:
+                found = [("", _differ(known, column, spoken))]
+            texts += [where + said for where, said in found if said]
+    return texts
+
+
+def _differ(runs: pd.DataFrame, column: str, spoken: str) -> str:
+    values = sorted(set(runs[column]))
+    if len(values) < 2:
+        return ""
+    owners = [", ".join(sorted(set(runs.loc[runs[column] == value, "algo"]))) for value in values]
+    shown = [str(value) if isinstance(value, str) else format(value, ",") for value in values]
+    said = " | ".join(f"{value} ({algos})" for value, algos in zip(shown, owners, strict=True))
+    return f"the runs differ in their {spoken}: {said}"
+
+
+def resamples(reps: int) -> list[str]:
+    """Too few resamples for intervals that would come out the same with another seed."""
+    if reps >= ROUGH:
+        return []
+    return [f"{plural(reps, 'resample')}: the intervals are rough; {stats.REPS:,} are customary here"]
+
+
+def normalising(runs: pd.DataFrame) -> list[str]:
+    """Tasks whose score bounds changed from run to run, so that their scores do not compare."""
+    bounds = runs[["task", "low", "high"]].drop_duplicates().groupby("task").size()
+    return [f"{task}: its runs were normalised by different bounds" for task in bounds.index[bounds > 1]]
+
+
+def scope(runs: pd.DataFrame) -> list[str]:
+    """A suite that declares more tasks than there are runs of."""
+    if "tasks" not in runs or runs["tasks"].isna().all():
+        return []
+    declared, here = int(runs["tasks"].max()), runs["task"].nunique()
+    return [f"{here} of the suite's {plural(declared, 'task')}: the aggregates cover these"] if here < declared else []
+
+
+def incomplete(table: pd.DataFrame) -> list[str]:
+    """Algorithms whose aggregate leaves out seeds, or that have none."""
+    texts = []
+    tasks = table["task"].nunique()
+    for algo, seeds in stats.complete_seeds(table).items():
+        known = table.loc[table["algo"] == algo, "seed"].nunique()
+        if not seeds:
+            texts.append(f"{algo}: no aggregate, because no seed has all {plural(tasks, 'task')}")
+        elif len(seeds) < known:
+            texts.append(
+                f"{algo}: the aggregate uses {len(seeds)} of {known} seeds ({ranges(seeds)}), "
+                f"those that all {plural(tasks, 'task')} have"
+            )
+    return texts
+
+
+def uncommon(improvement: pd.DataFrame, per_task: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """Pairs of algorithms that are compared on some of the tasks only, those that lack the same together."""
+    pairs: dict[tuple[str, ...], list[str]] = {}
+    for row in improvement[improvement["tasks"] < len(tasks)].itertuples():
+        own = per_task[(per_task["algo"] == row.algo) & (per_task["over"] == row.over)]
+        pairs.setdefault(tuple(sorted(set(tasks) - set(own["task"]))), []).append(f"{row.algo} > {row.over}")
+    return [
+        f"{', '.join(names)}: over {len(tasks) - len(lacked)} of {plural(len(tasks), 'task')}, those that both have "
+        f"(without {', '.join(lacked)})"
+        if len(lacked) < len(tasks)
+        else f"{', '.join(names)}: no probability of improvement, because there is no task that both have"
+        for lacked, names in pairs.items()
+    ]
+
+
+def few(aggregates: pd.DataFrame, per_task: pd.DataFrame) -> list[str]:
+    """Algorithms with too few seeds for their intervals to mean much, those of the same number together."""
+    complete = dict(zip(aggregates["algo"], aggregates["seeds"], strict=True))
+    fewest = per_task[per_task["seeds"] > 0].groupby("algo")["seeds"].min()
+    groups: dict[tuple[int, str], list[str]] = {}
+    for algo, least in zip(fewest.index.astype(str), fewest, strict=True):
+        where = "" if complete[algo] else " on some tasks"
+        count = int(complete[algo] or least)
+        if count < FEW:
+            groups.setdefault((count, where), []).append(algo)
+    effect = {1: "there is no interval", 2: "the interval says little"}
+    return [
+        f"{plural(count, 'seed')}{where}: {effect[count]}; 5 or more are customary ({', '.join(algos)})"
+        for (count, where), algos in sorted(groups.items())
+    ]
+
+
+def evaluations(table: pd.DataFrame, step: int) -> list[str]:
+    """Runs that diverged, and algorithms whose evaluations are older than the step."""
+    texts = [
+        f"{row.algo}, {row.task}, seed {row.seed}: not finite at step {step:,}; "
+        f"its last finite evaluation, at step {row.step:,}, counts"
+        for row in table[table["diverged"]].itertuples()
+    ]
+    for algo, group in table[table["counts"] & ~table["diverged"]].groupby("algo"):
+        low, high = int(group["step"].min()), int(group["step"].max())
+        if low < step:
+            at = f"step {low:,}" if low == high else f"steps {low:,} to {high:,}"
+            texts.append(f"{algo}: evaluated at {at}, the last at or before {step:,}")
+    return texts
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """``0-2, 5`` for 0, 1, 2, 5."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
