@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowbench import disk
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -126,9 +128,7 @@ class Writer:
         self._replay = {name: digest for name, digest in self._replay.items() if _range(name)[1] > stop - held}
         files = {_state_name(step): _write(folder / _state_name(step), state), **self._replay}
         manifest = {"schema": SCHEMA, "step": step, "tables": sizes, "files": files}
-        scratch = folder / "manifest.new"
-        _settle(scratch, (json.dumps(manifest, indent=1) + "\n").encode())
-        scratch.replace(folder / f"{step}.json")
+        disk.replace(folder / f"{step}.json", (json.dumps(manifest, indent=1) + "\n").encode())
         _settle_folder(folder)
         self._prune()
 
@@ -179,7 +179,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
     from safetensors.torch import save
 
     content: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    _settle(path, content)
+    disk.settle(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -197,14 +197,6 @@ def _digest(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
-
-
-def _settle(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _settled(path: Path) -> int:

@@ -40,6 +40,13 @@ class Evaluation(NamedTuple):
     seconds: float  # as submitted
 
 
+class Played(NamedTuple):
+    """K episodes that were played to their end."""
+
+    returns: np.ndarray  # [K], undiscounted
+    lengths: np.ndarray  # [K], steps
+
+
 class Episodes:
     """K environments and a policy that acts on their K observations at once, built when first needed, on the CPU."""
 
@@ -50,12 +57,16 @@ class Episodes:
 
     def returns(self, seed: int, step: int, weights: Mapping[str, Tensor]) -> np.ndarray:
         """Undiscounted returns [K] of an agent with `weights`; they depend on `seed`, `step` and these alone."""
+        return self.play(seed, step, weights).returns
+
+    def play(self, seed: int, step: int, weights: Mapping[str, Tensor]) -> Played:
+        """The same episodes, with their lengths."""
         while len(self._envs) < self._episodes:
             self._envs.append(self._make_env())
         first = [env.reset(seed=stream_seed(seed, "evaluation", step, k))[0] for k, env in enumerate(self._envs)]
         obs = np.stack(first)
         agent = self._policy(obs.shape[1], weights)
-        returns = np.zeros(self._episodes)
+        returns, lengths = np.zeros(self._episodes), np.zeros(self._episodes, dtype=int)
         running = list(range(self._episodes))
         with TorchStream(stream_seed(seed, "evaluation-policy", step), CPU), torch.no_grad():
             while running:
@@ -63,9 +74,10 @@ class Episodes:
                 for k in list(running):
                     obs[k], reward, terminated, truncated, _ = self._envs[k].step(actions[k])
                     returns[k] += float(reward)
+                    lengths[k] += 1
                     if terminated or truncated:
                         running.remove(k)
-        return returns
+        return Played(returns, lengths)
 
     def close(self) -> None:
         """Close every environment."""

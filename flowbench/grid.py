@@ -42,6 +42,7 @@ def run(
     precision: str = "auto",
     checkpoint_every: int | None = None,
     keep_checkpoints: bool = False,
+    keep_weights: bool = False,
     log: str = "",
     dry_run: bool = False,
     force: bool = False,
@@ -87,6 +88,7 @@ def run(
             log=copies,
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
+            keep_weights=keep_weights,
         )
         outcomes = []
         for outcome in runner.run(groups):

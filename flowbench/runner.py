@@ -16,7 +16,7 @@ from typing import Any
 
 import joblib
 
-from flowbench import checkpoint, lock, store, worker
+from flowbench import checkpoint, lock, store, weights, worker
 from flowbench.engines import Engine
 from flowbench.engines.local import Local
 from flowbench.plan import Cell
@@ -51,6 +51,7 @@ class Runner:
         log: Sequence[str] = (),
         checkpoint_every: int | None = None,
         keep_checkpoints: bool = False,
+        keep_weights: bool = False,
     ) -> None:
         """`fail_fast` starts nothing more after a failure; `redo` trains everything from its start, also what is done.
 
@@ -66,6 +67,7 @@ class Runner:
         self._log = list(log)
         self._checkpoint_every = checkpoint_every
         self._keep_checkpoints = keep_checkpoints
+        self._keep_weights = keep_weights
         self._halted = threading.Event()  # nothing more is started
         self._engine = engine or Local(slots)
 
@@ -151,7 +153,7 @@ class Runner:
             checkpoint.remove(folder)
         if not checkpoint.steps(folder):
             kept = {}
-            for name in ("evals.csv", "train.csv", "log.txt"):
+            for name in ("evals.csv", "train.csv", "log.txt", weights.FILE):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         store.write_run(folder, {**store.record(cell, seeds), **self._settings(cell), **kept})
@@ -165,6 +167,7 @@ class Runner:
             "per_gpu": self._slots.per_gpu,
             "checkpoint_every": self._checkpoint_every or cell.variant.protocol.every,
             "keep_checkpoints": self._keep_checkpoints,
+            "keep_weights": self._keep_weights,
             "log": self._log,
         }
 

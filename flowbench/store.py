@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import suites
-from flowbench import lock, rows
+from flowbench import disk, lock, rows
 from flowbench.errors import UsageError, unknown
 from flowbench.plan import Cell, task_folder
 
@@ -101,13 +100,7 @@ def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:
     """Replace the folder's run.json in one step, so that it is whole whenever the machine stops."""
     folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / "run.json.new"
-    with scratch.open("w", encoding="utf-8") as file:
-        json.dump(run, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(folder / "run.json")
+    disk.replace(folder / "run.json", (json.dumps(run, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -117,6 +110,12 @@ def read_run(folder: Path) -> dict[str, Any]:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise NotARun(f"{path}: {error}") from error
+    check(run, path)
+    return dict(run)
+
+
+def check(run: Any, path: Path) -> None:
+    """Raise NotARun, naming `path`, unless a record is of this schema and has what readers rely on."""
     if not isinstance(run, dict) or "schema" not in run:
         raise NotARun(f"{path}: not a run of flowbench")
     if run["schema"] != SCHEMA:
@@ -129,7 +128,6 @@ def read_run(folder: Path) -> dict[str, Any]:
             raise NotARun(f"{path}: {key} is {value!r}")
     if run["status"] not in STATUSES:
         raise NotARun(f"{path}: unknown status {run['status']!r}")
-    return run
 
 
 def recorded(folder: Path) -> dict[str, Any]:

@@ -92,6 +92,11 @@ class Trainer:
         """Trained parameters of one seed's agent."""
         return self._learner.parameters
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(obs_dim, act_dim) of the task."""
+        return self._envs.obs_dim, self._envs.act_dim
+
     def columns(self, table: str) -> list[str]:
         """The columns of a table, in order."""
         if table == "evals":
@@ -152,6 +157,10 @@ class Trainer:
     def stop(self) -> None:
         """Let `run` come to an end after the step it is in, with a last `Save`."""
         self._stopping = True
+
+    def weights(self, slot: int) -> State:
+        """The state_dict of a seed's agent, on the CPU."""
+        return self._learner.weights(slot)
 
     def state(self, slot: int) -> State:
         """Everything of a seed that its training goes on from, but for the transitions."""

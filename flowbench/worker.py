@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flowbench import checkpoint, lock, mirrors, rows, store
+from flowbench import checkpoint, lock, mirrors, rows, store, weights
 
 if TYPE_CHECKING:
     import torch
@@ -183,6 +183,7 @@ def _train(group: Group, tell: TextIO) -> None:
                     checkpoints.save(happened.step)
     if not trainer.finished:
         raise Stopped
+    _keep_weights(group, trainer)
     for record in group.runs:
         record["wall"] = {what: round(seconds, 3) for what, seconds in trainer.clock.split().items()}
         record["seconds"] = loading + trainer.clock.total
@@ -218,6 +219,13 @@ class Checkpoints:
         trainer = self._trainer
         for slot, writer in enumerate(self._writers):
             writer.write(step, TABLES, trainer.state(slot), partial(trainer.transitions, slot), trainer.held)
+
+
+def _keep_weights(group: Group, trainer: Trainer) -> None:
+    """Write the weights of every cell that has come to its end, where they are asked for."""
+    for slot, (folder, run) in enumerate(zip(group.folders, group.runs, strict=True)):
+        if run["status"] != "failed" and run.get("keep_weights"):
+            weights.write(folder, run, trainer.step, *trainer.sizes, trainer.weights(slot))
 
 
 def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer, Places]:

@@ -5,6 +5,8 @@ Importing this package imports no simulator; those come in when a task is checke
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from suites.load import load, names, read_yaml
@@ -45,12 +47,18 @@ def require(source: str) -> None:
     adapter(source).require()
 
 
-def make(task: Task) -> Env:
+def make(task: Task, render: bool = False) -> Env:
     """A fresh environment of the task, the same from outside whatever its source.
 
     Observations are float32 [obs_dim], actions float32 [act_dim] in [-1, 1] (clipped, then scaled to the task's
     bounds), rewards Python floats summed over `task.action_repeat` simulator steps. `terminated` says that the
     episode truly ended, `truncated` that a time limit cut it. `reset(seed=s)`, 0 <= s < 2**32, starts the same
     episode whatever ran before. Raises SuiteError where the task, or what it needs installed, is missing.
+
+    With `render`, `env.render()` gives what it looks like now, uint8 [height, width, 3], drawn off-screen: by EGL on
+    Linux unless MUJOCO_GL says otherwise. MuJoCo asks once, as it is imported: nothing may have been made before
+    without `render`. Where there is no OpenGL to draw with, whatever it raises comes from `make` or `env.render()`.
     """
-    return adapter(task.source).make(task)
+    if render:
+        os.environ.setdefault("MUJOCO_GL", "egl" if sys.platform == "linux" else "glfw")
+    return adapter(task.source).make(task, render)

@@ -54,8 +54,11 @@ def require() -> None:
         raise SuiteError("dm_control is not installed (on Python 3.13: pip install --no-deps dm_control)")
 
 
-def make(task: Task) -> Env:
-    """A fresh environment of the task; builds the physics model once, which takes a second for the dog."""
+def make(task: Task, render: bool) -> Env:
+    """A fresh environment of the task; builds the physics model once, which takes a second for the dog.
+
+    `render` asks for nothing here: a context to draw in is made when the first picture is drawn.
+    """
     check(task.name)
     env = DMControl(_suite().load(*task.name.split("-")))
     return HeldAction(env, task.action_repeat) if task.action_repeat > 1 else env
@@ -72,6 +75,7 @@ class DMControl(gymnasium.Env[Any, Any]):
         self._middle = (spec.maximum + spec.minimum) / 2
         self._half = (spec.maximum - spec.minimum) / 2
         self._over = True
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 1 / env.control_timestep()}
         size = sum(int(np.prod(array.shape)) for array in env.observation_spec().values())
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = actions(int(np.prod(spec.shape)))
@@ -95,6 +99,11 @@ class DMControl(gymnasium.Env[Any, Any]):
         self._over = timestep.last()
         terminated = bool(self._over and timestep.discount == 0)
         return self._flat(timestep.observation), float(timestep.reward), terminated, self._over and not terminated, {}
+
+    def render(self) -> NDArray[np.uint8]:
+        """What the task's first camera sees: uint8 [480, 640, 3]."""
+        picture: NDArray[np.uint8] = self._env.physics.render(480, 640, camera_id=0)
+        return picture
 
     def close(self) -> None:
         """Frees the simulator."""

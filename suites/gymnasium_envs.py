@@ -32,11 +32,11 @@ def require() -> None:
     """Nothing: gymnasium comes with flowbench."""
 
 
-def make(task: Task) -> Env:
+def make(task: Task, render: bool) -> Env:
     """A fresh environment of the task; raises SuiteError where its spaces do not fit or a package is missing."""
     check(task.name)
     try:
-        env = gymnasium.make(task.name, disable_env_checker=True)
+        env = gymnasium.make(task.name, render_mode="rgb_array" if render else None, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError) as error:
         raise SuiteError(f"gymnasium task {task.name!r} cannot be made: {_line(error)}") from error
     if env.spec is None or env.spec.max_episode_steps is None:

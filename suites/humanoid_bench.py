@@ -47,12 +47,12 @@ def require() -> None:
         raise SuiteError(f"h1 tasks need HumanoidBench ({reason}); install it with: {_INSTALL}") from error
 
 
-def make(task: Task) -> Env:
+def make(task: Task, render: bool) -> Env:
     """A fresh environment of the task; raises SuiteError, saying how to install it, without the package."""
     check(task.name)
     require()
-    # Nothing here renders, and by default the benchmark would need OpenGL and open a context in every environment.
-    env = gymnasium.make(f"{task.name}-v0", render_mode=None, disable_env_checker=True)
+    # By default the benchmark would need OpenGL and open a context in every environment.
+    env = gymnasium.make(f"{task.name}-v0", render_mode="rgb_array" if render else None, disable_env_checker=True)
     return standardise(OwnGlobalRandom(env), task)
 
 

@@ -32,7 +32,7 @@ class Adapter(Protocol):
     def require(self) -> None:
         """Raises SuiteError, saying how to install it, where what the source needs is missing."""
 
-    def make(self, task: Task) -> Env:
+    def make(self, task: Task, render: bool) -> Env:
         """A fresh environment as `suites.make` describes it."""
 
 

@@ -11,7 +11,8 @@ import typer
 from flowbench import __version__
 from flowbench.cli.app import app
 
-COMMANDS = ("run", "status", "report", "bench", "paper", "lists")  # a module each, in the order that help shows them
+# A module each, in the order that help shows them.
+COMMANDS = ("run", "status", "report", "eval", "bench", "paper", "lists")
 
 for _command in COMMANDS:
     import_module(f"flowbench.cli.{_command}")

@@ -55,6 +55,9 @@ def run(
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep those of finished runs, which are removed otherwise.")
     ] = False,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Keep the final weights of each run; flowbench eval loads them.")
+    ] = False,
     log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
@@ -91,6 +94,7 @@ def run(
         precision=precision,
         checkpoint_every=count("--checkpoint-every", checkpoint_every),
         keep_checkpoints=keep_checkpoints,
+        keep_weights=keep_weights,
         log=log,
         dry_run=dry_run,
         force=force,
