@@ -35,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) --editable ".[test,peers,log]"
+	$(PIP) --editable ".[test,peers,log,video]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 import suites
 from algos import flow, flowrl
-from flowbench import cli, plan, store
+from flowbench import cli, plan, store, weights
 from flowbench.cli.app import app, list_app
 from flowbench.rows import RowWriter
 
@@ -31,6 +32,7 @@ PAGES = [
 # What makes a documented command cheap; of an option given twice the later one counts.
 CHEAP = {
     "run": ["--dry-run"],
+    "eval": ["--episodes", "1"],
     "bench": ["--set", "hidden=8", "--threads", "1", "--device", "cpu"],
     "bench --loop": ["--steps", "20", "--stack", "1"],
     "bench updates": ["--obs", "3", "--act", "1", "--batch", "4", "--seconds", "0.02"],
@@ -77,13 +79,23 @@ def workplace(tmp_path, monkeypatch):
         for step in range(1000, cell.variant.protocol.steps + 1, 1000):
             writer.append({"step": step, "mean": step / 10 + cell.seed})
         writer.close()
+    sac = next(cell for cell in plan.expand("quick", ["sac"], "1") if cell.task.name == "cartpole-swingup")
+    record = {**store.record(sac, [0]), "threads": 1}
+    agent = sac.variant.entry.load()(5, 1, sac.variant.config)
+    weights.write(Path("results") / sac.path, record, 1000, 5, 1, agent.state_dict())
     return tmp_path
+
+
+def expanded(argument: str) -> list[str]:
+    """What the shell makes of an argument."""
+    return sorted(glob.glob(argument)) or [argument]
 
 
 @pytest.mark.parametrize(("page", "command"), [*commands(), *examples()])
 def test_a_documented_command_works(page, command, workplace, capfd):
     command = command.partition(" > ")[0]  # where the output goes is the shell's affair
     program, *arguments = shlex.split(command)
+    arguments = [found for each in arguments for found in expanded(each)]
     if program == "flowbench":
         if "--peers" in arguments:
             pytest.importorskip("stable_baselines3")

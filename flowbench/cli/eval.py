@@ -15,7 +15,7 @@ from flowbench.cli.app import app
 from flowbench.cli.options import RESULTS, Results, count
 
 
-@app.command("eval", epilog="Example: flowbench eval quick/cartpole-swingup/sac/default-*/seed-0 --episodes 10")
+@app.command("eval", epilog="Example: flowbench eval results/quick/cartpole-swingup/sac/default-*/seed-0 --episodes 10")
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, also below --results, or a weights file.")],
     episodes: Annotated[

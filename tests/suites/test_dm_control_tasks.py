@@ -246,3 +246,31 @@ assert hasattr(mujoco, "GLContext") == {chosen is None}
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_environment_that_is_asked_to_be_rendered_is_the_same_one_and_gives_pictures_that_change() -> None:
+    code = """
+import sys
+import numpy as np
+import suites
+env = suites.make(suites.Task("pendulum-swingup", "dm_control", 2, suites.Score(0, 1000)), render=True)
+bare = suites.make(suites.Task("pendulum-swingup", "dm_control", 2, suites.Score(0, 1000)))
+seen = [(env.reset(seed=3)[0], bare.reset(seed=3)[0])]
+try:
+    first = env.render()
+except Exception as error:
+    sys.exit(f"no OpenGL: {error}")
+for _ in range(10):
+    seen.append((env.step(np.ones(1, np.float32))[0], bare.step(np.ones(1, np.float32))[0]))
+last = env.render()
+assert first.shape == (480, 640, 3) and first.dtype == np.uint8
+assert (first != last).any()
+assert all((one == other).all() for one, other in seen)
+assert env.metadata["render_fps"] == 50
+"""
+    environ = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
+    root = Path(suites.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environ, capture_output=True, text=True)
+    if "no OpenGL" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr

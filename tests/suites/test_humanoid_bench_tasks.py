@@ -21,11 +21,16 @@ WALK = suites.Task("h1-walk", "humanoid_bench", 1, suites.Score(2.377, 700.0))
 class StandIn(gymnasium.Env[Any, Any]):
     """Like the benchmark's: float64 observations, goals drawn from NumPy's global state, falls that terminate."""
 
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 
     def __init__(self, render_mode: str | None = "rgb_array") -> None:
-        assert render_mode is None, "the default needs OpenGL"
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        assert self.render_mode == "rgb_array"
+        return np.zeros((4, 6, 3), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -72,6 +77,16 @@ def test_the_form_of_every_environment(sizes: object) -> None:
     assert all(type(step[1]) is float for step in steps)
     env.reset()
     assert env.step(np.array([-1.0, 0.0], np.float32))[2:4] == (True, False)
+
+
+def test_only_what_is_to_be_rendered_is_made_with_a_context_to_draw_in(
+    sizes: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    assert suites.make(WALK).render_mode is None
+    env = suites.make(WALK, render=True)
+    env.reset(seed=0)
+    assert env.render().shape == (4, 6, 3)  # type: ignore[union-attr]
 
 
 def test_action_repeat(sizes: object) -> None:
