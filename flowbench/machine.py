@@ -64,6 +64,23 @@ def gpus() -> list[str]:
     return re.findall(r"^GPU (\d+):", _nvidia_smi("-L"), re.MULTILINE)
 
 
+def gpu_model(gpu: str) -> tuple[str, int] | None:
+    """Name and bytes of a GPU as CUDA_VISIBLE_DEVICES calls it; None where the driver does not tell, as of MIG."""
+    for line in _nvidia_smi("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits").splitlines():
+        index, uuid, name, mebibytes = (part.strip() for part in line.split(","))
+        if gpu == index or (gpu.startswith("GPU-") and uuid.startswith(gpu)):  # the start of an identifier is enough
+            return name, int(mebibytes) * 2**20
+    return None
+
+
+def gpu_bytes_of(process: int) -> int | None:
+    """What a process takes of GPUs; None where the driver does not list it, as in some containers."""
+    query = ("--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+    pairs = [line.split(",") for line in _nvidia_smi(*query).splitlines()]
+    taken = [int(used) for pid, used in pairs if pid.strip() == str(process) and used.strip().isdecimal()]
+    return sum(taken) * 2**20 if taken else None
+
+
 def _nvidia_smi(*arguments: str) -> str:
     """What the driver's tool prints; nothing where it is missing or fails."""
     if shutil.which("nvidia-smi") is None:

@@ -17,6 +17,7 @@ class Places:
     precision: str = "float32"  # of matrix products: float32, tf32 or bfloat16
     environments: int = 0  # worker processes that step the training environments; 0 steps them in this one
     evaluation: int = 0  # worker processes that evaluate beside training; 0 evaluates in between
+    sharers: int = 1  # groups that may train on the device at once
 
     def apply(self) -> None:
         """Set torch's own switch for the precision; of the GPU alone, because evaluation is on the CPU."""

@@ -73,7 +73,7 @@ def share(
     Raises UsageError for `per_gpu` without a GPU.
     """
     if per_gpu and not gpus:
-        raise UsageError(f"--per-gpu {per_gpu}: there is no GPU to share; --jobs sets how many train at once on a CPU")
+        raise UsageError("--per-gpu: there is no GPU to share; --jobs sets how many groups train at once on a CPU")
     cores = machine.cores()
     if per_gpu:
         room = len(gpus) * per_gpu

@@ -68,9 +68,7 @@ class Trainer:
         obs_dim, act_dim = self._envs.obs_dim, self._envs.act_dim
         self._random_actions = [np.random.default_rng(stream_seed(seed, "random-actions")) for seed in self.seeds]
         self._learner = group.build(algorithm, obs_dim, act_dim, config, self.seeds, places)
-        self.replay_device = _replay_device(
-            places.device, Replay.bytes_needed(self.seeds, obs_dim, act_dim, config, steps)
-        )
+        self.replay_device = _replay_device(places, Replay.bytes_needed(self.seeds, obs_dim, act_dim, config, steps))
         self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, self.replay_device)
         self._returns = np.zeros(len(self.seeds))
         self._taken: list[list[np.ndarray]] = [[] for _ in self.seeds]  # actions of the episodes in flight
@@ -324,8 +322,13 @@ def _episode_seed(seeds: Sequence[int], slot: int, episode: int) -> int:
     return stream_seed(seeds[slot], "training", episode)
 
 
-def _replay_device(device: torch.device, needed: int) -> torch.device:
-    """The device itself, or the host's memory for a replay of more bytes than most of what the device has free."""
-    if device.type != "cuda" or needed < MOST_OF_A_GPU * torch.cuda.mem_get_info(device)[0]:
+def _replay_device(places: Places, needed: int) -> torch.device:
+    """The device itself, or the host's memory for a replay of more bytes than most of what may be taken there.
+
+    Groups that share the device may all be about to take theirs: each counts on its share alone.
+    """
+    device = places.device
+    if device.type != "cuda":
         return device
-    return torch.device("cpu")
+    free, total = torch.cuda.mem_get_info(device)
+    return device if needed < MOST_OF_A_GPU * min(free, total // places.sharers) else torch.device("cpu")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flowbench import checkpoint, lock, mirrors, rows, store, weights
+from flowbench import checkpoint, lock, memory, mirrors, rows, store, weights
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,7 @@ class Group:
         self.folders = list(folders)
         self.runs = [store.read_run(folder) for folder in folders]
         self.trainer: Trainer | None = None  # once it is under way
+        self.children = 0  # processes that step and evaluate
 
     @property
     def first(self) -> dict[str, Any]:
@@ -54,6 +55,10 @@ class Group:
             if run["status"] != "failed":
                 run.update(values)
                 store.write_run(folder, run)
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """Write how it ended, when, and what memory it took at most."""
+        self.update(status=status, ended=store.now(), error=error, memory=memory.peak(self.children))
 
     def fail(self, seed: int, error: str) -> None:
         """One cell came to nothing; the others go on."""
@@ -113,15 +118,15 @@ def _run(group: Group, tell: TextIO) -> int:
         _train(group, tell)
         _ignore_signals()  # the work is done: what is left is to say so
     except Stopped:
-        group.update(status="stopped", ended=store.now())
+        group.end("stopped")
         return EXIT_STOPPED
     except (Exception, SystemExit) as error:
         _ignore_signals()
         traceback.print_exc()
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        group.update(status="failed", ended=store.now(), error=line)
+        group.end("failed", line)
         return EXIT_FAILED
-    group.update(status="done", ended=store.now())
+    group.end("done")
     group.drop_checkpoints()
     return EXIT_FAILED if group.failed else 0
 
@@ -139,7 +144,9 @@ def _train(group: Group, tell: TextIO) -> None:
     torch.set_num_threads(int(run["threads"]))
     _say(tell, event="stage", text="building")
     trainer, places = _trainer(group, device, tell)
+    loading = trainer.clock.started - started
     group.update(
+        startup=time.perf_counter() - started,
         device=str(device),
         learner={
             "kind": trainer.kind,
@@ -148,6 +155,7 @@ def _train(group: Group, tell: TextIO) -> None:
             "evaluation_processes": places.evaluation,
         },
         parameters=trainer.parameter_count,
+        sizes=dict(zip(("obs", "act"), trainer.sizes, strict=True)),
         versions=machine.versions(),
         machine={
             "cpu": machine.cpu_model(),
@@ -166,7 +174,7 @@ def _train(group: Group, tell: TextIO) -> None:
     with closing(trainer):
         checkpoints = Checkpoints(group, trainer)
         group.trainer = trainer
-        loading = time.perf_counter() - started
+        group.children = places.environments + places.evaluation
         with _tables(group, trainer.columns, checkpoints.sizes) as tables, _mirrors(group, trainer.step) as mirrored:
             for happened in trainer.run():
                 if isinstance(happened, Row):
@@ -286,7 +294,7 @@ def spread(seeds: int, device: torch.device, run: Mapping[str, Any]) -> Places:
         return Places(device, stack=seeds > 1, precision=precision)
     spare = max(0, int(run["threads"]) - 1)
     stepping = min(seeds, spare)
-    return Places(device, seeds > 1, precision, stepping, min(seeds, spare - stepping))
+    return Places(device, seeds > 1, precision, stepping, min(seeds, spare - stepping), run.get("per_gpu", 1))
 
 
 @contextmanager

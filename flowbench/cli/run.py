@@ -34,7 +34,10 @@ def run(
         str | None,
         typer.Option(metavar="all|0,1", help="GPUs to train on, counted as they are visible; all, if left out."),
     ] = None,
-    per_gpu: Annotated[str | None, typer.Option(metavar="K", help="Groups that share a GPU; 1, if left out.")] = None,
+    per_gpu: Annotated[
+        str | None,
+        typer.Option(metavar="auto|K", help="Groups that share a GPU; auto: what earlier runs' memory allows."),
+    ] = None,
     jobs: Annotated[
         str | None,
         typer.Option(metavar="N", help="Groups at once; one a GPU, or one a core, if left out. Caps --per-gpu."),
@@ -60,7 +63,12 @@ def run(
     ] = False,
     log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the cells and what is done already; run none.")
+        bool,
+        typer.Option("--dry-run", help="Show the cells, what is done already and what the rest will take; run none."),
+    ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure first what no earlier run tells of, in a few hundred steps each."),
     ] = False,
     force: Annotated[
         bool,
@@ -87,7 +95,7 @@ def run(
         results,
         device=device,
         gpus=gpus,
-        per_gpu=count("--per-gpu", per_gpu),
+        per_gpu="auto" if per_gpu == "auto" else count("--per-gpu", per_gpu),
         jobs=count("--jobs", jobs),
         threads=count("--threads", threads),
         stack=None if stack == "auto" else count("--stack", stack),
@@ -97,6 +105,7 @@ def run(
         keep_weights=keep_weights,
         log=log,
         dry_run=dry_run,
+        calibrate=calibrate,
         force=force,
         fail_fast=fail_fast,
         quiet=quiet,

@@ -393,7 +393,8 @@ def test_help(flowbench, arguments: list[str]) -> None:
 def test_every_option_of_run_is_in_its_help(flowbench) -> None:
     _, out, _ = flowbench("run", "--help")
     for option in ("--suite", "--task", "--algo", "--seeds", "--steps", "--set", "--file", "--results", "--device",
-                   "--jobs", "--dry-run", "--force", "--fail-fast", "--quiet"):  # fmt: skip
+                   "--gpus", "--per-gpu", "--jobs", "--threads", "--dry-run", "--calibrate",
+                   "--force", "--fail-fast", "--quiet"):  # fmt: skip
         assert option in out
 
 
@@ -522,7 +523,8 @@ MISTAKES = [
     ([*GRID, "--device", "gpu"], ["gpu", "cuda"]),
     ([*GRID, "--device", "cdua"], ["cdua", "'cuda'"]),
     ([*GRID, "--device", "cpu", "--gpus", "0"], ["--gpus '0'", "--device cpu"]),
-    ([*GRID, "--device", "cpu", "--per-gpu", "2"], ["--per-gpu 2", "--jobs"]),
+    ([*GRID, "--device", "cpu", "--per-gpu", "2"], ["--per-gpu", "--jobs"]),
+    ([*GRID, "--device", "cpu", "--per-gpu", "auto"], ["--per-gpu", "--jobs"]),
     ([*GRID, "--per-gpu", "none"], ["--per-gpu", "'none'"]),
     ([*GRID, "--threads", "0"], ["--threads", "'0'"]),
     ([*GRID, "--results", "{}/file"], ["file"]),

@@ -13,7 +13,7 @@ from fakes import Toy, ToyConfig
 
 import algos
 from algos.agent import Batch
-from flowbench import group
+from flowbench import group, machine
 from flowbench.cli import _status
 from flowbench.learner import EagerLearner
 from flowbench.places import Places
@@ -163,3 +163,43 @@ def test_a_stacked_run_on_cuda_finishes_in_every_precision(precision, tmp_path):
         assert run["learner"]["kind"] == "stacked"
         assert run["learner"]["replay"] == "cuda"
     assert "not captured" not in records[0].with_name("log.txt").read_text()
+
+
+# Groups that share a GPU
+
+
+def test_groups_share_a_gpu_and_say_what_memory_they_took(tmp_path):
+    """Also: each worker sees one GPU, and a dry run afterwards knows time and memory."""
+    cell = ["--suite", "quick", "--task", "cartpole-swingup", "--algo", "sac", "--seeds", "2", "--steps", "400"]
+    options = ["--device", "cuda", "--stack", "1", "--gpus", "0", "--per-gpu", "2", "--threads", "1"]
+    assert _status(["run", *cell, *TINY, *options, "--results", str(tmp_path), "--quiet"]) == 0
+    runs = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/*/*/seed-*/run.json")]
+    assert [run["status"] for run in runs] == ["done", "done"]
+    total = torch.cuda.mem_get_info()[1]
+    for run in runs:
+        assert (run["per_gpu"], run["threads"]) == (2, 1)
+        # A CUDA context alone takes over 100 MiB; these networks next to nothing.
+        assert 100 * 2**20 < run["memory"]["gpu_bytes"] < min(4 * 2**30, total)
+        assert run["memory"]["host_bytes"] > 2**26
+
+
+def test_as_many_groups_share_a_gpu_as_fit(tmp_path, capsys):
+    cell = ["--suite", "quick", "--task", "cartpole-swingup", "--algo", "sac", "--seeds", "2", "--steps", "400"]
+    options = ["--device", "cuda", "--stack", "1", "--gpus", "0", "--per-gpu", "auto", "--calibrate", "--dry-run"]
+    assert _status(["run", *cell, *TINY, *options, "--results", str(tmp_path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "calibration" in said
+    assert "is not known" not in said
+    number = int(said.partition("--per-gpu auto: ")[2].partition(",")[0])
+    assert number >= 1
+    assert "GPU ?" not in said
+
+
+def test_the_driver_knows_the_gpu():
+    visible = machine.gpus()
+    assert len(visible) == torch.cuda.device_count()
+    model = machine.gpu_model(visible[0])
+    if not visible[0].startswith("MIG-"):
+        assert model is not None
+        assert model[0] == torch.cuda.get_device_name(0)
+        assert model[1] == pytest.approx(torch.cuda.mem_get_info(0)[1], rel=0.05)

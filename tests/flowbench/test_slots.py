@@ -70,7 +70,7 @@ def test_threads_on_a_cpu_can_be_given(machine_of) -> None:
 
 def test_there_is_no_share_of_a_gpu_on_a_cpu(machine_of) -> None:
     machine_of(cores=8, gpus=0)
-    with pytest.raises(UsageError, match=r"--per-gpu 2.*--jobs"):
+    with pytest.raises(UsageError, match=r"--per-gpu.*--jobs"):
         share("cpu", None, per_gpu=2)
 
 

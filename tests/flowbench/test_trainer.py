@@ -15,7 +15,7 @@ from fakes import Toy, ToyConfig, Walk
 from flowbench.events import Lost, Row, Tick
 from flowbench.places import Places
 from flowbench.streams import stream_seed
-from flowbench.trainer import Trainer
+from flowbench.trainer import Trainer, _replay_device
 from flowbench.vecenv import EnvironmentFault
 
 CLOCK = ("seconds", "steps_per_second")
@@ -460,3 +460,13 @@ def test_replay_is_of_the_size_that_was_asked_for() -> None:
     assert run.trainer._replay.capacity == 8
     assert run.trainer._replay.added == 30
     assert dataclasses.asdict(run.trainer._config)["replay_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("free", "sharers", "needed", "where"),
+    [(80, 1, 55, "cuda"), (80, 1, 57, "cpu"), (80, 2, 27, "cuda"), (80, 2, 29, "cpu"), (20, 2, 15, "cpu")],
+)
+def test_a_replay_lies_where_its_share_of_the_device_holds_it(monkeypatch, free, sharers, needed, where) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80))
+    assert _replay_device(Places(torch.device("cuda"), sharers=sharers), needed).type == where
+    assert _replay_device(Places(torch.device("cpu"), sharers=sharers), needed).type == "cpu"

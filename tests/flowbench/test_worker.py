@@ -70,6 +70,10 @@ def test_a_run_leaves_its_record_complete(trained) -> None:
     assert set(run["wall"]) == {"environment", "act", "replay", "update", "evaluation", "other", "total"}
     assert run["wall"]["total"] == pytest.approx(sum(run["wall"].values()) / 2, abs=0.01)
     assert run["seconds"] >= run["wall"]["total"] - 0.001
+    assert 0 < run["startup"] < run["seconds"]
+    assert run["sizes"] == {"obs": 3, "act": 1}
+    assert run["memory"]["host_bytes"] > 2**26  # torch alone takes more
+    assert run["memory"]["gpu_bytes"] is None
     # actor 3-8-8-1 and two critics 4-8-8-1
     assert run["parameters"] == (32 + 72 + 9) + 2 * (40 + 72 + 9)
     assert run["config"]["hidden"] == 8

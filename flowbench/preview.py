@@ -1,0 +1,162 @@
+"""What `flowbench run` says before it trains: the cells, the slots, and what all will take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from flowbench import calibration, estimate, machine, memory
+from flowbench.estimate import Here, Need, Record
+from flowbench.plan import Cell
+from flowbench.schedule import Due, Group
+from flowbench.slots import Slots
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells, what is due of them, and how that is grouped."""
+
+    cells: Sequence[Cell]
+    due: Due
+    groups: Sequence[Group]
+
+
+def look_ahead(
+    root: Path,
+    grid: Grid,
+    sharing: Callable[..., Slots],
+    per_gpu: int | Literal["auto"] | None,
+    *,
+    calibrate: bool,
+    force: bool,
+) -> Preview:
+    """What will take how long, where, by earlier runs below `root`, and with `calibrate` by short ones made now.
+
+    `sharing` gives the slots for a number of groups that share a GPU. Raises UsageError for a number without a GPU.
+    """
+    groups, notes = grid.groups, []
+    slots = sharing(per_gpu=1 if per_gpu == "auto" else per_gpu)
+    records = estimate.earlier(root, grid.due.due)
+    if calibrate:
+        here = Here.of(slots)
+        unknown = [group for group in groups if estimate.need(group, records, here) is None]
+        measured, failed = calibration.measure(unknown, slots)
+        records += measured
+        notes += [f"not calibrated: {outcome.cell}: {outcome.error}" for outcome in failed]
+    if per_gpu == "auto":
+        number, why = _that_fit(groups, records, slots)
+        slots = sharing(per_gpu=number)
+        notes.append(f"--per-gpu auto: {number}, because {why}")
+    slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
+    starts = [0 if force else estimate.reached(root, group) for group in groups]
+    needs = estimate.needs(groups, records, Here.of(slots), starts)
+    return Preview(grid.cells, grid.due, groups, slots, needs, notes)
+
+
+def _that_fit(groups: Sequence[Group], records: Sequence[Record], slots: Slots) -> tuple[int, str]:
+    """How many of the groups may share a GPU, and why."""
+    here = Here.of(slots)
+    needs = [estimate.need(group, records, here) for group in estimate.one_of_each(groups)]
+    models = [machine.gpu_model(gpu) for gpu in slots.gpus]
+    smallest = min((model[1] for model in models if model), default=None) if all(models) else None
+    return estimate.per_gpu(needs, len(slots.gpus), smallest, memory.of_host(), machine.cores())
+
+
+@dataclass(frozen=True)
+class Preview(Grid):
+    """A grid as it is about to be trained."""
+
+    slots: Slots
+    needs: Sequence[Need | None]  # of each group, None where nothing is known of it
+    notes: Sequence[str]  # what was decided, and what went wrong, on the way
+
+    def lines(self) -> list[str]:
+        """All there is to say beside the table."""
+        more = [self._slots(), self._takes()] if self.groups else []
+        return [self.summary(), *more, *self.notes]
+
+    def summary(self) -> str:
+        """One line."""
+        due, slots = self.due, self.slots
+        count = len(self.cells)
+        parts = [f"{count} cell{'s' * (count != 1)}", f"{len(due.due)} to run", f"{len(due.done)} done already"]
+        if due.running:
+            parts.append(f"{len(due.running)} being run by another process")
+        where = f"{len(slots.gpus)} GPU{'s' * (len(slots.gpus) > 1)}" if slots.gpus else "CPU"
+        if not due.due:
+            return ", ".join(parts)
+        stacked = f" in {len(self.groups)} stacked groups" if len(self.groups) < len(due.due) else ""
+        told = ", ".join(parts) + f"{stacked}; {slots.jobs} at once on {where}, {_threads(slots)} each"
+        seconds = estimate.duration(self.needs, slots.jobs)
+        return told if seconds is None else f"{told}; about {estimate.hours(seconds)}"
+
+    def table(self) -> Table:
+        """A line a task and algorithm: seeds to run, done and running, steps, the variant's id, what they will take."""
+        state = {id(cell): word for word, group in
+                 (("to run", self.due.due), ("done", self.due.done), ("running", self.due.running))
+                 for cell in group}  # fmt: skip
+        columns = ("task", "algorithm", "steps", "seeds", "to run", "done", "config", "time", "memory", "known from")
+        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        lines: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.cells:
+            lines.setdefault(_line(cell), []).append(cell)
+        for line, of_line in lines.items():
+            count = Counter(state[id(cell)] for cell in of_line)
+            steps = f"{of_line[0].variant.protocol.steps:,}"
+            seeds = ",".join(str(cell.seed) for cell in of_line)
+            done = f"{count['done']}" + (f" (+{count['running']} running)" if count["running"] else "")
+            row = (*line, steps, seeds, str(count["to run"]), done, of_line[0].variant.config_id)
+            table.add_row(*map(escape, (*row, *self._line_takes(line))))
+        return table
+
+    def _line_takes(self, line: tuple[str, str]) -> tuple[str, str, str]:
+        """Time of a line's groups one after the other, memory of the largest of them, and how that is known."""
+        needs = [need for group, need in zip(self.groups, self.needs, strict=True) if _line(group.cells[0]) == line]
+        if not needs:
+            return "", "", ""
+        seconds = estimate.duration(needs, 1)
+        basis = "; ".join(dict.fromkeys(need.basis for need in needs if need))
+        return "?" if seconds is None else estimate.hours(seconds), self._memory(needs, 1, 1), basis or "?"
+
+    def _memory(self, needs: Sequence[Need | None], jobs: int, per_gpu: int) -> str:
+        """Main memory of so many groups at once, and that of one GPU."""
+        counts = [estimate.host_bytes(needs, jobs)]
+        if self.slots.gpus:
+            counts.append(estimate.gpu_bytes(needs, per_gpu))
+        told = ["?" if count is None else estimate.gigabytes(count) for count in counts]
+        return " + GPU ".join(told)
+
+    def _slots(self) -> str:
+        """Which groups train where at once."""
+        slots = self.slots
+        if not slots.gpus:
+            return f"slots: {slots.jobs} on the CPU, {_threads(slots)} each"
+        on = Counter(slots.gpus[number % len(slots.gpus)] for number in range(slots.jobs))
+        return f"slots: {', '.join(f'{count} on GPU {gpu}' for gpu, count in on.items())}; {_threads(slots)} each"
+
+    def _takes(self) -> str:
+        """Hours and memory of the whole."""
+        slots, unknown = self.slots, sum(need is None for need in self.needs)
+        seconds = estimate.duration(self.needs, slots.jobs)
+        if seconds is None:
+            return (
+                f"time: ?, no run like {unknown} of {len(self.groups)} groups has finished; --calibrate measures them"
+            )
+        told = f"time: about {estimate.hours(seconds)}; memory: {self._memory(self.needs, slots.jobs, slots.per_gpu)}"
+        return f"{told} of {estimate.gigabytes(memory.of_host())}" if not slots.gpus else told
+
+
+def _line(cell: Cell) -> tuple[str, str]:
+    return cell.task.name, cell.variant.label
+
+
+def _threads(slots: Slots) -> str:
+    return f"{slots.threads} thread{'s' * (slots.threads > 1)}"
