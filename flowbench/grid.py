@@ -63,8 +63,6 @@ def run(
     lacking = _lacking({cell.task.source for cell in due.due})
     if lacking and (calibrate or not dry_run):
         raise lacking[0]
-    if not dry_run:
-        _check_writable(root)
     preview = look_ahead(root, Grid(cells, due, groups), sharing, per_gpu, calibrate=calibrate, force=force)
     slots = preview.slots
     if dry_run:
@@ -74,6 +72,7 @@ def run(
         for problem in lacking:
             _say(console, f"before this can run: {problem}")
         return 0
+    _check_writable(root)
     schedule.enqueue(root, due.due)
     schedule.tidy(root, due.done)
     if not quiet:
