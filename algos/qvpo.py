@@ -182,7 +182,10 @@ class QVPO(Agent[QVPOConfig]):
         t = (torch.rand_like(action[..., 0]) * self.diffusion.steps).long().clamp_max(self.diffusion.steps - 1)
         noise = torch.randn_like(action)
         x = self.diffusion.add_noise(action, noise, t)
-        predicted: Tensor = self.actor(x, self.actor.times()[t], self.actor.of_state(obs))
+        # Rows are picked by a product: the gradient of an index is summed in whatever order threads come to it.
+        times = self.actor.times()
+        picked = torch.eq(t[..., None], torch.arange(len(times), device=t.device)).to(times.dtype)
+        predicted: Tensor = self.actor(x, picked @ times, self.actor.of_state(obs))
         return (predicted - noise).square().mean(dim=-1)
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -20,7 +21,12 @@ class Places:
     sharers: int = 1  # groups that may train on the device at once
 
     def apply(self) -> None:
-        """Set torch's own switch for the precision; of the GPU alone, because evaluation is on the CPU."""
+        """Set torch's own switch for the precision; of the GPU alone, because evaluation is on the CPU.
+
+        On a GPU cuBLAS is given a workspace of its own a stream too, without which concurrent streams may change sums.
+        """
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
 
     def autocast(self) -> AbstractContextManager[object]:

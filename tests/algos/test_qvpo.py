@@ -247,6 +247,22 @@ def test_the_denoising_error_by_hand(draws):
     assert state is batch.obs
 
 
+def test_the_gradient_is_the_same_each_time_on_several_threads():
+    agent = agent_with(config={"hidden": 128})
+    action, obs = torch.zeros(11, 256, 2), torch.zeros(256, agent.obs_dim)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = set()
+        for _ in range(12):
+            torch.manual_seed(0)
+            (gradient,) = torch.autograd.grad(agent.denoising_error(action, obs).sum(), agent.actor.of_time.weight)
+            seen.add(gradient.numpy().tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 1
+
+
 def alpha_bar(t, steps):
     """The product of 1 - beta up to t of the cosine schedule, whose betas are at most 0.999."""
     f = [math.cos((k / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for k in range(steps + 1)]

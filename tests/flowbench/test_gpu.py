@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
-from fakes import Toy, ToyConfig
+from fakes import Toy, ToyConfig, without_clock
 
 import algos
 from algos.agent import Batch
-from flowbench import group, machine
+from flowbench import group, machine, store
 from flowbench.cli import _status
 from flowbench.learner import EagerLearner
 from flowbench.places import Places
@@ -203,3 +209,46 @@ def test_the_driver_knows_the_gpu():
         assert model is not None
         assert model[0] == torch.cuda.get_device_name(0)
         assert model[1] == pytest.approx(torch.cuda.mem_get_info(0)[1], rel=0.05)
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+@pytest.mark.parametrize("name", algos.names())
+def test_a_run_on_cuda_that_was_killed_goes_on_to_the_same_rows(name, stack, tmp_path):
+    command = [
+        sys.executable, "-m", "flowbench.cli", "run", "--suite", "quick", "--task", "cartpole-swingup", "--algo", name,
+        "--seeds", "2", "--stack", str(stack), "--steps", "800", "--checkpoint-every", "100", *TINY, "--device", "cuda",
+        "--quiet", "--results",
+    ]  # fmt: skip
+
+    def tables(root):
+        return [without_clock(path) for path in sorted(root.glob("*/*/*/*/seed-*/*.csv"))]
+
+    for once in ("whole", "again"):  # before anything is killed: two runs are alike
+        subprocess.run([*command, str(tmp_path / once)], check=True)
+    assert tables(tmp_path / "whole") == tables(tmp_path / "again") != []
+    broken = tmp_path / "broken"
+    parent = subprocess.Popen([*command, str(broken)])
+    while parent.poll() is None and not list(broken.rglob("checkpoint/300.json")):
+        time.sleep(0.005)
+    records = [store.recorded(path.parent) for path in broken.glob("*/*/*/*/seed-*/run.json")]
+    parent.kill()
+    for pid in {record["pid"] for record in records if record.get("status") == "running"}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    parent.wait()
+    subprocess.run([*command, str(broken)], check=True)
+    assert any("resumed" in store.recorded(path.parent) for path in broken.glob("*/*/*/*/seed-*/run.json"))
+    assert tables(broken) == tables(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stack", [False, True])
+@pytest.mark.parametrize("name", algos.names())
+def test_torch_knows_of_no_operation_that_is_not_deterministic(name, stack):
+    cls = algos.find(name).load()
+    torch.use_deterministic_algorithms(True)
+    try:
+        learner = group.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=stack))
+        for batch in batches(2, 2):
+            learner.update(batch)
+    finally:
+        torch.use_deterministic_algorithms(False)

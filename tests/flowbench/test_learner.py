@@ -8,9 +8,11 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import algos
 from algos.agent import Adam, Agent, Batch, Config
-from flowbench.learner import EagerLearner
+from flowbench.learner import EagerLearner, StackedLearner, invented_batch
 
 CPU = torch.device("cpu")
 
@@ -185,3 +187,40 @@ def test_a_gradient_that_lies_transposed_in_memory_moves_what_it_should() -> Non
     x = torch.tensor([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]])
     EagerLearner(agent, CPU).minimise("a", agent.loss, x)
     torch.testing.assert_close(agent.a.weight.detach(), before - 0.1 * x.t())  # Adam's first step: the sign
+
+
+# What torch.use_deterministic_algorithms lists of operations that may add up in another order each time on a GPU, or,
+# of accumulating index_put and put, on several threads of a CPU. An index passes its gradient by index_put.
+UNREPEATABLE = (
+    "conv", "pool", "pad", "index_put", "put_", "scatter", "index_add", "index_copy", "cumsum",
+    "histc", "bincount", "median", "nll_loss", "ctc", "embedding", "grid_sampler", "upsample",
+    "repeat_interleave",
+)  # fmt: skip
+
+
+class Seen(TorchDispatchMode):
+    """Keeps the names of all operations that are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name().removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stack", [False, True])
+@pytest.mark.parametrize("name", algos.names())
+def test_no_algorithm_computes_what_may_come_out_otherwise_each_time(name: str, stack: bool) -> None:
+    cls = algos.find(name).load()
+    agent = cls(4, 2, cls.Config(hidden=8))
+    one = invented_batch(agent, CPU)
+    stacked = Batch(*(torch.stack([part, part]) for part in one))
+    learner = StackedLearner([agent, agent], CPU) if stack else EagerLearner(agent, CPU)
+    with Seen() as seen:
+        for _ in range(agent.period):
+            learner.update(stacked if stack else one)
+        learner.act(stacked.obs if stack else one.obs, explore=True)
+    assert "_fused_adam_" in seen.names  # it sees what the optimiser does, too
+    assert not [name for name in seen.names if any(word in name for word in UNREPEATABLE)]
