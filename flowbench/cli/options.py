@@ -12,6 +12,11 @@ from rich.markup import escape
 
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
 RESULTS = Path("results")
+ResampleSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Seed of the resampling.")]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse runs that differ in steps, evaluation, action repeat, mujoco or dm_control."),
+]
 
 
 def count(option: str, text: str | None) -> int | None:

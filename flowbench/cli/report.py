@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from flowbench.cli.app import app
-from flowbench.cli.options import RESULTS, Results, count, named, warn
+from flowbench.cli.options import RESULTS, ResampleSeed, Results, Strict, count, named, warn
 
 
 @app.command(epilog="Example: flowbench report --suite quick --format markdown > table.md")
@@ -26,13 +26,8 @@ def report(
         str, typer.Option("--format", metavar="table|markdown|latex|csv|json", help="How to print.")
     ] = "table",
     reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Seed of the resampling.")] = 0,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Refuse runs that differ in steps, evaluation, action repeat, mujoco or dm_control."
-        ),
-    ] = False,
+    seed: ResampleSeed = 0,
+    strict: Strict = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Print the probability of improvement on each task, too.")
     ] = False,

@@ -29,6 +29,7 @@ class Section:
     algos: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: dict[str, int]
+    table: pd.DataFrame
     aggregates: pd.DataFrame
     per_task: pd.DataFrame
     improvement: pd.DataFrame
@@ -174,6 +175,7 @@ def _section(
         algos=tuple(sorted(set(table["algo"]))),
         tasks=tuple(sorted(set(table["task"]))),
         seeds={str(algo): int(count) for algo, count in table.groupby("algo")["seed"].nunique().items()},
+        table=table,
         aggregates=aggregates,
         per_task=per_task,
         improvement=improvement,

@@ -101,13 +101,13 @@ def _json(report: Report) -> str:
             "algos": list(section.algos),
             "tasks": list(section.tasks),
             "seeds": section.seeds,
-            "aggregates": _records(section.aggregates),
-            "per_task": _records(section.per_task),
-            "improvement": _records(section.improvement),
-            "improvement_per_task": _records(section.improvement_per_task),
-            "profiles": _records(section.profiles),
-            "curves": _records(section.curves),
-            "missing": _records(section.missing),
+            "aggregates": records(section.aggregates),
+            "per_task": records(section.per_task),
+            "improvement": records(section.improvement),
+            "improvement_per_task": records(section.improvement_per_task),
+            "profiles": records(section.profiles),
+            "curves": records(section.curves),
+            "missing": records(section.missing),
             "warnings": list(section.warnings),
         }
         for section in report.sections
@@ -123,7 +123,8 @@ def _json(report: Report) -> str:
     return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows as JSON takes them."""
     return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
 
 

@@ -67,6 +67,14 @@ def show(grid: Grid, console: Console) -> None:
             console.print(table)
 
 
+def show_items(title: str, items: Sequence[str], console: Console) -> None:
+    """Print a bulleted list; nothing if it is empty."""
+    if items:
+        console.print(Text(f"\n{title}", style="bold"))
+    for text in items:
+        console.print(_item(text))
+
+
 def markdown(grid: Grid) -> str:
     """The grid under a heading, as a Markdown table."""
     heading = f"### {escaped(grid.title)}"
@@ -80,15 +88,6 @@ def markdown(grid: Grid) -> str:
 def escaped(text: str) -> str:
     """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
-
-
-def item(text: str) -> Table:
-    """A bulleted paragraph whose later lines stand under its first."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("-", Text(text))
-    return table
 
 
 def _fit(grid: Grid, console: Console) -> list[Table]:
@@ -124,3 +123,12 @@ def _broken(label: str) -> str:
             lines.append("")
         lines[-1] += piece
     return "\n".join(line[i : i + LABEL].rstrip() for line in lines for i in range(0, max(len(line), 1), LABEL))
+
+
+def _item(text: str) -> Table:
+    """A bulleted paragraph whose later lines stand under its first."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("-", Text(text))
+    return table

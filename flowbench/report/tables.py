@@ -111,14 +111,8 @@ def show(report: Report, console: Console) -> None:
             console.print(Text(line, style="bold yellow" if place == 0 and not section.comparable else ""))
         for grid in (*grids(section, pairs_per_task=report.pairs_per_task), missing(section)):
             layout.show(grid, console)
-        if section.warnings:
-            console.print(Text("\nWarnings", style="bold"))
-        for warning in section.warnings:
-            console.print(layout.item(warning))
-    if report.skipped:
-        console.print(Text("\nNothing to report", style="bold"))
-    for suite, reason in report.skipped:
-        console.print(layout.item(f"{suite}: {reason}"))
+        layout.show_items("Warnings", section.warnings, console)
+    layout.show_items("Nothing to report", [f"{suite}: {reason}" for suite, reason in report.skipped], console)
 
 
 def _why(missing: pd.DataFrame) -> list[str]:

@@ -16,9 +16,11 @@ from flowbench.stats.cells import RUN, at_step, common_step, complete_seeds, dis
 from flowbench.stats.curve import curves, task_curves
 from flowbench.stats.pairs import improvement
 from flowbench.stats.profile import profiles
+from flowbench.stats.versus import LEVEL, versus
 
 __all__ = [
     "CONFIDENCE",
+    "LEVEL",
     "METRICS",
     "REPS",
     "RUN",
@@ -33,4 +35,5 @@ __all__ = [
     "per_task",
     "profiles",
     "task_curves",
+    "versus",
 ]

@@ -23,6 +23,20 @@ def iqm(scores: Floats) -> Floats:
     return mean
 
 
+def drawn_iqm(values: Floats, drawn: Floats) -> Floats:
+    """[resamples]: the IQM of each, from how often it drew each value ([values, resamples]): no resample is built.
+
+    With the values in order, the middle half of a resample holds each as often as its draws lie between the two cuts.
+    """
+    order = np.argsort(values)
+    cut = int(TRIMMED * len(values))
+    kept = len(values) - 2 * cut
+    up_to = np.clip(np.cumsum(drawn[order], axis=0) - cut, 0, kept)
+    ordered = values[order]
+    middle: Floats = ordered[-1] - np.diff(ordered) @ up_to[:-1] / kept
+    return middle
+
+
 def median(scores: Floats) -> Floats:
     """[..., runs, tasks] -> [...]: the median of the tasks' means."""
     found: Floats = np.median(scores.mean(axis=-2), axis=-1)

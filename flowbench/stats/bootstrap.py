@@ -36,15 +36,17 @@ def interval(matrix: NDArray[Any], func: Callable[[NDArray[Any]], Floats], size:
     return numbers
 
 
-def times_drawn(random: np.random.Generator, runs: int, reps: int) -> Floats:
-    """[reps, runs]: how often each run is drawn; as good as the draws, and a product away from a mean."""
-    cells = random.integers(runs, size=(reps, runs)) + runs * np.arange(reps)[:, None]
+def times_drawn(random: np.random.Generator, runs: int, reps: int, draws: int | None = None) -> Floats:
+    """[reps, runs]: how often each run is among so many draws, as many as there are runs if left out.
+
+    As good as the draws themselves, and a product away from a mean.
+    """
+    cells = random.integers(runs, size=(reps, draws or runs)) + runs * np.arange(reps)[:, None]
     return np.bincount(cells.ravel(), minlength=reps * runs).reshape(reps, runs).astype(np.float64)
 
 
-def strata_drawn(runs: int, tasks: int, reps: int, seed: int) -> Floats:
+def strata_drawn(random: np.random.Generator, runs: int, tasks: int, reps: int) -> Floats:
     """[reps, runs, tasks]: how often each run is drawn, every task on its own."""
-    random = np.random.default_rng(seed)
     return np.stack([times_drawn(random, runs, reps) for _ in range(tasks)], axis=2)
 
 

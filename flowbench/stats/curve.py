@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import numpy as np
 import pandas as pd
 
-from flowbench.stats.aggregate import iqm
+from flowbench.stats.aggregate import drawn_iqm, iqm
 from flowbench.stats.bootstrap import REPS, Floats, ends, strata_drawn, times_drawn
 from flowbench.stats.cells import RUN, check, complete_seeds, of_runs
 
@@ -33,8 +33,9 @@ def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = R
         values = scores.to_numpy(dtype=np.float64)
         low = high = np.full(len(values), np.nan)
         if len(seeds) > 1:
-            drawn = strata_drawn(len(seeds), len(tasks), reps, seed).reshape(reps, -1).T.astype(np.int16)
-            low, high = ends(np.stack([_drawn_iqm(line, drawn) for line in values], axis=1))
+            random = np.random.default_rng(seed)
+            drawn = strata_drawn(random, len(seeds), len(tasks), reps).reshape(reps, -1).T.astype(np.int16)
+            low, high = ends(np.stack([drawn_iqm(line, drawn) for line in values], axis=1))
         estimate = iqm(values[:, None, :])
         seconds = _seconds(own, scores.index)
         numbers = {"step": scores.index, "estimate": estimate, "low": low, "high": high, "seconds": seconds}
@@ -70,20 +71,6 @@ def _aligned(evals: pd.DataFrame, by: list[Hashable], value: str) -> pd.DataFram
     by_run = evals.groupby(RUN, sort=False)[value]
     evals[value] = by_run.ffill()
     return evals.pivot(index="step", columns=by, values=value).sort_index(axis="columns").dropna()
-
-
-def _drawn_iqm(values: Floats, drawn: Floats) -> Floats:
-    """[resamples]: the IQM of each, from how often it drew each value ([values, resamples]): no resample is built.
-
-    With the values in order, the middle half of a resample holds each as often as its draws lie between the two cuts.
-    """
-    order = np.argsort(values)
-    cut = len(values) // 4
-    kept = len(values) - 2 * cut
-    up_to = np.clip(np.cumsum(drawn[order], axis=0) - cut, 0, kept)
-    ordered = values[order]
-    middle: Floats = ordered[-1] - np.diff(ordered) @ up_to[:-1] / kept
-    return middle
 
 
 def _seconds(evals: pd.DataFrame, steps: pd.Index) -> Floats:

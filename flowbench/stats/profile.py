@@ -30,7 +30,7 @@ def profiles(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.Data
         above = (matrix[..., None] > thresholds).reshape(matrix.size, THRESHOLDS).astype(np.float64)
         low = high = np.full(THRESHOLDS, np.nan)
         if runs > 1:
-            drawn = strata_drawn(runs, tasks, reps, seed).reshape(reps, matrix.size)
+            drawn = strata_drawn(np.random.default_rng(seed), runs, tasks, reps).reshape(reps, matrix.size)
             low, high = ends(drawn @ above / matrix.size)
         numbers = {"threshold": thresholds, "estimate": above.mean(axis=0), "low": low, "high": high}
         frames.append(pd.DataFrame({"algo": algo, **numbers, "seeds": runs, "tasks": tasks}))

@@ -5,36 +5,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from frames import grid, join, table_of
 from rliable import library, metrics
 
 from flowbench import stats
 from flowbench.stats import bootstrap
-from flowbench.stats.aggregate import iqm
-from flowbench.stats.curve import _drawn_iqm
+from flowbench.stats.aggregate import drawn_iqm, iqm
 from flowbench.stats.pairs import _verdict, drawn_means, outcomes
 
 REPS = 200
-
-
-def grid(scores, *, algo="sac", config_id="c0ffee0123", step=100, **run):
-    """Both frames for one algorithm: {task: {seed: score or [(step, score), ...]}}; returns are score * 1000."""
-    runs, evals = [], []
-    for task, seeds in scores.items():
-        for seed, points in seeds.items():
-            key = {"suite": "quick", "task": task, "algo": algo, "config_id": config_id, "seed": seed}
-            runs.append(key | {"status": "done", "steps": step, "every": 10, "error": ""} | run)
-            points = points if isinstance(points, list) else [(step, points)]
-            evals += [key | {"step": at, "mean": score * 1000, "score": score} for at, score in points]
-    frame = pd.DataFrame(evals, columns=[*stats.RUN, "step", "mean", "score"])
-    return pd.DataFrame(runs), frame.astype({"seed": int, "step": int, "mean": float, "score": float})
-
-
-def join(*grids):
-    return tuple(pd.concat(frames, ignore_index=True) for frames in zip(*grids, strict=True))
-
-
-def table_of(*grids, step=100):
-    return stats.at_step(*join(*grids), step)
 
 
 # Two seeds of four tasks. Sorted: 0 .1 | .2 .3 .5 .6 | .9 1.2, so IQM = 1.6 / 4 = 0.4.
@@ -497,7 +476,7 @@ def test_the_iqm_from_counts_is_that_of_the_draws(count):
     values = np.round(random.normal(size=count), 1)  # rounded: some tie
     drawn = random.integers(count, size=(50, count))
     times = np.stack([np.bincount(line, minlength=count) for line in drawn], axis=1).astype(np.int16)
-    np.testing.assert_allclose(_drawn_iqm(values, times), iqm(values[drawn][:, None, :]), atol=1e-12)
+    np.testing.assert_allclose(drawn_iqm(values, times), iqm(values[drawn][:, None, :]), atol=1e-12)
 
 
 def test_a_curve_holds_the_steps_that_every_run_has_up_to_the_one_reported():

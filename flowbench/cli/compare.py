@@ -1,0 +1,45 @@
+"""`flowbench compare`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flowbench.cli.app import app
+from flowbench.cli.options import RESULTS, ResampleSeed, Results, Strict, count, named, warn
+
+
+@app.command(epilog="Example: flowbench compare flowrl sac --suite quick")
+def compare(
+    algo: Annotated[str, typer.Argument(metavar="A", help="An algorithm's label, as reports print it.")],
+    over: Annotated[str, typer.Argument(metavar="B", help="The one to set it against.")],
+    suite: Annotated[list[str] | None, typer.Option(metavar="SUITE", help="Only this suite; may be repeated.")] = None,
+    step: Annotated[
+        str | None, typer.Option(metavar="N", help="Compare at this step; the common one if left out.")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", metavar="table|markdown|json", help="How to print.")] = "table",
+    reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
+    seed: ResampleSeed = 0,
+    strict: Strict = False,
+    results: Results = RESULTS,
+) -> None:
+    """Say whether A is better than B, on which tasks, and how many more seeds would decide what is open."""
+    from flowbench.errors import unknown
+
+    formats = ("table", "markdown", "json")
+    if format not in formats:
+        raise unknown("format", format, formats)
+    at, resamples = count("--step", step), count("--reps", reps) or 0
+    from flowbench import store
+    from flowbench.report import comparison
+
+    found = store.load(results, *named(suite, None))
+    warn(found.problems)
+    made = comparison.compare(found.runs, found.evals, algo, over, step=at, reps=resamples, seed=seed, strict=strict)
+    if format == "table":
+        comparison.show(made, Console())
+    else:
+        sys.stdout.write(comparison.FORMATS[format](made))

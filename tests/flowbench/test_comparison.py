@@ -1,0 +1,133 @@
+"""What `flowbench compare` says, in words and in every format."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+from frames import grid, join
+from rich.console import Console
+
+from flowbench.report import comparison
+
+FACTS = {"comparable": True, "note": "", "tasks": 3, "low": 0.0, "high": 1000.0}
+TASKS = {
+    "dog-run": ([6, 7, 8, 9, 10], [1, 2, 3, 4, 5]),
+    "dog-trot": ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]),
+    "dog-walk": ([1, 3, 5, 7, 9], [2, 4, 6, 8, 10]),
+}
+
+
+def frames(tasks=TASKS, **run):
+    return join(
+        *(
+            grid(
+                {task: dict(enumerate(map(float, both[place]))) for task, both in tasks.items()},
+                algo=algo,
+                **FACTS | run,
+            )
+            for place, algo in enumerate(("sac", "td3[tau=0.1]"))
+        ),
+        grid({"dog-run": {0: 1.0}}, algo="qvpo", **FACTS | run),
+    )
+
+
+def made(*frames_, **options):
+    runs, evals = frames_ or frames()
+    return comparison.compare(runs, evals, "sac", "td3[tau=0.1]", **{"reps": 200} | options)
+
+
+def shown(comparisons, width=80):
+    out = io.StringIO()
+    comparison.show(comparisons, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_the_verdict_in_words():
+    said = comparison.verdict(made().of_suites[0])
+    assert said[0] == "sac is better on 1 of 3 tasks, td3[tau=0.1] on 1; undecided on 1."
+    assert said[1].startswith("Over the 3 tasks: undecided (p = ")
+    assert "P(sac > td3[tau=0.1]) is 0.467 [" in said[1]
+    assert len(said) == 3
+    assert said[2].endswith("(an estimate): more than 50 for dog-walk, all tasks together.")
+
+
+def test_seeds_too_few_for_so_many_tasks_are_said_so():
+    tasks = {f"t{k}": TASKS["dog-run"] for k in range(15)}
+    said = comparison.verdict(made(*frames(tasks)).of_suites[0])
+    assert said[0] == "sac is better on 0 of 15 tasks, td3[tau=0.1] on 0; undecided on 15."
+    assert said[1].startswith("Over the 15 tasks: sac is better than td3[tau=0.1] (p = ")
+    assert said[2].startswith("So few seeds can decide no task of 15: ")
+    assert "p would be 0.119" in said[2]
+    assert said[2].endswith("It takes 6 seeds of each at least.")
+    assert "6 for t0, " in said[3]
+
+
+@pytest.mark.parametrize("width", [50, 80, 160])
+def test_the_terminal_says_it_first_and_cuts_nothing(width):
+    text = shown(made(), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    flat = " ".join(text.split())
+    order = ["X = sac, Y = td3[tau=0.1], at step 100; 5 seeds of X", "sac is better on 1", "X against Y on each task"]
+    assert sorted(order, key=flat.index) == order
+    assert "exact Mann-Whitney test, Holm's correction" in flat
+
+
+def test_every_format_holds_the_verdict_and_the_numbers():
+    comparisons = made(*frames(comparable=False, note="short runs"))
+    markdown, content = (comparison.FORMATS[name](comparisons) for name in ("markdown", "json"))
+    suite = json.loads(content)["suites"][0]
+    assert suite["verdict"] == comparison.verdict(comparisons.of_suites[0])
+    assert suite["comparable"] is False
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(suite["per_task"])["p_holm"].to_frame(), comparisons.of_suites[0].per_task[["p_holm"]]
+    )
+    assert suite["per_task"][2]["needed"] is None
+    for text in (markdown, shown(comparisons)):
+        assert "NOT COMPARABLE WITH THE LITERATURE: short runs" in text.replace("\n", " ").replace("\\", "")
+    assert "| dog-run | better | 0.024 |" in markdown
+
+
+def test_missing_runs_and_cautions_are_those_of_the_two():
+    runs, evals = frames()
+    gone = (runs["algo"] == "sac") & (runs["task"] == "dog-run") & (runs["seed"] == 2)
+    comparisons = made(runs[~gone], evals)
+    assert comparisons.of_suites[0].section.missing[["algo", "task", "seed"]].to_numpy().tolist() == [
+        ["sac", "dog-run", 2]
+    ]
+    text = shown(comparisons)
+    assert "Missing: 1 of 30 runs" in text
+    assert "qvpo" not in text
+    assert "4 to 5 seeds of X" in text
+    assert "4, 5" in text
+
+
+def test_what_cannot_be_compared_says_why():
+    runs, evals = frames()
+    for algo, over, said in (
+        ("sac", "td4[tau=0.1]", "'td4.*did you mean 'td3"),
+        ("sac", "sac", "cannot be compared with itself"),
+        ("sac", "qvpo[x=1]", "unknown algorithm"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            comparison.compare(runs, evals, algo, over, reps=200)
+    elsewhere = runs.assign(suite=runs["suite"].where(runs["algo"] != "qvpo", "other"))
+    with pytest.raises(ValueError, match="no task on which runs of both sac and qvpo"):
+        comparison.compare(elsewhere, evals.assign(suite=elsewhere["suite"].iloc[0]), "sac", "qvpo", reps=200)
+
+
+def test_one_that_trains_for_less_is_left_out_unless_a_step_is_named():
+    runs, evals = frames(suite_steps=100)
+    runs.loc[runs["algo"] == "sac", "steps"] = 50
+    runs, evals = runs[runs["algo"] != "qvpo"], evals[evals["algo"] != "qvpo"]
+    with pytest.raises(ValueError, match="sac is left out: it trains for 50 steps only"):
+        made(runs, evals)
+
+
+def test_strict_refuses_runs_that_differ():
+    runs, evals = frames()
+    runs["mujoco"] = runs["algo"].map(lambda algo: "3.2" if algo == "sac" else "3.3")
+    assert any("version of mujoco" in text for text in made(runs, evals).of_suites[0].section.warnings)
+    with pytest.raises(ValueError, match=r"--strict: quick: .*version of mujoco"):
+        made(runs, evals, strict=True)
