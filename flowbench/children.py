@@ -18,6 +18,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from flowbench.faults import Killed
+
 _DONE, _FAILED = b".", b"!"
 _PATIENCE = 2.0  # seconds a child gets to end by itself
 
@@ -141,10 +143,13 @@ class Child:
         self._process.join(_PATIENCE)  # its pipes close a moment before it is gone
         code = self._process.exitcode
         how = f"ended unexpectedly with exit status {code}"
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-            how += " (out of memory?)" if -code == signal.SIGKILL else ""
-        return self._fault(f"{self._name} {how}")
+        if code is None or code >= 0:
+            return self._fault(f"{self._name} {how}")
+        how = f"was killed by {signal.Signals(-code).name}"
+        how += " (out of memory?)" if -code == signal.SIGKILL else ""
+        death = self._fault(f"{self._name} {how}")
+        death.__cause__ = Killed(how)
+        return death
 
 
 def _main(reader: Connection, writer: Connection, pickled: bytes) -> None:

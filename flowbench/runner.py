@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from typing import Any
 
 import joblib
 
-from flowbench import checkpoint, lock, store, weights, worker
+from flowbench import checkpoint, faults, lease, lock, store, weights, worker
 from flowbench.engines import Engine
 from flowbench.engines.local import Local
 from flowbench.plan import Cell
@@ -34,6 +35,7 @@ class Outcome:
     status: str
     log: Path
     error: str = ""
+    transient: bool = False  # a failure that another attempt may be spared
 
 
 class Runner:
@@ -52,10 +54,13 @@ class Runner:
         checkpoint_every: int | None = None,
         keep_checkpoints: bool = False,
         keep_weights: bool = False,
+        retries: int = 0,
+        timeout: float | None = None,
     ) -> None:
         """`fail_fast` starts nothing more after a failure; `redo` trains everything from its start, also what is done.
 
-        Workers run on this machine unless there is another `engine`.
+        Workers run on this machine unless there is another `engine`. A group that a fault of the machine ended is
+        started again up to `retries` times; a worker has `timeout` seconds.
         `log` names mirrors; checkpoints come with each evaluation unless `checkpoint_every` gives steps.
         """
         self.interrupted = False
@@ -68,6 +73,9 @@ class Runner:
         self._checkpoint_every = checkpoint_every
         self._keep_checkpoints = keep_checkpoints
         self._keep_weights = keep_weights
+        self._attempts = retries + 1
+        self._timeout = timeout
+        self._begun: set[Path] = set()  # what this runner has written a record of
         self._halted = threading.Event()  # nothing more is started
         self._engine = engine or Local(slots)
 
@@ -85,32 +93,45 @@ class Runner:
                 yield from outcomes
 
     def _run_group(self, group: Group) -> list[Outcome]:
+        """Train a group, again after a fault of the machine; its cells go on from their checkpoints then."""
         if self._halted.is_set():
             return self._all(group, "skipped")
-        try:
-            outcomes = self._train(group)
-        except Exception as error:  # whatever is wrong with one group, such as a full disk, must not end the others
-            outcomes = self._all(group, "failed", " ".join(f"{type(error).__name__}: {error}".split()))
+        for attempt in range(1, self._attempts + 1):
+            outcomes = self._attempt(group, attempt)
+            fault = next((outcome.error for outcome in outcomes if outcome.transient), None)
+            if fault is None or self._halted.is_set() or attempt == self._attempts:
+                break
+            said = f"{group}: {fault}; it is started again, attempt {attempt + 1} of {self._attempts}"
+            self._tell(group, {"event": "note", "text": said})
         if self._fail_fast and any(outcome.status == "failed" for outcome in outcomes):
             self._halted.set()
         return outcomes
 
-    def _all(self, group: Group, status: str, error: str = "") -> list[Outcome]:
-        """The same outcome for every cell of a group."""
-        return [Outcome(cell, status, self._root / group.cells[0].path / "log.txt", error) for cell in group.cells]
+    def _attempt(self, group: Group, attempt: int) -> list[Outcome]:
+        try:
+            return self._train(group, attempt)
+        except Exception as error:  # whatever is wrong with one group, such as a full disk, must not end the others
+            line = " ".join(f"{type(error).__name__}: {error}".split())
+            return self._all(group, "failed", line, faults.is_transient(error))
 
-    def _train(self, group: Group) -> list[Outcome]:
-        """Take the cells' locks, write their records and run a worker, which inherits the locks.
+    def _all(self, group: Group, status: str, error: str = "", transient: bool = False) -> list[Outcome]:
+        """The same outcome for every cell of a group."""
+        log = self._root / group.cells[0].path / "log.txt"
+        return [Outcome(cell, status, log, error, transient) for cell in group.cells]
+
+    def _train(self, group: Group, attempt: int) -> list[Outcome]:
+        """Take the cells, write their records and run a worker, which inherits the locks or takes its own.
 
         Cells that somebody else trains, or has finished since they were planned, are left out of the group.
         """
         outcomes: list[Outcome] = []
+        abandoned = lease.abandoned([self._root / cell.path for cell in group.cells], self._halted.wait)
         with ExitStack() as stack:
-            cells, locks = [], []
+            cells, held = [], []
             for cell in group.cells:
                 folder = self._root / cell.path
                 try:
-                    held = self._take(cell, folder, stack)
+                    taken = self._take(cell, folder, stack, abandoned)
                 except lock.Busy:
                     outcomes.append(Outcome(cell, "busy", folder / "log.txt"))
                     continue
@@ -118,45 +139,76 @@ class Runner:
                     outcomes.append(Outcome(cell, "done", folder / "log.txt"))
                     continue
                 cells.append(cell)
-                locks.append(held)
+                held.append(taken)
             if not cells:
                 return outcomes
             for cell in cells:
-                self._prepare(cell, self._root / cell.path, [each.seed for each in cells])
+                self._prepare(cell, self._root / cell.path, [each.seed for each in cells], attempt)
             folders = [self._root / cell.path for cell in cells]
             log = folders[0] / "log.txt"
+            locks = [each.descriptor for each in held]
+            if not self._engine.inherits:
+                stack.close()
+                locks = []
+            started = time.monotonic()
             with log.open("a", encoding="utf-8") as stderr:
                 code = self._engine.work(folders, locks, stderr, partial(self._tell, group))
-            return outcomes + [self._outcome(cell, log, code) for cell in cells]
+            if self._engine.inherits:
+                ours = [each.lease.is_held() for each in held]
+            else:
+                ours = self._take_again(folders, stack)
+            died = self._how_it_died(code, time.monotonic() - started)
+            return outcomes + [
+                self._outcome(cell, log, code, died, mine) for cell, mine in zip(cells, ours, strict=True)
+            ]
 
-    def _take(self, cell: Cell, folder: Path, stack: ExitStack) -> int:
-        """Lock a cell's folder; one that must not be overwritten is set aside whole.
+    def _take_again(self, folders: Sequence[Path], stack: ExitStack) -> list[bool]:
+        """Which folders are nobody else's, now that the worker that held them has ended, perhaps with its node."""
+        abandoned = lease.abandoned(folders, self._halted.wait)
+        ours = []
+        for folder in folders:
+            try:
+                stack.enter_context(lock.hold(folder, abandoned))
+                ours.append(True)
+            except lock.Busy:
+                ours.append(False)
+        return ours
+
+    def _take(self, cell: Cell, folder: Path, stack: ExitStack, abandoned: Collection[Path]) -> lock.Held:
+        """Hold a cell's folder; one that must not be overwritten is set aside whole.
 
         That is one with a finished run that is run again, or with a record that cannot be read or is not the cell's.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        held = stack.enter_context(lock.hold(folder))
+        held = stack.enter_context(lock.hold(folder, abandoned))
         record = store.recorded(folder)
         foreign = (folder / "run.json").exists() and not (record and store.is_of(record, cell))
         if not (foreign or (self._redo and record.get("status") == "done")):
             return held
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
-        folder.rename(folder.with_name(f"replaced-{stamp}-{folder.name}"))
+        aside = folder.with_name(f"replaced-{stamp}-{folder.name}")
+        folder.rename(aside)
+        shutil.rmtree(aside / lease.FOLDER)
         folder.mkdir(exist_ok=True)
         return stack.enter_context(lock.hold(folder))
 
-    def _prepare(self, cell: Cell, folder: Path, seeds: Sequence[int]) -> None:
+    def _prepare(self, cell: Cell, folder: Path, seeds: Sequence[int], attempt: int) -> None:
         """Write the record; without a checkpoint to go on from, clear what an earlier attempt left, too."""
         before = store.recorded(folder)
         kept: dict[str, Any] = {key: before[key] for key in ("started", "resumed") if key in before}
-        if self._redo:
+        fresh = folder not in self._begun
+        self._begun.add(folder)
+        if self._redo and fresh:
             checkpoint.remove(folder)
         if not checkpoint.steps(folder):
             kept = {}
-            for name in ("evals.csv", "train.csv", "log.txt", weights.FILE):
+            for name in ("evals.csv", "train.csv", weights.FILE, *(["log.txt"] if fresh else [])):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        store.write_run(folder, {**store.record(cell, seeds), **self._settings(cell), **kept})
+        if attempt > 1:
+            with (folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(f"attempt {attempt} of {self._attempts}, after: {before.get('error')}\n")
+        store.write_run(folder, {**store.record(cell, seeds), **self._settings(cell), **kept, "attempts": attempt})
 
     def _settings(self, cell: Cell) -> dict[str, Any]:
         """How the worker is to go about it, for the record."""
@@ -169,25 +221,48 @@ class Runner:
             "keep_checkpoints": self._keep_checkpoints,
             "keep_weights": self._keep_weights,
             "log": self._log,
+            "timeout": self._timeout,
         }
 
-    def _outcome(self, cell: Cell, log: Path, code: int) -> Outcome:
+    def _outcome(self, cell: Cell, log: Path, code: int, died: str, ours: bool) -> Outcome:
         """How a cell ended by its record, which a worker that was killed had no time to write: then it is written here.
 
-        The exit status alone proves nothing: an algorithm may call `sys.exit`.
+        `died` is what to say then; what is not `ours` any more is left to who trains it now. The exit status alone
+        proves nothing: an algorithm may call `sys.exit`.
         """
         folder = self._root / cell.path
         record = store.recorded(folder)
         recorded = record.get("status")
+        transient = code < 0 or code == worker.EXIT_TRANSIENT
         if recorded == "done" and code in (0, worker.EXIT_FAILED):  # of a group, some may fail
             return Outcome(cell, "done", log)
-        if recorded in ("failed", "stopped"):
-            return Outcome(cell, str(recorded), log, str(record.get("error") or ""))
-        status = "stopped" if self.interrupted else "failed"
-        error = "" if self.interrupted else _how_it_died(code)
+        if recorded in ("failed", "stopped") and code != worker.EXIT_BUSY:
+            failed = recorded == "failed"
+            return Outcome(cell, str(recorded), log, str(record.get("error") or ""), failed and transient)
+        if not ours:
+            return Outcome(cell, "busy", log)
+        if self.interrupted:
+            status, error, transient = "stopped", "", False
+        else:
+            status, error = "failed", died
         if record:
             store.write_run(folder, {**record, "status": status, "ended": store.now(), "error": error or None})
-        return Outcome(cell, status, log, error)
+        return Outcome(cell, status, log, error, transient)
+
+    def _how_it_died(self, code: int, seconds: float) -> str:
+        """What there is to say of a worker that left no word, in a line."""
+        if self._timeout and seconds > self._timeout:
+            return worker.timed_out(self._timeout)
+        if code == worker.EXIT_TRANSIENT:
+            return "the machine failed the worker, as a full disk does; the log says more"
+        if code >= 0:
+            return f"the worker exited with {code} before it was done"
+        if -code == signal.SIGKILL:
+            return "the worker was killed by SIGKILL, most likely for want of memory; fewer --jobs at once need less"
+        try:
+            return f"the worker was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"the worker was killed by signal {-code}"
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
@@ -208,12 +283,3 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _how_it_died(code: int) -> str:
-    if code >= 0:
-        return f"the worker exited with {code} before it was done"
-    try:
-        return f"the worker was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"the worker was killed by signal {-code}"

@@ -6,6 +6,7 @@ JSON lines on standard output; everything else that is printed goes to the log.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flowbench import checkpoint, lock, memory, mirrors, rows, store, weights
+from flowbench import checkpoint, duration, faults, lease, lock, memory, mirrors, rows, store, weights
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from flowbench.trainer import Trainer
 
 TABLES = ("evals.csv", "train.csv")
-EXIT_FAILED, EXIT_STOPPED, EXIT_BUSY = 1, 130, 75
+EXIT_FAILED, EXIT_TRANSIENT, EXIT_BUSY, EXIT_STOPPED = 1, 74, 75, 130
+GRACE_SECONDS = 20.0  # from when the time is up to the end of a worker that saves nothing, because it hangs
 
 
 class Stopped(BaseException):
@@ -39,18 +41,27 @@ class Stopped(BaseException):
 class Group:
     """The cells of one worker and their run.json records, changed together."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], leases: Sequence[lease.Lease] = ()) -> None:
+        """Without `leases` nothing is held against other hosts."""
         self.folders = list(folders)
         self.runs = [store.read_run(folder) for folder in folders]
         self.trainer: Trainer | None = None  # once it is under way
         self.children = 0  # processes that step and evaluate
+        self.timed_out = False
+        self._leases = list(leases)
 
     @property
     def first(self) -> dict[str, Any]:
         return self.runs[0]
 
+    def check(self) -> None:
+        """To be called before anything is written into the folders. Raises lease.Lost when another host has one."""
+        for each in self._leases:
+            each.check()
+
     def update(self, **values: Any) -> None:
-        """Set keys in the record of every cell that has not failed, and write them."""
+        """Set keys in the record of every cell that has not failed, and write them. Raises lease.Lost."""
+        self.check()
         for folder, run in zip(self.folders, self.runs, strict=True):
             if run["status"] != "failed":
                 run.update(values)
@@ -61,7 +72,8 @@ class Group:
         self.update(status=status, ended=store.now(), error=error, memory=memory.peak(self.children))
 
     def fail(self, seed: int, error: str) -> None:
-        """One cell came to nothing; the others go on."""
+        """One cell came to nothing; the others go on. Raises lease.Lost."""
+        self.check()
         for folder, run in zip(self.folders, self.runs, strict=True):
             if run["seed"] == seed:
                 run.update(status="failed", ended=store.now(), error=error)
@@ -73,6 +85,11 @@ class Group:
         if self.trainer is None:
             raise Stopped
         self.trainer.stop()
+
+    def time_out(self, number: int, frame: FrameType | None) -> None:
+        """Handles the alarm: the time of `--timeout` is up."""
+        self.timed_out = True
+        self.stop()
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of what is done, unless they are to be kept."""
@@ -98,16 +115,50 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     with ExitStack() as stack:
         try:
-            if "--locked" not in arguments:
-                for folder in folders:
-                    stack.enter_context(lock.hold(folder))
-        except lock.Busy as error:
+            if "--locked" in arguments:
+                leases = [lease.adopt(folder) for folder in folders]
+            else:
+                abandoned = lease.abandoned(folders)
+                leases = [stack.enter_context(lock.hold(folder, abandoned)).lease for folder in folders]
+            with lease.beating(leases, _end):
+                status = _run(Group(folders, leases), tell)
+        except (lock.Busy, lease.Lost) as error:
             print(error, file=sys.stderr)
             return EXIT_BUSY
-        return _run(Group(folders), tell)
+        for each in leases:  # whoever made them may be gone
+            each.release()
+        return status
+
+
+def _end(error: lease.Lost) -> None:
+    """Another host trains the cells: end at once, whatever the training is at."""
+    print(error, file=sys.stderr, flush=True)
+    os._exit(EXIT_BUSY)
 
 
 def _run(group: Group, tell: TextIO) -> int:
+    with _timeout(group):
+        return _outcome(group, tell)
+
+
+@contextmanager
+def _timeout(group: Group) -> Iterator[None]:
+    """Stop the group when the time that its record gives it is up; if it hangs, end this process, telling where."""
+    seconds = group.first.get("timeout")
+    if not seconds:
+        yield
+        return
+    signal.signal(signal.SIGALRM, group.time_out)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _outcome(group: Group, tell: TextIO) -> int:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, group.stop)
@@ -118,17 +169,31 @@ def _run(group: Group, tell: TextIO) -> int:
         _train(group, tell)
         _ignore_signals()  # the work is done: what is left is to say so
     except Stopped:
+        if group.timed_out:
+            group.end("failed", timed_out(group.first["timeout"]))
+            return EXIT_FAILED
         group.end("stopped")
         return EXIT_STOPPED
+    except lease.Lost:
+        raise
     except (Exception, SystemExit) as error:
         _ignore_signals()
         traceback.print_exc()
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        group.end("failed", line)
-        return EXIT_FAILED
+        try:
+            group.end("failed", line)
+        except OSError:  # a full disk, most likely: whoever started this process writes the record
+            traceback.print_exc()
+            sys.exit(EXIT_TRANSIENT)
+        return EXIT_TRANSIENT if faults.is_transient(error) else EXIT_FAILED
     group.end("done")
     group.drop_checkpoints()
     return EXIT_FAILED if group.failed else 0
+
+
+def timed_out(seconds: float) -> str:
+    """What is said of a cell whose time is up."""
+    return f"timed out after {duration.told(seconds)}"
 
 
 def _train(group: Group, tell: TextIO) -> None:
@@ -175,9 +240,11 @@ def _train(group: Group, tell: TextIO) -> None:
         checkpoints = Checkpoints(group, trainer)
         group.trainer = trainer
         group.children = places.environments + places.evaluation
+        group.check()
         with _tables(group, trainer.columns, checkpoints.sizes) as tables, _mirrors(group, trainer.step) as mirrored:
             for happened in trainer.run():
                 if isinstance(happened, Row):
+                    group.check()
                     tables[happened.table, happened.seed].append(happened.values)
                     mirrored[happened.seed].append(happened.table, happened.values)
                     if happened.table == "evals":
@@ -188,6 +255,7 @@ def _train(group: Group, tell: TextIO) -> None:
                 elif isinstance(happened, Lost):
                     group.fail(happened.seed, f"FloatingPointError: {happened.error}")
                 elif isinstance(happened, Save):
+                    group.check()
                     checkpoints.save(happened.step)
     if not trainer.finished:
         raise Stopped
@@ -216,6 +284,7 @@ class Checkpoints:
         except Exception as error:
             start_over = "flowbench run --force starts over"
             raise RuntimeError(f"cannot go on from the checkpoint of step {step}: {error}; {start_over}") from error
+        group.check()
         self.sizes = [each.tables for each in found]
         self._writers = [checkpoint.Writer.going_on(folder, step) for folder in group.folders]
         print(f"goes on from step {step}", file=sys.stderr)
@@ -350,7 +419,7 @@ def _say(tell: TextIO, **event: Any) -> None:
 
 
 def _ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -18,6 +18,8 @@ from flowbench.slots import Cards, Slots
 class Local:
     """Starts `python -m flowbench.worker` for each group."""
 
+    inherits = True
+
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._stopping = threading.Event()

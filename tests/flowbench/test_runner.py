@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from fakes import ToyConfig, make_cell, make_suite, without_clock, write_algorithm
 
-from flowbench import lock, schedule, store, worker
+from flowbench import lease, lock, schedule, store, worker
 from flowbench import runner as running
 from flowbench.engines import local
 from flowbench.engines.local import Local
@@ -255,7 +258,7 @@ def test_a_worker_holds_its_cells_lock_when_its_parent_is_gone(tmp_path: Path) -
         "import subprocess\n"
         "folder = Path(sys.argv[1]); folder.mkdir(parents=True)\n"
         "with lock.hold(folder) as held:\n"
-        "    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3)'], pass_fds=[held])\n"
+        "    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3)'], pass_fds=[held.descriptor])\n"
         "    os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
@@ -452,3 +455,257 @@ def test_of_a_group_one_cell_may_fail(tmp_path: Path, script: Script) -> None:
     _, outcomes = run(tmp_path, [Group((make_cell(seed=0), make_cell(seed=1)))])
     assert (outcomes[0].status, outcomes[1].status) == ("done", "failed")
     assert outcomes[1].error == "it diverged"
+
+
+# What the machine ended is started again
+
+
+def times(count: int, update: str) -> str:
+    """Code of a worker that does something the first `count` times only."""
+    return (
+        "seen = sys.argv[1] + '/seen'; n = len(open(seen).read()) if os.path.exists(seen) else 0\n"
+        f"if n < {count}:\n    open(seen, 'a').write('x'); {update}\n"
+    )
+
+
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+FAIL = (
+    "record = json.load(open(sys.argv[1] + '/run.json')); record.update(status='failed', error='it broke'); "
+    "json.dump(record, open(sys.argv[1] + '/run.json', 'w')); sys.exit({})"
+)
+
+
+def test_a_worker_that_dies_twice_is_started_three_times_and_goes_on(tmp_path: Path, script: Script) -> None:
+    saves = "os.makedirs(sys.argv[1] + '/checkpoint', exist_ok=True); open(sys.argv[1] + '/checkpoint/5.json', 'w'); "
+    script.codes = {0: times(2, f"{saves}open(sys.argv[1] + '/evals.csv', 'a').write('row'); {KILL}")}
+    told: list[dict[str, object]] = []
+    _, outcomes = run(tmp_path, groups(2), tell=lambda group, event: told.append(event), retries=2)
+    assert [outcomes[seed].status for seed in (0, 1)] == ["done", "done"]
+    assert len(script.started) == 4
+    assert [store.read_run(tmp_path / make_cell(seed=seed).path)["attempts"] for seed in (0, 1)] == [3, 1]
+    died = r"SIGKILL.* started again, attempt {} of 3$"
+    assert [event["event"] for event in told] == ["note", "note"]
+    assert all(re.search(died.format(n), str(event["text"])) for n, event in zip((2, 3), told, strict=True))
+    assert (tmp_path / make_cell().path / "evals.csv").read_text() == "rowrow"
+    log = outcomes[0].log.read_text().splitlines()
+    assert [line.partition(",")[0] for line in log] == ["attempt 2 of 3", "attempt 3 of 3"]
+
+
+def test_it_is_not_started_more_often_than_that(tmp_path: Path, script: Script) -> None:
+    script.usual = KILL
+    _, outcomes = run(tmp_path, groups(1), retries=1)
+    assert outcomes[0].status == "failed"
+    assert len(script.started) == 2
+    assert "memory" in outcomes[0].error
+    assert store.read_run(tmp_path / make_cell().path)["error"] == outcomes[0].error
+
+
+@pytest.mark.parametrize(
+    ("ending", "started"),
+    [
+        (KILL, 2),
+        ("os.abort()", 2),
+        (FAIL.format(worker.EXIT_TRANSIENT), 2),
+        (f"os._exit({worker.EXIT_TRANSIENT})", 2),  # it could not even write what became of it
+        (FAIL.format(worker.EXIT_FAILED), 1),
+        ("os._exit(3)", 1),
+        ("os._exit(0)", 1),
+    ],
+)
+def test_what_an_algorithm_does_is_not_tried_again(tmp_path: Path, script: Script, ending: str, started: int) -> None:
+    script.usual = times(1, ending)
+    _, outcomes = run(tmp_path, groups(1), retries=5, fail_fast=True)
+    assert len(script.started) == started
+    assert outcomes[0].status == ("done" if started == 2 else "failed")
+
+
+def test_a_disk_that_is_full_for_a_moment_is_tried_again(tmp_path: Path, script: Script, monkeypatch) -> None:
+    real, full = store.write_run, [OSError(errno.ENOSPC, "No space left on device")]
+
+    def write_run(folder: Path, record: dict[str, object]) -> None:
+        if full:
+            raise full.pop()
+        real(folder, record)
+
+    monkeypatch.setattr(store, "write_run", write_run)
+    _, outcomes = run(tmp_path, groups(1), retries=1)
+    assert outcomes[0].status == "done"
+
+
+def test_a_stacked_group_is_started_again_whole(tmp_path: Path, script: Script) -> None:
+    script.usual = times(1, KILL)
+    _, outcomes = run(tmp_path, [Group((make_cell(seed=0), make_cell(seed=1)))], retries=1)
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
+    assert script.started[0] == script.started[1]
+
+
+def test_what_is_forced_begins_anew_once(tmp_path: Path, script: Script) -> None:
+    folder = leave(tmp_path, make_cell(), "stopped")
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / "900.json").touch()
+    saves = "os.makedirs(sys.argv[1] + '/checkpoint'); open(sys.argv[1] + '/checkpoint/5.json', 'w'); "
+    script.usual = times(1, saves + KILL)
+    run(tmp_path, groups(1), retries=1, redo=True)
+    assert [path.name for path in (folder / "checkpoint").iterdir()] == ["5.json"]
+
+
+def test_nothing_is_started_again_after_an_interrupt(tmp_path: Path, script: Script) -> None:
+    script.usual = f"print(json.dumps({{'event': 'ready'}}), flush=True); time.sleep(0.5); {KILL}"
+    runner, _ = run(tmp_path, groups(1), tell=lambda *_: os.kill(os.getpid(), signal.SIGINT), retries=9)
+    assert runner.interrupted
+    assert len(script.started) == 1
+
+
+def test_a_worker_that_hung_beyond_its_time_timed_out(tmp_path: Path, script: Script) -> None:
+    script.usual = "time.sleep(1.5); os._exit(1)"
+    _, outcomes = run(tmp_path, groups(1), timeout=1.0, retries=3)
+    assert (outcomes[0].status, outcomes[0].error) == ("failed", "timed out after 1 s")
+    assert len(script.started) == 1
+    assert store.read_run(tmp_path / make_cell().path)["timeout"] == 1.0
+
+
+# Beside others
+
+
+RACER = """
+import json, os, sys, time
+from pathlib import Path
+from fakes import make_cell
+from flowbench import lease, lock, store
+from flowbench.runner import Runner
+from flowbench.schedule import Group
+from flowbench.slots import Slots
+
+name, root, machines = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+lease.LOOK = 0.01
+if machines == "two":
+    lease.host = lambda: name
+    lock.fcntl.flock = lambda *_: None
+
+class Engine:
+    inherits = True
+    def work(self, folders, locks, log, tell):
+        with (root / f"trained-by-{name}").open("a") as file:
+            file.writelines(f"{folder.name}\\n" for folder in folders)
+        time.sleep(0.02)
+        for folder in folders:
+            store.write_run(folder, {**store.read_run(folder), "status": "done"})
+        return 0
+    def stop(self, grace):
+        pass
+
+groups = [Group((make_cell(seed=seed),)) for seed in range(30)]
+print("ready", flush=True)
+sys.stdin.readline()
+outcomes = list(Runner(root, Slots(2, "cpu", 1), lambda *_: None, engine=Engine()).run(groups))
+print(json.dumps(sorted({outcome.status for outcome in outcomes})))
+"""
+
+
+@pytest.mark.parametrize("machines", ["one", "two"])
+def test_two_that_race_train_each_cell_once(tmp_path: Path, machines: str) -> None:
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parents[1])))}
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, f"racer{n}-1", str(tmp_path), machines], env=environment,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for n in range(2)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    for racer in racers:
+        out, _ = racer.communicate(timeout=120)
+        assert racer.returncode == 0
+        assert set(json.loads(out)) <= {"done", "busy"}
+    trained = [name for path in tmp_path.glob("trained-by-*") for name in path.read_text().split()]
+    assert sorted(trained) == sorted(f"seed-{seed}" for seed in range(30))
+    assert store.load(tmp_path).runs["status"].tolist() == ["done"] * 30
+
+
+def test_what_another_host_took_over_is_left_to_it(tmp_path: Path, script: Script) -> None:
+    theirs = "{**json.load(open(sys.argv[1] + '/run.json')), 'status': 'running', 'pid': -7}"
+    script.usual = (
+        "(old,) = os.listdir(sys.argv[1] + '/lease'); os.remove(sys.argv[1] + '/lease/' + old)\n"
+        "open(sys.argv[1] + '/lease/other-1.00', 'w')\n"
+        f"record = {theirs}; json.dump(record, open(sys.argv[1] + '/run.json', 'w')); os._exit({worker.EXIT_BUSY})"
+    )
+    _, outcomes = run(tmp_path, groups(1), retries=2)
+    assert outcomes[0].status == "busy"
+    assert len(script.started) == 1
+    folder = tmp_path / make_cell().path
+    assert (store.read_run(folder)["status"], store.read_run(folder)["pid"]) == ("running", -7)
+    assert [path.name for path in (folder / "lease").iterdir()] == ["other-1.00"]
+
+
+def test_a_dead_hosts_cell_is_taken_over(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "STALE", 0.3)
+    monkeypatch.setattr(lease, "LOOK", 0.05)
+    folder = leave(tmp_path, make_cell(), "running")
+    (folder / "lease").mkdir()
+    (folder / "lease" / "other-1.00").write_text("7 7")
+    _, outcomes = run(tmp_path, groups(1))
+    assert outcomes[0].status == "done"
+    assert not (folder / "lease").exists()
+
+
+class Elsewhere:
+    """An engine of workers that inherit nothing."""
+
+    inherits = False
+
+    def __init__(self, work) -> None:
+        self._work = work
+
+    def work(self, folders, locks, log, tell) -> int:
+        assert list(locks) == []
+        return self._work(folders)
+
+    def stop(self, grace: float) -> None:
+        pass
+
+
+def test_a_worker_that_inherits_nothing_takes_what_it_needs(tmp_path: Path) -> None:
+    def work(folders: list[Path]) -> int:
+        command = [sys.executable, "-m", "flowbench.worker", *map(str, folders)]
+        here = Path(__file__).parents[2]
+        return subprocess.run(command, check=False, cwd=here, stdout=subprocess.DEVNULL).returncode
+
+    cells = tuple(make_cell(seed=seed, suite=SUITE) for seed in (0, 1))
+    _, outcomes = run(tmp_path, [Group(cells)], engine=Elsewhere(work))
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
+    assert not (tmp_path / cells[0].path / "lease").exists()
+
+
+def test_a_cell_that_somebody_took_before_that_worker_is_left_to_it(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+
+        def work(folders: list[Path]) -> int:
+            stack.enter_context(lock.hold(folders[0]))
+            return worker.EXIT_BUSY
+
+        _, outcomes = run(tmp_path, groups(1), engine=Elsewhere(work), retries=1)
+        assert outcomes[0].status == "busy"
+        assert store.read_run(tmp_path / make_cell().path)["status"] == "queued"
+
+
+def test_a_cell_whose_node_was_lost_is_failed_and_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "STALE", 0.3)
+    monkeypatch.setattr(lease, "LOOK", 0.05)
+    lost = []
+
+    def work(folders: list[Path]) -> int:
+        if not lost:  # the node takes the lease with it
+            lost.append((folders[0] / "lease").mkdir())
+            (folders[0] / "lease" / "node7-1.00").write_text("7 7")
+            return -signal.SIGKILL
+        store.write_run(folders[0], {**store.read_run(folders[0]), "status": "done"})
+        return 0
+
+    _, outcomes = run(tmp_path, groups(1), engine=Elsewhere(work), retries=1)
+    assert outcomes[0].status == "done"
+    assert store.read_run(tmp_path / make_cell().path)["attempts"] == 2

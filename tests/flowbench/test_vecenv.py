@@ -307,8 +307,8 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         from flowbench.vecenv import make_vecenv
         from test_vecenv import Tally, pids, seed_of
 
-        with lock.hold(Path({str(tmp_path)!r})) as descriptor:
-            os.set_inheritable(descriptor, True)  # as it is in a process that was given it
+        with lock.hold(Path({str(tmp_path)!r})) as held:
+            os.set_inheritable(held.descriptor, True)  # as it is in a process that was given it
             envs = make_vecenv(partial(Tally, 1, "truncated", "hang"), 2, seed_of, 2)
             envs.send(np.zeros((2, 1), np.float32))
             envs.receive()

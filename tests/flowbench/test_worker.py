@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
+import textwrap
 import time
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 import torch
 from fakes import make_cell, make_suite, without_clock, write_algorithm
 
-from flowbench import lock, store, worker
+from flowbench import checkpoint, lock, store, worker
 from flowbench.plan import Cell
 
 SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
@@ -301,3 +304,64 @@ def test_what_is_printed_goes_to_the_log_and_a_stop_is_orderly(tmp_path: Path) -
     assert '{"event": "tick"}' in err
     assert store.status(folder) == "stopped"
     assert (folder / "evals.csv").read_text().splitlines()[1].startswith("50,")
+
+
+# Its time, and faults of the machine
+
+
+def test_when_its_time_is_up_it_saves_and_a_later_run_goes_on(tmp_path: Path, monkeypatch) -> None:
+    up = "if self.calls == 40 and 'UP' in os.environ:\n    signal.raise_signal(signal.SIGALRM)"  # as its timer does
+    spec = write_algorithm(tmp_path, "Slow", up)
+    folder = queue(tmp_path, make_cell("slow", target=spec, suite=SUITE), checkpoint_every=1000, timeout=7200)
+    monkeypatch.setenv("UP", "")
+    assert train(folder)[0] == worker.EXIT_FAILED
+    run = store.read_run(folder)
+    assert (run["status"], run["error"]) == ("failed", "timed out after 2 h")
+    (step,) = checkpoint.steps(folder)
+    monkeypatch.delenv("UP")
+    assert train(folder)[0] == 0
+    run = store.read_run(folder)
+    assert (run["status"], run["error"], run["resumed"][0]["step"]) == ("done", None, step)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_the_alarm_rings_when_its_time_is_up_and_who_hangs_on_is_ended_and_says_where() -> None:
+    code = """
+        import time
+        from flowbench import worker
+        class Group:
+            first = {"timeout": 0.5}
+            def time_out(self, *_):
+                print("rang", flush=True)
+        def hangs():
+            while True:
+                time.sleep(1000)
+        worker.GRACE_SECONDS = 0.5
+        with worker._timeout(Group()):
+            hangs()
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=_environment(), timeout=120
+    )
+    assert (process.returncode, process.stdout) == (1, "rang\n")
+    assert re.search(r"^Timeout.*in hangs\b", process.stderr, re.DOTALL)
+
+
+@pytest.mark.parametrize(("number", "status"), [("ENOSPC", worker.EXIT_TRANSIENT), ("ENOENT", worker.EXIT_FAILED)])
+def test_a_fault_of_the_machine_has_an_exit_status_of_its_own(tmp_path: Path, number: str, status: int) -> None:
+    spec = write_algorithm(tmp_path, number.title(), f"raise OSError(errno.{number}, 'no')", head="import errno")
+    folder = queue(tmp_path, make_cell(number.lower(), target=spec))
+    assert train(folder)[0] == status
+    assert store.read_run(folder)["status"] == "failed"
+
+
+def test_a_disk_that_takes_no_record_either_leaves_it_to_whoever_started_the_worker(tmp_path, monkeypatch) -> None:
+    folder = queue(tmp_path, make_cell())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "write_run", full)
+    with pytest.raises(SystemExit) as ended:
+        train(folder)
+    assert ended.value.code == worker.EXIT_TRANSIENT

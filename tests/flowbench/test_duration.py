@@ -1,0 +1,32 @@
+"""Lengths of time."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowbench import duration
+from flowbench.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "told"),
+    [
+        ("3600", 3600, "1 h"),
+        ("2h", 7200, "2 h"),
+        ("90m", 5400, "90 min"),
+        ("90 min", 5400, "90 min"),
+        ("1.5h", 5400, "90 min"),
+        ("45s", 45, "45 s"),
+        ("1d", 86400, "24 h"),
+        ("61", 61, "61 s"),
+    ],
+)
+def test_times_are_read_and_told(text: str, seconds: float, told: str) -> None:
+    assert duration.parse("--timeout", text) == seconds
+    assert duration.told(seconds) == told
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "2x", "h", "1e3", "2h30m", "inf", "nan", "0.5", "9" * 30])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--timeout"):
+        duration.parse("--timeout", text)
