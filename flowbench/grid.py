@@ -45,21 +45,28 @@ def run(
     calibrate: bool = False,
     force: bool = False,
     fail_fast: bool = False,
+    retries: int = 0,
+    timeout: float | None = None,
+    shard: tuple[int, int] | None = None,
     quiet: bool = False,
 ) -> int:
-    """Train what is due of a grid; the exit status: 0, 1 (a cell failed), 130 (interrupted)."""
+    """Train what is due of a grid, or of a `shard` of it; the exit status: 0, 1 (a cell failed), 130 (interrupted)."""
     _choice("device", device, DEVICES)
     console = Console()
-    cells = request.cells()
-    due = schedule.due(root, cells, force)
+    grid = request.cells()
     cards = choose_gpus(device, gpus)
+    size = stack_size(stack, len(cards))
+    cells = schedule.shard(grid, size, *shard) if shard else grid
+    due = schedule.due(root, cells, force)
     if device == "cuda" and not cards:
         raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
     if precision == "tf32" and not cards:
         raise UsageError("--precision tf32 is for a GPU; use float32 or auto")
     sharing = partial(share, device, jobs, _choice("precision", precision, PRECISIONS), gpus=cards, threads=threads)
-    groups = schedule.gather(due.due, stack_size(stack, len(cards)), None if force else root, cells)
+    groups = schedule.gather(due.due, size, None if force else root, grid)
     copies = mirrors.parse(log)
+    if shard and not quiet:
+        _say(console, f"shard {shard[0]} of {shard[1]}: {len(cells)} of the grid's {len(grid)} cells")
     lacking = _lacking({cell.task.source for cell in due.due})
     if lacking and (calibrate or not dry_run):
         raise lacking[0]
@@ -90,6 +97,8 @@ def run(
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
             keep_weights=keep_weights,
+            retries=retries,
+            timeout=timeout,
         )
         outcomes = []
         for outcome in runner.run(groups):

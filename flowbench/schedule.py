@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from flowbench import checkpoint, lock, store
+from flowbench.errors import UsageError
 from flowbench.plan import Cell
 
 
@@ -108,6 +110,36 @@ def gather(
         groups += [Group(tuple(part)) for part in parts if part]
     place = {id(cell): position for position, cell in enumerate(cells)}
     return sorted(groups, key=lambda group: place[id(group.cells[0])])
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The two numbers of a text such as 2/8. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"--shard {text!r} is no part of a whole, such as 1/8 to 8/8")
+    return number, count
+
+
+def shard(cells: Sequence[Cell], stack: int, number: int, count: int) -> list[Cell]:
+    """The cells of one of `count` parts of a grid, counted from 1, which follow from the grid and `stack` alone.
+
+    Groups stay whole. Each goes where there are fewest cells, larger ones first and those of a variant in a row: parts
+    differ by no more than a group, and so do their shares of each variant where groups are as large.
+    """
+    order: dict[str, int] = {}
+    for cell in cells:
+        order.setdefault(cell.variant.config_id, len(order))
+    groups = gather(cells, stack, grid=cells)
+    groups.sort(key=lambda group: (-len(group.cells), order[group.cells[0].variant.config_id]))
+    sizes = [0] * count
+    mine: set[int] = set()
+    for group in groups:
+        least = sizes.index(min(sizes))
+        sizes[least] += len(group.cells)
+        if least == number - 1:
+            mine |= {id(cell) for cell in group.cells}
+    return [cell for cell in cells if id(cell) in mine]
 
 
 def _interrupted(cells: Sequence[Cell], root: Path) -> list[list[Cell]]:

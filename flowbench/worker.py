@@ -299,7 +299,8 @@ class Checkpoints:
 
 
 def _keep_weights(group: Group, trainer: Trainer) -> None:
-    """Write the weights of every cell that has come to its end, where they are asked for."""
+    """Write the weights of every cell that has come to its end, where they are asked for. Raises lease.Lost."""
+    group.check()
     for slot, (folder, run) in enumerate(zip(group.folders, group.runs, strict=True)):
         if run["status"] != "failed" and run.get("keep_weights"):
             weights.write(folder, run, trainer.step, *trainer.sizes, trainer.weights(slot))

@@ -19,8 +19,8 @@ Strict = Annotated[
 ]
 
 
-def count(option: str, text: str | None) -> int | None:
-    """A whole number above zero, also written 1e6 or 1_000_000; None stays None."""
+def count(option: str, text: str | None, least: int = 1) -> int | None:
+    """A whole number of at least `least`, also written 1e6 or 1_000_000; None stays None."""
     from flowbench.errors import UsageError
 
     if text is None:
@@ -28,9 +28,9 @@ def count(option: str, text: str | None) -> int | None:
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not (1 <= number <= 2**53 and number.is_integer()):
-        raise UsageError(f"{option} {text!r} is no whole number of at least 1")
+        number = -1.0
+    if not (least <= number <= 2**53 and number.is_integer()):
+        raise UsageError(f"{option} {text!r} is no whole number of at least {least}")
     return int(number)
 
 

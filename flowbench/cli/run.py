@@ -75,10 +75,19 @@ def run(
         typer.Option("--force", help="Run everything from its start, also what is done; finished runs are set aside."),
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a cell has failed.")] = False,
+    retries: Annotated[
+        str, typer.Option(metavar="N", help="Start again what the machine ended: killed, out of memory, disk full.")
+    ] = "0",
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End a cell that takes longer, such as 90m, 2h or 3600.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the grid, for N machines.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
 ) -> int:
     """Train a grid of tasks, algorithms and seeds; what is finished is not run again, what was interrupted goes on."""
-    from flowbench import grid
+    from flowbench import duration, grid, schedule
     from flowbench.request import Request
 
     request = Request.merge(
@@ -108,5 +117,8 @@ def run(
         calibrate=calibrate,
         force=force,
         fail_fast=fail_fast,
+        retries=count("--retries", retries, least=0) or 0,
+        timeout=duration.parse("--timeout", timeout) if timeout else None,
+        shard=schedule.parse_shard(shard) if shard else None,
         quiet=quiet,
     )

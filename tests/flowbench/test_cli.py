@@ -112,6 +112,17 @@ def test_a_dry_run_shows_what_is_done_and_to_do(grid, flowbench, no_workers) -> 
     assert snapshot(results) == before
 
 
+def test_shards_divide_a_grid_whatever_is_done(grid, flowbench, no_workers) -> None:
+    arguments, _ = grid
+    shown = [flowbench(*arguments, "--seeds", "0-3", "--dry-run", "--shard", f"{number}/3") for number in (1, 2, 3)]
+    assert all((status, err) == (0, "") for status, _, err in shown)
+    assert [re.search(r"shard . of 3: (\d+) of the grid's 16 cells", out)[1] for _, out, _ in shown] == ["6", "5", "5"]
+    counts = [re.search(r"(\d+) cells, (\d+) to run, (\d+) done already", out).groups() for _, out, _ in shown]
+    assert [sum(int(count[k]) for count in counts) for k in range(3)] == [16, 8, 8]
+    status, out, _ = flowbench(*arguments, "--shard", "100/100")
+    assert (status, "0 cells, 0 to run" in out) == (0, True)
+
+
 def test_another_config_is_another_variant(grid, flowbench, no_workers) -> None:
     arguments, _ = grid
     for change in (["--set", "td3.lr=1e-3"], ["--steps", "200"]):
@@ -394,7 +405,7 @@ def test_every_option_of_run_is_in_its_help(flowbench) -> None:
     _, out, _ = flowbench("run", "--help")
     for option in ("--suite", "--task", "--algo", "--seeds", "--steps", "--set", "--file", "--results", "--device",
                    "--gpus", "--per-gpu", "--jobs", "--threads", "--dry-run", "--calibrate",
-                   "--force", "--fail-fast", "--quiet"):  # fmt: skip
+                   "--force", "--fail-fast", "--quiet", "--retries", "--timeout", "--shard"):  # fmt: skip
         assert option in out
 
 
@@ -519,6 +530,9 @@ MISTAKES = [
     ([*GRID, "--steps", "1.5"], ["--steps", "1.5"]),
     ([*GRID, "--jobs", "0"], ["--jobs"]),
     ([*GRID, "--jobs", "two"], ["--jobs", "two"]),
+    ([*GRID, "--retries", "-1"], ["--retries", "-1", "at least 0"]),
+    ([*GRID, "--timeout", "soon"], ["--timeout", "soon", "90m"]),
+    ([*GRID, "--shard", "9/8"], ["--shard", "9/8", "1/8 to 8/8"]),
     # where
     ([*GRID, "--device", "gpu"], ["gpu", "cuda"]),
     ([*GRID, "--device", "cdua"], ["cdua", "'cuda'"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,49 @@ def test_a_group_is_named_after_its_seeds() -> None:
     assert str(Group((make_cell(seed=3),))) == "td3 Pendulum-v1 seed 3"
     assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 4, 5)))) == "td3 Pendulum-v1 seeds 3-5"
     assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 5)))) == "td3 Pendulum-v1 seeds 3,5"
+
+
+# Parts of a grid
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shards_are_disjoint_complete_and_even(seed: int) -> None:
+    draw = random.Random(seed)
+    suite = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"))
+    cells = [
+        make_cell("td3", seed=each, suite=suite, task=task, lr=lr)
+        for lr in (1e-3, 1e-4, 1e-5)[: draw.randint(1, 3)]
+        for task in suite.tasks
+        for each in draw.sample(range(30), draw.randint(1, 9))
+    ]
+    stack, count = draw.randint(1, 8), draw.randint(1, 9)
+    shards = [schedule.shard(cells, stack, number, count) for number in range(1, count + 1)]
+    assert sorted(id(cell) for shard in shards for cell in shard) == sorted(map(id, cells))
+    whole = schedule.gather(cells, stack, grid=cells)
+    assert max(map(len, shards)) - min(map(len, shards)) <= max(len(group.cells) for group in whole)
+    for shard in shards:
+        assert [cell for cell in cells if cell in shard] == shard
+        for group in schedule.gather(shard, stack, grid=cells):
+            assert group.cells in [each.cells for each in whole]  # as they would be without --shard
+
+
+def test_each_shard_has_its_share_of_each_variant() -> None:
+    cells = [make_cell(algo, seed=seed) for seed in range(8) for algo in ("td3", "sac")]
+    for number in range(1, 5):
+        mine = [cell.variant.entry.name for cell in schedule.shard(cells, 1, number, 4)]
+        assert sorted(mine) == ["sac", "sac", "td3", "td3"]
+
+
+def test_of_more_shards_than_groups_some_are_empty() -> None:
+    cells = [make_cell(seed=seed) for seed in range(4)]
+    assert [len(schedule.shard(cells, 4, number, 3)) for number in (1, 2, 3)] == [4, 0, 0]
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b", "1.0/4", " 1/4"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--shard"):
+        schedule.parse_shard(text)
+
+
+def test_a_shard_is_two_numbers() -> None:
+    assert schedule.parse_shard("2/8") == (2, 8)
