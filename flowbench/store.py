@@ -64,25 +64,11 @@ def now() -> str:
 
 def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
     """The run.json of a cell that is about to train, with the seeds that train beside it."""
-    variant, task = cell.variant, cell.task
+    variant = cell.variant
     return {
         "schema": SCHEMA,
         "status": "queued",
-        "suite": {
-            "name": cell.suite.name,
-            "title": cell.suite.title,
-            "comparable": cell.suite.comparable,
-            "note": cell.suite.note,
-            "tasks": len(cell.suite.tasks),
-            "steps": cell.suite.steps,
-        },
-        "task": {
-            "name": task.name,
-            "source": task.source,
-            "action_repeat": task.action_repeat,
-            "low": task.score.low,
-            "high": task.score.high,
-        },
+        **setting(cell.suite, cell.task),
         "algo": {
             "name": variant.entry.name,
             "label": variant.label,
@@ -94,6 +80,27 @@ def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
         "protocol": dataclasses.asdict(variant.protocol),
         "seed": cell.seed,
         "group": list(group),
+    }
+
+
+def setting(suite: suites.Suite, task: suites.Task) -> dict[str, Any]:
+    """What a run.json says of the suite and the task."""
+    return {
+        "suite": {
+            "name": suite.name,
+            "title": suite.title,
+            "comparable": suite.comparable,
+            "note": suite.note,
+            "tasks": len(suite.tasks),
+            "steps": suite.steps,
+        },
+        "task": {
+            "name": task.name,
+            "source": task.source,
+            "action_repeat": task.action_repeat,
+            "low": task.score.low,
+            "high": task.score.high,
+        },
     }
 
 
@@ -126,6 +133,8 @@ def check(run: Any, path: Path) -> None:
             value = value.get(part) if isinstance(value, dict) else None
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise NotARun(f"{path}: {key} is {value!r}")
+    if not isinstance(run.get("published", {}), dict):
+        raise NotARun(f"{path}: published is {run['published']!r}")
     if run["status"] not in STATUSES:
         raise NotARun(f"{path}: unknown status {run['status']!r}")
 
@@ -187,8 +196,9 @@ class Results:
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
+    "published", "origin",
 ]  # fmt: skip
-EVAL_KEYS = ["suite", "task", "algo", "config_id", "seed"]
+EVAL_KEYS = ["suite", "task", "algo", "config_id", "seed", "published"]
 EVAL_COLUMNS = [*EVAL_KEYS, "step", "mean", "score", "seconds"]
 
 
@@ -271,6 +281,8 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "action_repeat": run["task"]["action_repeat"],
         "episodes": run["protocol"]["episodes"],
         **{name: _version(run, name) for name in ("mujoco", "dm_control")},
+        "published": "published" in run,  # by others, and imported
+        "origin": run.get("published", {}).get("format", ""),
     }
 
 

@@ -69,6 +69,9 @@ def workplace(tmp_path, monkeypatch):
     for page in PAGES:
         for text in blocks(page, "yaml"):  # named by its first line
             Path(text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+    for page in PAGES:
+        for text in blocks(page, "csv"):
+            Path("curves.csv").write_text(text, encoding="utf-8")
     Path("path/to").mkdir(parents=True)
     example = ROOT / "tests" / "flowbench" / "example_algorithm.py"
     Path("path/to/example_algorithm.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")

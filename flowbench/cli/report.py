@@ -59,7 +59,8 @@ def report(
         from flowbench import stats
         from flowbench.report.figures import save
 
-        _, evals = stats.distinct_labels(found.runs, found.evals)
+        runs, evals = stats.distinct_labels(found.runs, stats.on_our_tasks(found.evals))
+        evals = stats.within_our_budget(runs, evals)
         try:
             drawn = save(evals, figures)
         except OSError as error:

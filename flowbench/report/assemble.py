@@ -16,8 +16,9 @@ from flowbench.report import cautions
 class Section:
     """One suite at one step: frames as ``flowbench.stats`` makes them, and the texts that belong to them.
 
-    ``step`` and ``budgets`` (smallest, largest) are in environment steps. ``warnings`` say what the numbers do
-    not: few or unequal seeds, diverged or older evaluations, labels that stand for several configs, pairs of
+    ``step`` and ``budgets`` (smallest, largest, of runs of ours if there are any) are in environment steps.
+    ``published`` holds labels with the format of their files; of ``algos`` these stand last. ``warnings`` say what the
+    numbers do not: few or unequal seeds, diverged or older evaluations, labels that stand for several configs, pairs of
     algorithms that lack a common task. ``differences``, which are among them, are those between the runs themselves.
     """
 
@@ -27,6 +28,7 @@ class Section:
     comparable: bool
     note: str
     algos: tuple[str, ...]
+    published: dict[str, str]
     tasks: tuple[str, ...]
     seeds: dict[str, int]
     table: pd.DataFrame
@@ -74,6 +76,7 @@ def build(
     """
     if runs.empty:
         raise UsageError("no runs to report: start some with `flowbench run`, or check --results, --suite and --algo")
+    runs = stats.on_our_tasks(runs)
     sections: list[Section] = []
     skipped: list[tuple[str, str]] = []
     for suite, mine in runs.groupby("suite"):
@@ -102,8 +105,12 @@ def _of_full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     if "suite_steps" not in runs:
         return runs, []
-    full = runs["steps"] >= runs["suite_steps"]
-    if full.all() or not full.any():
+    published = stats.is_published(runs)
+    judged = published if published.all() else ~published  # beside runs of ours published ones are not judged
+    full = ~judged | (runs["steps"] >= runs["suite_steps"])
+    # All that is known of a published one is its last evaluation.
+    full |= published & (runs["steps"] + runs["every"] > runs["suite_steps"])
+    if full.all() or not full[judged].any():
         return runs, []
     texts = []
     for (algo, steps), _ in runs[~full].groupby(["algo", "steps"]):
@@ -151,6 +158,9 @@ def _section(
     per_task = stats.per_task(table, reps=reps, seed=seed)
     improvement, improvement_per_task = stats.improvement(table, reps=reps, seed=seed)
     differences = cautions.differences(runs, table)
+    published = stats.is_published(runs)
+    ours = runs if published.all() else runs[~published]
+    origins = dict(runs.loc[published, ["algo", "origin"]].to_numpy()) if published.any() else {}
     notes = dict.fromkeys(str(note) for note in runs.get("note", ()) if note and not pd.isna(note))
     warnings = [
         *left_out,
@@ -169,10 +179,11 @@ def _section(
     return Section(
         suite=suite,
         step=step,
-        budgets=(int(runs["steps"].min()), int(runs["steps"].max())),
+        budgets=(int(ours["steps"].min()), int(ours["steps"].max())),
         comparable=bool(runs["comparable"].all()),
         note="; ".join(notes),
-        algos=tuple(sorted(set(table["algo"]))),
+        algos=(*sorted(set(table["algo"]) - set(origins)), *sorted(origins)),
+        published=dict(sorted(origins.items())),
         tasks=tuple(sorted(set(table["task"]))),
         seeds={str(algo): int(count) for algo, count in table.groupby("algo")["seed"].nunique().items()},
         table=table,

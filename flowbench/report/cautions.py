@@ -59,7 +59,7 @@ def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     An action repeat may be another on another task. Published curves are named as such and say nothing of most of it.
     """
     counted = runs.merge(table.loc[table["counts"], stats.RUN], on=stats.RUN)
-    counted = counted[~counted.get("published", pd.Series(False, index=counted.index)).astype(bool)]
+    counted = counted[~stats.is_published(counted)]
     texts = []
     for column, spoken in SAME.items():
         if column in counted:

@@ -7,9 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flowbench.errors import UsageError
-from flowbench.stats import distinct_labels
+from flowbench.stats import distinct_labels, is_published
 
 STYLES = {
     "done": "green",
@@ -36,11 +37,19 @@ def matrix(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def show(runs: pd.DataFrame, console: Console) -> None:
-    """Print the matrix, a table a suite. Raises UsageError when there is no run."""
+    """Print the matrix of our runs, a table a suite, and name the published ones. Raises UsageError without any run."""
     if runs.empty:
         raise UsageError("no runs here yet; flowbench run makes them")
     runs, _ = distinct_labels(runs, pd.DataFrame(columns=["suite", "task", "algo", "config_id", "seed"]))
-    covered = matrix(runs)
+    published = is_published(runs)
+    if not published.all():
+        _show_ours(matrix(runs[~published]), console)
+    for suite, of_suite in runs[published].groupby("suite"):
+        algorithms = ", ".join(sorted(set(of_suite["algo"])))
+        console.print(Text(f"{suite}: for reference {len(of_suite)} published runs, {algorithms}"))
+
+
+def _show_ours(covered: pd.DataFrame, console: Console) -> None:
     for suite, of_suite in covered.groupby("suite", sort=False):
         algorithms = list(dict.fromkeys(of_suite["algo"]))
         table = Table(

@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from flowbench.stats import is_published
+
 # Okabe and Ito's palette, which readers with any common colour blindness can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 PANEL_INCHES = (3.0, 2.3)
@@ -43,13 +45,15 @@ def learning_curves(evals: pd.DataFrame, title: str) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     colours = {algo: PALETTE[k % len(PALETTE)] for k, algo in enumerate(sorted(set(evals["algo"])))}
+    styles = {str(algo): "--" if is_published(own).any() else "-" for algo, own in evals.groupby("algo")}
     for panel, task in zip(panels, tasks, strict=False):
         for algo, colour in colours.items():
             own = evals[(evals["task"] == task) & (evals["algo"] == algo)]
             curves = own.pivot_table(index="step", columns="seed", values="mean")
-            panel.plot(curves.index, curves.to_numpy(), color=colour, linewidth=0.6, alpha=0.4)
+            style = styles[algo]
+            panel.plot(curves.index, curves.to_numpy(), color=colour, linestyle=style, linewidth=0.6, alpha=0.4)
             mean = curves.mean(axis="columns", skipna=False)
-            panel.plot(mean.index, mean, color=colour, linewidth=1.8, label=algo)
+            panel.plot(mean.index, mean, color=colour, linestyle=style, linewidth=1.8, label=algo)
         panel.set_title(task, fontsize=9)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.tick_params(labelsize=7)
@@ -66,7 +70,10 @@ def learning_curves(evals: pd.DataFrame, title: str) -> Figure:
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     spoken = "1 seed" if seeds == [1] else f"{count} seeds (thin), their mean (thick)"
     figure.suptitle(f"{title}: {spoken}", fontsize=9)
-    handles = [panels[0].plot([], [], color=colour, linewidth=1.8)[0] for colour in colours.values()]
+    handles = [
+        panels[0].plot([], [], color=colour, linestyle=styles[algo], linewidth=1.8)[0]
+        for algo, colour in colours.items()
+    ]
     figure.legend(
         handles, list(colours), loc="outside lower center", ncols=min(4, len(colours)), fontsize=8, frameon=False
     )

@@ -86,6 +86,8 @@ def _rows(section: Section) -> Iterator[dict[str, Any]]:
         yield {"kind": "warning", "note": tables.heading(section, 0)[0]}
     elif section.note:
         yield {"kind": "note", "note": section.note}
+    if section.published:
+        yield {"kind": "note", "note": tables.beside(section)}
     for text in section.warnings:
         yield {"kind": "warning", "note": text}
 
@@ -99,6 +101,7 @@ def _json(report: Report) -> str:
             "comparable": section.comparable,
             "note": section.note,
             "algos": list(section.algos),
+            "published": section.published,
             "tasks": list(section.tasks),
             "seeds": section.seeds,
             "aggregates": records(section.aggregates),

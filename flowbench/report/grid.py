@@ -122,7 +122,9 @@ def _broken(label: str) -> str:
         if len(lines[-1]) + len(piece.rstrip()) > LABEL and lines[-1]:
             lines.append("")
         lines[-1] += piece
-    return "\n".join(line[i : i + LABEL].rstrip() for line in lines for i in range(0, max(len(line), 1), LABEL))
+    return "\n".join(
+        line[i : i + LABEL].rstrip() for line in map(str.rstrip, lines) for i in range(0, max(len(line), 1), LABEL)
+    )
 
 
 def _item(text: str) -> Table:

@@ -22,13 +22,25 @@ def heading(section: Section, reps: int) -> list[str]:
         lines.append(section.note)
     low, high = section.budgets
     budget = f"{high:,}" if low == high else f"{low:,} to {high:,}"
-    counts = sorted(set(section.seeds.values()))
+    ours = [algo for algo in section.algos if algo not in section.published] or section.algos
+    counts = sorted({section.seeds[algo] for algo in ours})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    sizes = [(len(section.algos), "algorithm"), (len(section.tasks), "task")]
+    sizes = [(len(ours), "algorithm"), (len(section.tasks), "task")]
     said = [f"{size} {noun}{'s' * (size != 1)}" for size, noun in sizes] + [f"{seeds} seed{'s' * (seeds != '1')}"]
     lines.append(f"at step {section.step:,} of {budget} (environment steps); {', '.join(said)}")
+    if section.published:
+        lines.append(beside(section))
     lines.append(f"normalised scores, 95 % stratified bootstrap intervals, {reps:,} resamples")
     return lines
+
+
+def beside(section: Section) -> str:
+    """The line that says what published curves are there and how they are read."""
+    named = "; ".join(
+        f"{', '.join(algo for algo, its in section.published.items() if its == origin)} from {origin} files"
+        for origin in sorted(set(section.published.values()))
+    )
+    return f"for reference, at step {section.step:,} or the nearest evaluation before: {named}"
 
 
 def grids(section: Section, *, pairs_per_task: bool = False) -> list[Grid]:
@@ -97,8 +109,9 @@ def missing(section: Section) -> Grid:
         ["algo", "task", "status", "why"]
     ):
         rows.append((str(algo), str(task), ranges(group["seed"]), f"{status}: {why}"))
-    known = sum(section.seeds.values()) * len(section.tasks)
+    known = sum(count for algo, count in section.seeds.items() if algo not in section.published) * len(section.tasks)
     title = f"Missing: {len(section.missing)} of {known} runs" if rows else f"Nothing is missing of {known} runs"
+    title = title if known else "Published runs only"
     return Grid(title, ("algorithm", "task", "seeds", "status"), tuple(rows), numbers=False)
 
 

@@ -10,7 +10,8 @@ hold one against the other.
 ``at_step`` turns a results folder's two frames into the table that everything else reads.
 """
 
-from flowbench.stats.aggregate import METRICS, aggregates, per_task
+from flowbench.stats.aggregate import METRICS, aggregates, per_task, score_matrices
+from flowbench.stats.beside import is_published, on_our_tasks, within_our_budget
 from flowbench.stats.bootstrap import CONFIDENCE, REPS
 from flowbench.stats.cells import RUN, at_step, common_step, complete_seeds, distinct_labels, missing
 from flowbench.stats.curve import curves, task_curves
@@ -31,9 +32,13 @@ __all__ = [
     "curves",
     "distinct_labels",
     "improvement",
+    "is_published",
     "missing",
+    "on_our_tasks",
     "per_task",
     "profiles",
+    "score_matrices",
     "task_curves",
     "versus",
+    "within_our_budget",
 ]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flowbench.stats.beside import is_published
+
 RUN = ["suite", "task", "algo", "config_id", "seed"]
 
 
@@ -41,9 +43,15 @@ def common_step(runs: pd.DataFrame, evals: pd.DataFrame) -> int:
 
     The smallest budget among the runs that are done: a short run must not be set beside the later half of a
     long one. If none is done, the smallest last evaluated step among the runs that have an evaluation.
+    Published curves have no say where there are runs of ours; alone, they count up to their suite's budget.
     Raises ValueError if there is neither, or if the runs are of several suites.
     """
     one_suite(runs)
+    published = is_published(runs)
+    if not published.all():
+        runs = runs[~published]
+    elif "suite_steps" in runs:
+        runs = runs.assign(steps=runs[["steps", "suite_steps"]].min(axis="columns"))
     done = runs.loc[runs["status"] == "done", "steps"]
     if not done.empty:
         return int(done.min())
@@ -57,12 +65,13 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     """One row a run, with its last finite evaluation at or before ``step``, or the reason it has none.
 
     A run counts if it reached ``step``: it has an evaluation at or after it, or its last evaluation is the
-    newest that its interval allows by then (last + every > step, within its budget). A run that diverged
+    newest that its interval allows by then (last + every > step, within its budget, which of a published curve
+    nobody knows). A run that diverged
     reached it too; NaN must neither spread to every average nor quietly drop the worst run, so its last
     finite evaluation counts and ``diverged`` is set for the report to say so.
 
-    Columns: those of RUN, ``status``, ``error``; ``counts`` (bool); ``step`` (of the evaluation used), ``mean``
-    (return) and ``score``, all missing unless it counts; ``diverged`` (bool); ``reached`` (the last evaluated
+    Columns: those of RUN, ``published``, ``status``, ``error``; ``counts`` (bool); ``step`` (of the evaluation used),
+    ``mean`` (return) and ``score``, all missing unless it counts; ``diverged`` (bool); ``reached`` (the last evaluated
     step, missing if none); ``reason`` (why it does not count, else empty). Evaluations of cells that are not in
     ``runs`` are left out. Raises ValueError if a cell has two rows in ``runs``.
     """
@@ -73,7 +82,7 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     finite = before[np.isfinite(before["mean"]) & np.isfinite(before["score"])]
     used = finite.groupby(RUN).tail(1)[[*RUN, "step", "mean", "score"]]
 
-    table = runs[[*RUN, "status", "steps", "every"]].assign(error=runs.get("error", ""))
+    table = runs[[*RUN, "status", "steps", "every"]].assign(published=is_published(runs), error=runs.get("error", ""))
     table = table.merge(used, on=RUN, how="left")
     for name, steps in (
         ("first", every.groupby(RUN)["step"].min()),
@@ -81,20 +90,22 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
         ("newest", before.groupby(RUN)["step"].max()),
     ):
         table = table.merge(steps.rename(name), left_on=RUN, right_index=True, how="left")
-    arrived = (table["reached"] >= step) | ((table["reached"] + table["every"] > step) & (table["steps"] >= step))
+    in_budget = (table["steps"] >= step) | table["published"]
+    arrived = (table["reached"] >= step) | ((table["reached"] + table["every"] > step) & in_budget)
     table["counts"] = arrived & table["step"].notna()
     table["diverged"] = table["counts"] & (table["newest"] > table["step"])
     facts = zip(table["counts"], arrived, table["first"], table["reached"], strict=True)
     table["reason"] = ["" if counts else _reason(ok, first, last, step) for counts, ok, first, last in facts]
     table.loc[~table["counts"], ["step", "mean", "score"]] = np.nan
     table = table.astype({"step": "Int64", "reached": "Int64", "error": object}).fillna({"error": ""})
-    columns = [*RUN, "status", "error", "counts", "step", "mean", "score", "diverged", "reached", "reason"]
+    columns = [*RUN, "published", "status", "error", "counts", "step", "mean", "score", "diverged", "reached", "reason"]
     return table[columns].sort_values(RUN, ignore_index=True)
 
 
 def missing(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells of one suite's ``at_step`` table that do not count: algo, task, seed, status, reached, reason, error.
+    """The cells of ours in one suite's ``at_step`` table that do not count.
 
+    Columns: algo, task, seed, status, reached, reason, error.
     Looked for over every task of any algorithm here, and every seed that the algorithm has on any task. A cell
     that was never started has status ``absent``.
     """
@@ -103,7 +114,7 @@ def missing(table: pd.DataFrame) -> pd.DataFrame:
     known = {(row.algo, row.task, row.seed): row for row in table.itertuples()}
     absent = {"status": "absent", "reached": pd.NA, "reason": "never started", "error": ""}
     rows = []
-    for algo, group in table.groupby("algo"):
+    for algo, group in table[~is_published(table)].groupby("algo"):
         for task in tasks:
             for seed in sorted(set(group["seed"])):
                 row: Any = known.get((algo, task, seed))
