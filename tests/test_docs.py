@@ -69,7 +69,6 @@ def workplace(tmp_path, monkeypatch):
     for page in PAGES:
         for text in blocks(page, "yaml"):  # named by its first line
             Path(text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
-    for page in PAGES:
         for text in blocks(page, "csv"):
             Path("curves.csv").write_text(text, encoding="utf-8")
     Path("path/to").mkdir(parents=True)

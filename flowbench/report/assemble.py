@@ -160,7 +160,7 @@ def _section(
     differences = cautions.differences(runs, table)
     published = stats.is_published(runs)
     ours = runs if published.all() else runs[~published]
-    origins = dict(runs.loc[published, ["algo", "origin"]].to_numpy()) if published.any() else {}
+    origins = dict(runs[published].reindex(columns=["algo", "origin"], fill_value="").to_numpy())
     notes = dict.fromkeys(str(note) for note in runs.get("note", ()) if note and not pd.isna(note))
     warnings = [
         *left_out,
