@@ -50,17 +50,19 @@ def run(
     seed: int | None = None,
     video: Path | None = None,
     tell: Callable[[int], None] = lambda steps: None,
+    algo: str | None = None,
 ) -> Trial:
     """Evaluate weights as training does, over as many episodes and with the seeds that the run's protocol gives a seed.
 
     Without a `seed` they are seeds that training does not use; with the run's own, and its number of episodes, its
-    evaluation at this step is repeated. `video` films the first episode, and `tell` hears of the steps filmed.
+    evaluation at this step is repeated. `video` films the first episode, and `tell` hears of the steps filmed. `algo`
+    names the file of an algorithm that flowbench does not know.
     Raises UsageError (or a ValueError of the suites and algos) for weights that cannot be used here.
     """
     record = trained.run
     if video:
         film.check(video)
-    agent = _agent(trained)
+    agent = _agent(trained, algo)
     torch.set_num_threads(int(record["threads"]))
     task = suites.Task(
         name=record["task"]["name"],
@@ -101,8 +103,8 @@ def run(
     )
 
 
-def _agent(trained: Trained) -> Agent[Any]:
-    algorithm = _algorithm(trained.run["algo"])
+def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
+    algorithm = _algorithm(trained.run["algo"], algo)
     try:
         config = overrides.restore(algorithm.Config, trained.run["config"])
         agent = algorithm(trained.obs_dim, trained.act_dim, config)
@@ -113,13 +115,25 @@ def _agent(trained: Trained) -> Agent[Any]:
     return agent
 
 
-def _algorithm(recorded: Mapping[str, Any]) -> type[Agent[Any]]:
-    """The algorithm of a record: a known one, or the one in the file that is recorded, as it was trained."""
-    entry = algos.Entry(recorded["name"], recorded["target"])
-    if entry.path is None and (known := algos.find(entry.name)) != entry:
-        raise UsageError(f"algorithm {entry.name!r} was {entry.target} when it was trained, and is {known.target} here")
+def _algorithm(recorded: Mapping[str, Any], given: str | None) -> type[Agent[Any]]:
+    """The algorithm of a record, as it was trained: a known one, or the file that is given.
+
+    A file is never run because a record names it: what a results folder says must execute nothing.
+    """
+    name, target = recorded["name"], recorded["target"]
+    if algos.Entry(name, target).path is not None:
+        if given is None:
+            raise UsageError(f"algorithm {name!r} was trained from a file, {target}: give it with --algo FILE.py:CLASS")
+        entry = algos.find(given)
+        target = entry.target
+    else:
+        if given is not None:
+            raise UsageError(f"--algo {given}: the run's algorithm {name!r} is no file of the user's")
+        entry = algos.find(name)
+        if entry.target != target:
+            raise UsageError(f"algorithm {name!r} was {target} when it was trained, and is {entry.target} here")
     if entry.digest() != recorded.get("sha256"):  # seen to before any of it runs
-        raise UsageError(f"algorithm {entry.name!r}: {entry.target} was changed since it was trained")
+        raise UsageError(f"algorithm {name!r}: {target} was changed since it was trained")
     return entry.load()
 
 

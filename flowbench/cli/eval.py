@@ -28,6 +28,9 @@ def evaluate(
         int | None,
         typer.Option(metavar="K", min=0, help="Episodes as a run of this seed is evaluated on; else others."),
     ] = None,
+    algo: Annotated[
+        str | None, typer.Option(metavar="FILE.py:CLASS", help="The file of an algorithm that is not flowbench's own.")
+    ] = None,
     format: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
     results: Results = RESULTS,
 ) -> None:
@@ -45,7 +48,12 @@ def evaluate(
     trained = weights.find(run, results)
     with Console(stderr=True).status("evaluating") as status:
         tried = trial.run(
-            trained, number, seed, video, lambda steps: status.update(f"filming the first episode: step {steps}")
+            trained,
+            number,
+            seed,
+            video,
+            lambda steps: status.update(f"filming the first episode: step {steps}"),
+            algo,
         )
     if format == "json":
         typer.echo(json.dumps(dataclasses.asdict(tried)))

@@ -167,14 +167,27 @@ def test_where_nothing_can_be_drawn_a_line_says_so(tmp_path) -> None:
 def test_a_file_that_was_changed_since_is_refused_before_it_runs(flowbench, tmp_path) -> None:
     spec = write_algorithm(tmp_path, "Own", "pass")
     folder = kept(tmp_path / "run", "own", target=spec)
-    assert flowbench("eval", folder, "--episodes", "1")[0] == 0
+    assert flowbench("eval", folder, "--episodes", "1", "--algo", spec)[0] == 0
     path = Path(spec.rpartition(":")[0])
     path.write_text(path.read_text() + "\nprint('ran')\n")
-    status, out, err = flowbench("eval", folder, "--episodes", "1")
+    status, out, err = flowbench("eval", folder, "--episodes", "1", "--algo", spec)
     assert (status, out) == (2, "")
     assert "own.py:Own was changed since it was trained" in err
     path.unlink()
-    assert flowbench("eval", folder)[0] == 2
+    assert flowbench("eval", folder, "--algo", spec)[0] == 2
+
+
+def test_a_file_that_only_the_record_names_is_not_run(flowbench, tmp_path) -> None:
+    folder = kept(tmp_path / "run", "own", target=write_algorithm(tmp_path, "Own", "print('ran')"))
+    status, out, err = flowbench("eval", folder, "--episodes", "1")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "give it with --algo" in err
+
+
+def test_a_file_is_refused_for_an_algorithm_of_flowbench(flowbench, tmp_path) -> None:
+    status, _, err = flowbench("eval", kept(tmp_path / "run"), "--algo", write_algorithm(tmp_path, "Own", "pass"))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is no file of the user's" in err
 
 
 def test_a_module_that_is_no_known_algorithm_is_not_imported(flowbench, tmp_path, monkeypatch) -> None:
