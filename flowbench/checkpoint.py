@@ -1,6 +1,6 @@
 """Checkpoints: what a killed run goes on from, to the same numbers.
 
-    <run>/checkpoint/<step>.json                          which files belong to it, with their SHA-256
+    <run>/checkpoint/<step>.json                          which files and rows belong to it, with their SHA-256
                      <step>.state.safetensors             weights, optimisers, random streams, the episode in flight
                      <from>-<to>.replay.safetensors       transitions, each written once
 
@@ -14,18 +14,21 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowbench import disk
+from flowbench.errors import naming
+from flowbench.rows import TABLES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = "checkpoint"
-SCHEMA = 1
+SCHEMA = 2
 KEPT = 2  # generations
 
 
@@ -65,22 +68,28 @@ def load(run: Path, step: int) -> Checkpoint:
             parsed[name] = load_file(run / FOLDER / name)  # mapped, not read: transitions may be gigabytes
         except (OSError, SafetensorError) as error:
             raise Torn(f"{run / FOLDER / name}: {error}") from error
-    for table, size in manifest["tables"].items():
+    sizes = {table: rows["bytes"] for table, rows in manifest["tables"].items()}
+    for table, size in sizes.items():
         path = run / table
         if path.is_symlink() or not path.is_file() or path.stat().st_size < size:
             raise Torn(f"{path} is not what it was, or shorter")
+        if _digest(path, size) != manifest["tables"][table]["sha256"]:
+            raise Torn(f"{path} has other rows than it had")
     replay = sorted((_range(name), name) for name in parsed if name.endswith(".replay.safetensors"))
-    return Checkpoint(step, manifest["tables"], parsed[_state_name(step)], [parsed[name] for _, name in replay])
+    return Checkpoint(step, sizes, parsed[_state_name(step)], [parsed[name] for _, name in replay])
 
 
 def newest(runs: Sequence[Path]) -> list[Checkpoint]:
-    """The newest checkpoints that all of these runs have at one step, whole; empty when there are none."""
+    """The newest checkpoints that all of these runs have at one step, whole; empty when there are none.
+
+    One that is passed over is named on standard error.
+    """
     common = set.intersection(*(set(steps(run)) for run in runs))
     for step in sorted(common, reverse=True):
         try:
             return [load(run, step) for run in runs]
-        except Torn:
-            continue
+        except Torn as torn:
+            print(f"the checkpoint of step {step} is passed over: {torn}", file=sys.stderr)
     return []
 
 
@@ -116,10 +125,27 @@ class Writer:
         transitions: Callable[[int], Mapping[str, Tensor]],
         held: int,
     ) -> None:
-        """Write a checkpoint; `transitions(start)` gives those from a number on, `held` is how many replay holds."""
+        """Write a checkpoint; `transitions(start)` gives those from a number on, `held` is how many replay holds.
+
+        One that cannot be written leaves nothing behind.
+        """
         folder = self.run / FOLDER
         folder.mkdir(exist_ok=True)
-        sizes = {name: _settled(self.run / name) for name in tables}
+        try:
+            self._write(step, tables, state, transitions, held)
+        finally:
+            self._prune()
+
+    def _write(
+        self,
+        step: int,
+        tables: Sequence[str],
+        state: Mapping[str, Tensor],
+        transitions: Callable[[int], Mapping[str, Tensor]],
+        held: int,
+    ) -> None:
+        folder = self.run / FOLDER
+        kept = {name: _settled(self.run / name) for name in tables}
         start = max((_range(name)[1] for name in self._replay), default=0)
         chunk = transitions(start)
         start, stop = (int(number) for number in chunk["numbers"])
@@ -127,10 +153,9 @@ class Writer:
         self._replay[name] = _write(folder / name, chunk)
         self._replay = {name: digest for name, digest in self._replay.items() if _range(name)[1] > stop - held}
         files = {_state_name(step): _write(folder / _state_name(step), state), **self._replay}
-        manifest = {"schema": SCHEMA, "step": step, "tables": sizes, "files": files}
+        manifest = {"schema": SCHEMA, "step": step, "tables": kept, "files": files}
         disk.replace(folder / f"{step}.json", (json.dumps(manifest, indent=1) + "\n").encode())
         _settle_folder(folder)
-        self._prune()
 
     def _prune(self) -> None:
         """Remove what no kept checkpoint needs."""
@@ -152,12 +177,13 @@ def _manifest(run: Path, step: int) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         right = manifest["schema"] == SCHEMA and manifest["step"] == step and _state_name(step) in manifest["files"]
-        names = [*manifest["files"].keys(), *manifest["tables"].keys()]
-        sizes = all(isinstance(size, int) and size >= 0 for size in manifest["tables"].values())
+        names, rows = manifest["files"].keys(), manifest["tables"]
+        tables = rows.keys() == set(TABLES) and all(type(of["bytes"]) is int and of["sha256"] for of in rows.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Torn(f"{path}: {error}") from error
     # Names are checked, so that no path leads out of the run's folder.
-    if not (right and sizes and all(isinstance(name, str) and re.fullmatch(r"[\w-]+(\.\w+)+", name) for name in names)):
+    named = all(isinstance(name, str) and re.fullmatch(r"[\w-]+(\.\w+)+", name) for name in names)
+    if not (right and tables and named):
         raise Torn(f"{path} is no checkpoint of flowbench")
     return dict(manifest)
 
@@ -191,19 +217,23 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, size: int | None = None) -> str:
+    """SHA-256 of a file, or of its first `size` bytes."""
     found = hashlib.sha256()
+    left = path.stat().st_size if size is None else size
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
             found.update(block)
+            left -= len(block)
     return found.hexdigest()
 
 
-def _settled(path: Path) -> int:
-    """The size of a file that is being appended to, once the disk has it."""
-    with path.open("rb") as file:
+def _settled(path: Path) -> dict[str, int | str]:
+    """Size and SHA-256 of a file that is being appended to, once the disk has it."""
+    with naming(path), path.open("rb") as file:
         os.fsync(file.fileno())
-    return path.stat().st_size
+    size = path.stat().st_size
+    return {"bytes": size, "sha256": _digest(path, size)}
 
 
 def _settle_folder(folder: Path) -> None:

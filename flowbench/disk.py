@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from flowbench.errors import naming
 
 
 def settle(path: Path, content: bytes) -> None:
     """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
+def create(path: Path, content: bytes) -> None:
+    """Write a file where there is none: whole, or not at all, and never over one that somebody else makes meanwhile."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        settle(scratch, content)
+        with suppress(FileExistsError):
+            os.link(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Replace a file in one step: whenever the machine stops, it is whole, or what it was before."""
     scratch = path.with_name(f"{path.name}.new")
-    settle(scratch, content)
-    scratch.replace(path)
+    try:
+        settle(scratch, content)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)  # on a full disk it would keep the last room
+        raise

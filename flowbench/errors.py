@@ -1,9 +1,11 @@
-"""A user's mistake, and how to name the choice that was probably meant."""
+"""A user's mistake, how to name the choice that was probably meant, and any error in one line."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -17,3 +19,18 @@ def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(value.lower(), by_lower_case, n=1)
     hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else ""
     return UsageError(f"unknown {kind} {value!r}{hint} (choices: {', '.join(known) or 'none'})")
+
+
+def line(error: BaseException) -> str:
+    """An exception in one line, its type first."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has an OSError within name the file it came of, which one of a write, such as of a full disk, does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

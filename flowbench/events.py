@@ -27,7 +27,7 @@ class Lost:
     """A seed's training came to nothing, because of `error`; the seeds beside it go on."""
 
     seed: int
-    error: str
+    error: Exception
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from flowbench.errors import UsageError, unknown
 
+TENSORBOARD = "tensorboard"  # the folder in a run's
+
 
 class Mirror(Protocol):
     """Somewhere that rows are copied to."""
@@ -32,7 +34,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # What an earlier attempt wrote after the step that this one goes on from is hidden.
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._writer: Any = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1 if step else None)
 
     def append(self, table: str, row: Mapping[str, float]) -> None:
         for name, value in row.items():

@@ -9,8 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowbench.errors import naming
+
 if TYPE_CHECKING:
     import pandas as pd
+
+
+TABLES = ("evals.csv", "train.csv")  # of every run
 
 
 class Unreadable(ValueError):
@@ -22,7 +27,7 @@ class RowWriter:
 
     def __init__(self, path: Path, columns: Sequence[str], size: int | None = None) -> None:
         """Begin the file anew with its header, or go on after its first `size` bytes; rows that follow are dropped."""
-        self._columns = list(columns)
+        self._columns, self._path = list(columns), path
         if size is None:
             path.unlink(missing_ok=True)  # where it is a link, what it leads to is not ours
             self._file = path.open("w", encoding="utf-8", newline="")
@@ -44,11 +49,13 @@ class RowWriter:
         self._write([_cell_text(row.get(column)) for column in self._columns])
 
     def close(self) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
     def _write(self, values: Sequence[str]) -> None:
-        self._file.write(_csv_line(values))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(_csv_line(values))
+            self._file.flush()
 
 
 def _csv_line(values: Sequence[str]) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 
 import joblib
 
-from flowbench import checkpoint, faults, lease, lock, store, weights, worker
+from flowbench import checkpoint, faults, lease, lock, mirrors, store, weights, worker
 from flowbench.engines import Engine
 from flowbench.engines.local import Local
+from flowbench.errors import line
 from flowbench.plan import Cell
 from flowbench.schedule import Group, is_done
 from flowbench.slots import Slots
@@ -111,8 +112,7 @@ class Runner:
         try:
             return self._train(group, attempt)
         except Exception as error:  # whatever is wrong with one group, such as a full disk, must not end the others
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            return self._all(group, "failed", line, faults.is_transient(error))
+            return self._all(group, "failed", line(error), faults.is_transient(error))
 
     def _all(self, group: Group, status: str, error: str = "", transient: bool = False) -> list[Outcome]:
         """The same outcome for every cell of a group."""
@@ -195,7 +195,7 @@ class Runner:
     def _prepare(self, cell: Cell, folder: Path, seeds: Sequence[int], attempt: int) -> None:
         """Write the record; without a checkpoint to go on from, clear what an earlier attempt left, too."""
         before = store.recorded(folder)
-        kept: dict[str, Any] = {key: before[key] for key in ("started", "resumed") if key in before}
+        kept: dict[str, Any] = {key: before[key] for key in ("started", "began", "resumed") if key in before}
         fresh = folder not in self._begun
         self._begun.add(folder)
         if self._redo and fresh:
@@ -204,7 +204,7 @@ class Runner:
             kept = {}
             for name in ("evals.csv", "train.csv", weights.FILE, *(["log.txt"] if fresh else [])):
                 (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            shutil.rmtree(folder / mirrors.TENSORBOARD, ignore_errors=True)
         if attempt > 1:
             with (folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write(f"attempt {attempt} of {self._attempts}, after: {before.get('error')}\n")
@@ -234,7 +234,7 @@ class Runner:
         record = store.recorded(folder)
         recorded = record.get("status")
         transient = code < 0 or code == worker.EXIT_TRANSIENT
-        if recorded == "done" and code in (0, worker.EXIT_FAILED):  # of a group, some may fail
+        if recorded == "done":  # however the worker ended after it had said so
             return Outcome(cell, "done", log)
         if recorded in ("failed", "stopped") and code != worker.EXIT_BUSY:
             failed = recorded == "failed"

@@ -69,7 +69,8 @@ def enqueue(root: Path, cells: Sequence[Cell]) -> None:
     for cell in cells:
         folder = root / cell.path
         if not (folder / "run.json").exists():
-            store.write_run(folder, store.record(cell, [cell.seed]))
+            with suppress(OSError):  # a cell that cannot be written fails by itself, and alone
+                store.begin_run(folder, store.record(cell, [cell.seed]))
 
 
 def tidy(root: Path, done: Sequence[Cell]) -> None:
@@ -77,7 +78,7 @@ def tidy(root: Path, done: Sequence[Cell]) -> None:
     for cell in done:
         folder = root / cell.path
         if (folder / checkpoint.FOLDER).exists() and not store.recorded(folder).get("keep_checkpoints"):
-            with suppress(lock.Busy), lock.hold(folder):
+            with suppress(lock.Busy, OSError), lock.hold(folder):
                 checkpoint.remove(folder)
 
 

@@ -107,7 +107,17 @@ def setting(suite: suites.Suite, task: suites.Task) -> dict[str, Any]:
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:
     """Replace the folder's run.json in one step, so that it is whole whenever the machine stops."""
     folder.mkdir(parents=True, exist_ok=True)
-    disk.replace(folder / "run.json", (json.dumps(run, indent=2, allow_nan=False) + "\n").encode())
+    disk.replace(folder / "run.json", _text(run))
+
+
+def begin_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Write the folder's run.json where it has none, whoever else may be about to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    disk.create(folder / "run.json", _text(run))
+
+
+def _text(run: Mapping[str, Any]) -> bytes:
+    return (json.dumps(run, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,16 +19,19 @@ import torch
 from algos.agent import Agent, Batch, Config
 from flowbench import group
 from flowbench.clock import Clock
-from flowbench.evaluation import Evaluation, Evaluator
+from flowbench.errors import line
+from flowbench.evaluation import Evaluation, EvaluationFault, Evaluator, Failed
 from flowbench.events import Lost, Row, Save, Tick
 from flowbench.learner import State, flat, under
 from flowbench.places import Places
 from flowbench.replay import Replay
 from flowbench.streams import stream_seed
-from flowbench.vecenv import Env, make_vecenv
+from flowbench.vecenv import Env, EnvironmentFault, make_vecenv
 
 TICK_SECONDS = 0.5
+STOP_SECONDS = 10.0  # how long a run that is asked to stop waits for evaluations beside it
 MOST_OF_A_GPU = 0.7
+LOSSES = {kind.__name__: kind for kind in (FloatingPointError, EnvironmentFault, EvaluationFault)}  # of a seed
 
 
 class Trainer:
@@ -72,7 +77,7 @@ class Trainer:
         self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, self.replay_device)
         self._returns = np.zeros(len(self.seeds))
         self._taken: list[list[np.ndarray]] = [[] for _ in self.seeds]  # actions of the episodes in flight
-        self._lost: dict[int, str] = {}  # slots that came to nothing, and why
+        self._lost: dict[int, Exception] = {}  # slots that came to nothing, and why
         self._dropped: set[str] = set()
 
     @property
@@ -106,11 +111,13 @@ class Trainer:
     def run(self) -> Iterator[Row | Tick | Lost | Save]:
         """Train to the end, yielding rows as they come and a tick now and then.
 
-        Raises FloatingPointError, naming the term and the step, once no seed is left to train.
+        Once no seed is left to train, raises what the last one came to nothing by: FloatingPointError, naming the term
+        and the step, EnvironmentFault or EvaluationFault.
         """
         clock, envs = self.clock, self._envs
         last_tick, last_step = clock.total, self.step
         yield from self._tell_lost(list(self._lost))
+        yield from self._lose(self._environment_faults(self.step))
         if self.step and self._evaluation_is_due(self.step):  # a checkpoint is made before the evaluation of its step
             self._evaluate(self.step)
         for step in range(self.step + 1, self.steps + 1):
@@ -122,12 +129,14 @@ class Trainer:
                 self._update(step)
             with clock.on("environment"):
                 result = envs.receive()
+            yield from self._lose(self._environment_faults(step))
             ended = result.terminated | result.truncated
             with clock.on("replay"):
                 self._replay.add(obs, action, result.reward, result.next_obs, result.terminated, result.truncated)
             self._returns += result.reward
             for slot, taken in enumerate(self._taken):
-                taken.append(action[slot])
+                if slot not in self._lost:
+                    taken.append(action[slot])
             evaluate = self._evaluation_is_due(step)
             if evaluate or ended.any():
                 yield from self._lose(self._not_finite_means(range(len(self.seeds)), step))
@@ -138,6 +147,8 @@ class Trainer:
                 self._taken[slot] = []
             self.step = step
             if self._stopping or (self._save_every and (step % self._save_every == 0 or step == self.steps)):
+                if not self._evaluations_end():
+                    return
                 yield from self._evaluated(wait=True)
                 yield Save(step)
                 if self._stopping:
@@ -149,11 +160,15 @@ class Trainer:
                 now = clock.total
                 yield Tick(step, (step - last_step) / (now - last_tick))
                 last_tick, last_step = now, step
-        yield from self._evaluated(wait=True)
-        self.finished = True
+        if self._evaluations_end():
+            yield from self._evaluated(wait=True)
+            self.finished = True
 
     def stop(self) -> None:
-        """Let `run` come to an end after the step it is in, with a last `Save`."""
+        """Let `run` come to an end after the step it is in, with a last `Save`.
+
+        Without it where evaluations beside the training do not end in time: they are made again from the `Save` before.
+        """
         self._stopping = True
 
     def weights(self, slot: int) -> State:
@@ -162,19 +177,22 @@ class Trainer:
 
     def state(self, slot: int) -> State:
         """Everything of a seed that its training goes on from, but for the transitions."""
+        lost = line(self._lost[slot]) if slot in self._lost else ""
         episode = {
             "begun": torch.tensor(self._envs.episodes[slot]),
             "actions": torch.from_numpy(np.array(self._taken[slot], np.float32).reshape(-1, self._envs.act_dim)),
             "obs": torch.from_numpy(self._envs.obs[slot].copy()),
             "return": torch.tensor(self._returns[slot], dtype=torch.float64),
-            "lost": torch.tensor(list(self._lost.get(slot, "").encode()), dtype=torch.uint8),
+            "lost": torch.tensor(list(lost.encode()), dtype=torch.uint8),
         }
+        stacked = torch.tensor(self._stacked, dtype=torch.int64)
         clock = {name: torch.tensor(each, dtype=torch.float64) for name, each in self.clock.split().items()}
         branches = {
             "learner": self._learner.state(slot),
             "draws": self._replay.draws(slot),
             "episode": episode,
             "clock": clock,
+            "group": {"stacked": stacked},
         }
         return flat(branches, step=self.step)
 
@@ -187,8 +205,11 @@ class Trainer:
         """A seed's transitions from number `start` on, or from the oldest held."""
         return self._replay.chunk(slot, max(start, self._replay.added - self._replay.size))
 
-    def restore(self, states: Sequence[State], transitions: Sequence[Sequence[State]]) -> None:
-        """Go on, before anything was run, from what `state` and `transitions` gave of every seed."""
+    def restore(self, states: Sequence[State], transitions: Sequence[Sequence[State]]) -> list[str]:
+        """Go on, before anything was run, from what `state` and `transitions` gave of every seed.
+
+        Returns what keeps it from giving the numbers of a run that never stopped, a line each.
+        """
         self.step = int(states[0]["step"])
         self._learner.restore([under("learner", state) for state in states])
         self._replay.refill(transitions)
@@ -196,17 +217,37 @@ class Trainer:
         for generator in self._random_actions:
             generator.uniform(size=(min(self.step, self._config.random_steps), self._envs.act_dim))
         episodes = [under("episode", state) for state in states]
+        for slot, episode in enumerate(episodes):
+            if lost := bytes(episode["lost"].tolist()).decode():
+                kind, _, said = lost.partition(": ")
+                self._lost[slot] = LOSSES[kind](said)
+                self._envs.retire(slot)
         actions = [episode["actions"].numpy() for episode in episodes]
         self._envs.restore([int(episode["begun"]) for episode in episodes], actions)
         for slot, episode in enumerate(episodes):
             self._taken[slot] = list(actions[slot])
             self._returns[slot] = float(episode["return"])
-            if lost := bytes(episode["lost"].tolist()).decode():
-                self._lost[slot] = lost
-            if not np.array_equal(self._envs.obs[slot], episode["obs"].numpy()):
-                said = "the environment gives another observation after the same seed and actions"
-                print(f"seed {self.seeds[slot]} cannot go on exactly: {said}", file=sys.stderr)
         self.clock.restore({name: float(each) for name, each in under("clock", states[0]).items()})
+        return [*self._other_noise(states[0]["group.stacked"].tolist()), *self._other_observations(episodes)]
+
+    @property
+    def _stacked(self) -> list[int]:
+        """The seeds whose noise comes from one stream."""
+        return self.seeds if self.kind == "stacked" else []
+
+    def _other_noise(self, before: list[int]) -> Iterator[str]:
+        if before != self._stacked:
+            was, now = (
+                "stacked with " + ",".join(map(str, seeds)) if seeds else "apart" for seeds in (before, self._stacked)
+            )
+            yield f"seeds {','.join(map(str, self.seeds))} go on with other noise: {was} before, {now} now"
+
+    def _other_observations(self, episodes: Sequence[State]) -> Iterator[str]:
+        for slot, episode in enumerate(episodes):
+            same = np.array_equal(self._envs.obs[slot], episode["obs"].numpy())
+            if not same and slot not in self._lost and slot not in self._envs.faults:
+                said = "the environment gives another observation after the same seed and actions"
+                yield f"seed {self.seeds[slot]} cannot go on exactly: {said}"
 
     def close(self) -> None:
         """Close the environments."""
@@ -236,35 +277,45 @@ class Trainer:
             return batch
         return Batch(*(part.pin_memory().to(self._device, non_blocking=True) for part in batch))
 
-    def _not_finite_actions(self, action: np.ndarray, step: int) -> dict[int, str]:
+    def _environment_faults(self, step: int) -> dict[int, Exception]:
+        """Slots whose environment has failed."""
+        found: dict[int, Exception] = {}
+        for slot, fault in self._envs.faults.items():
+            found[slot] = EnvironmentFault(f"{fault}, at step {step}")
+            found[slot].__cause__ = self._envs.deaths.get(slot)
+        return found
+
+    def _not_finite_actions(self, action: np.ndarray, step: int) -> dict[int, Exception]:
         """Slots whose policy chose no numbers, which are then replaced by zeros, with what to say of it."""
         wrong = ~np.isfinite(action).all(axis=1)
         if not wrong.any():
             return {}
         action[wrong] = 0.0
         slots = [int(slot) for slot in np.flatnonzero(wrong)]
-        said = f"the policy chose an action that is not finite at step {step}"
+        said = FloatingPointError(f"the policy chose an action that is not finite at step {step}")
         return {**dict.fromkeys(slots, said), **self._not_finite_means(slots, step)}
 
-    def _not_finite_means(self, slots: Iterable[int], step: int) -> dict[int, str]:
+    def _not_finite_means(self, slots: Iterable[int], step: int) -> dict[int, Exception]:
         """Slots with a loss that has become NaN or infinite, with what to say of it."""
-        found: dict[int, str] = {}
+        found: dict[int, Exception] = {}
         for slot in slots:
             for name, value in self._learner.means(slot).items() if slot not in self._lost else ():
                 if not math.isfinite(value):
-                    found.setdefault(slot, f"{name} became {value} by step {step}")
+                    found.setdefault(slot, FloatingPointError(f"{name} became {value} by step {step}"))
         return found
 
-    def _lose(self, lost: Mapping[int, str]) -> Iterator[Lost]:
-        """Give seeds up."""
+    def _lose(self, lost: Mapping[int, Exception]) -> Iterator[Lost]:
+        """Give seeds up; their environments are not stepped any more."""
         news = [slot for slot in lost if slot not in self._lost]
+        for slot in news:
+            self._envs.retire(slot)
         self._lost.update({slot: lost[slot] for slot in news})
         return self._tell_lost(news)
 
     def _tell_lost(self, slots: Sequence[int]) -> Iterator[Lost]:
         for slot in slots:
             if len(self._lost) == len(self.seeds) and slot == slots[-1]:
-                raise FloatingPointError(self._lost[slot])
+                raise self._lost[slot]
             yield Lost(self.seeds[slot], self._lost[slot])
 
     def _episode_row(self, slot: int, step: int) -> Row:
@@ -294,11 +345,29 @@ class Trainer:
     def _evaluation_is_due(self, step: int) -> bool:
         return step % self._evaluate_every == 0 or step == self.steps
 
-    def _evaluated(self, wait: bool = False) -> Iterator[Row]:
-        """Rows of the evaluations that are finished, or with `wait` of all."""
+    def _evaluations_end(self) -> bool:
+        """Wait for the evaluations under way; False when that takes too long for a run that is asked to stop."""
+        with self.clock.on("evaluation"):
+            asked = None
+            while not self._evaluator.idle(TICK_SECONDS):
+                if self._stopping:
+                    asked = asked or time.monotonic()
+                    if time.monotonic() - asked > STOP_SECONDS:
+                        return False
+        return True
+
+    def _evaluated(self, wait: bool = False) -> Iterator[Row | Lost]:
+        """Rows of the evaluations that are finished, or with `wait` of all; a seed whose evaluation failed is lost."""
         with self.clock.on("evaluation"):
             finished = self._evaluator.collect(wait)
-        yield from map(self._evaluation_row, finished)
+        for done in finished:
+            if isinstance(done, Failed):
+                traceback.print_exception(type(done.error), done.error, done.error.__traceback__)
+                said = EvaluationFault(f"the evaluation of step {done.step}: {line(done.error)}")
+                said.__cause__ = done.error
+                yield from self._lose({self.seeds.index(done.seed): said})
+            else:
+                yield self._evaluation_row(done)
 
     def _evaluate(self, step: int) -> None:
         """Hand every seed's weights over to be evaluated."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,14 +14,16 @@ import numpy as np
 from flowbench.children import Child, Link
 
 _AGAIN = b"a"  # the signal that an episode is taken up, which follows
+FAULT_BYTES = 400  # of what is told of an environment that failed
 
 Env = gymnasium.Env[np.ndarray, np.ndarray]
 EpisodeSeed = Callable[[int, int], int]
 """(slot, episode) -> the seed that an episode is reset with, so that any episode can be had again by itself."""
+Episode = tuple[int, np.ndarray]  # its seed, and the actions [n, act_dim] taken in it
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment returned something no algorithm can learn from, or the process it ran in died."""
+    """An environment raised, returned something no algorithm can learn from, or the process it ran in died."""
 
 
 class Step(NamedTuple):
@@ -32,82 +35,115 @@ class Step(NamedTuple):
     truncated: np.ndarray  # [n] bool, it was cut by its time limit
 
 
-class VecEnv:
-    """n environments in this process. `obs` [n, obs_dim] is what the next actions are for."""
+class _Slots:
+    """What environments here and in other processes have in common: they are stepped on the same arrays [n, ...].
 
-    def __init__(self, envs: Sequence[Env], episode_seed: EpisodeSeed) -> None:
-        self.envs = list(envs)
-        self.episodes = [0] * len(self.envs)  # episodes begun, a slot
-        self._episode_seed = episode_seed
-        self._actions: np.ndarray | None = None
-        self.obs = np.stack([self._reset(slot) for slot in range(len(self.envs))])
+    One that fails is named in `faults`; it stays where it stood, without reward or end, and is never stepped again.
+    """
 
-    @property
-    def obs_dim(self) -> int:
-        return int(self.obs.shape[1])
-
-    @property
-    def act_dim(self) -> int:
-        return _dim(self.envs[0].action_space)
+    def __init__(self, shared: dict[str, np.ndarray], episode_seed: EpisodeSeed) -> None:
+        self._shared, self._episode_seed = shared, episode_seed
+        slots, self.obs_dim = shared["obs"].shape
+        self.act_dim = int(shared["action"].shape[1])
+        self.episodes = [0] * slots  # episodes begun, a slot
+        self.faults: dict[int, str] = {}  # slots whose environment has failed, and what it did
+        self.deaths: dict[int, Exception] = {}  # of these, those whose process died
+        self._sent = False
+        for slot in range(slots):
+            shared["seed"][slot] = episode_seed(slot, 0)
 
     def send(self, actions: np.ndarray) -> None:
         """Hand over one action [act_dim] an environment, [n, act_dim]."""
-        self._actions = actions
+        self._shared["action"][...] = actions
+        self._sent = True
 
     def receive(self) -> Step:
         """Wait for every environment's step; those that ended have begun anew in `obs`."""
-        assert self._actions is not None, "receive() without send()"
-        results = [env.step(action) for env, action in zip(self.envs, self._actions, strict=True)]
-        self._actions = None
-        step = Step(
-            np.stack([obs for obs, *_ in results]),
-            np.array([reward for _, reward, *_ in results], dtype=np.float32),
-            np.array([terminated for _, _, terminated, *_ in results]),
-            np.array([truncated for _, _, _, truncated, _ in results]),
-        )
-        _check_finite(step)
-        self.obs = step.next_obs.copy()
+        assert self._sent, "receive() without send()"
+        self._sent = False
+        self._wait()
+        step = Step(*(self._shared[name].copy() for name in Step._fields))
+        self._look()
         for slot in np.flatnonzero(step.terminated | step.truncated):
-            self.obs[slot] = self._reset(int(slot))
+            self._begun(int(slot))
         return step
 
     def restore(self, episodes: Sequence[int], actions: Sequence[np.ndarray]) -> None:
         """Be again where so many episodes were begun a slot, and these actions [n, act_dim] taken in the last one."""
-        for slot, taken in enumerate(actions):
-            self.episodes[slot] = episodes[slot] - 1
-            self.obs[slot] = self._reset(slot)
-            for action in taken:
-                self.obs[slot] = self.envs[slot].step(action)[0]
+        again = [(self._episode_seed(slot, begun - 1), actions[slot]) for slot, begun in enumerate(episodes)]
+        self._begin_again(again)
+        self._look()
+        for slot, begun in enumerate(episodes):
+            self.episodes[slot] = begun - 1
+            self._begun(slot)
+
+    def retire(self, slot: int) -> None:
+        """Never step a slot's environment again."""
+        _leave(self._shared, slot)
+
+    def _wait(self) -> None:
+        raise NotImplementedError
+
+    def _begin_again(self, episodes: Sequence[Episode]) -> None:
+        raise NotImplementedError
+
+    def _look(self) -> None:
+        """Take over what the environments left."""
+        self.obs = self._shared["obs"].copy()
+        for slot in np.flatnonzero(self._shared["failed"]).tolist():
+            if fault := self._shared["fault"][slot].decode(errors="ignore"):
+                self.faults.setdefault(slot, fault)
+
+    def _begun(self, slot: int) -> None:
+        """Count the episode and leave the seed of the next, so that it is begun without a word."""
+        self.episodes[slot] += 1
+        self._shared["seed"][slot] = self._episode_seed(slot, self.episodes[slot])
+
+    def _all_begun(self) -> None:
+        self._look()
+        for slot in range(len(self.episodes)):
+            self._begun(slot)
+
+
+class VecEnv(_Slots):
+    """n environments in this process. `obs` [n, obs_dim] is what the next actions are for."""
+
+    def __init__(self, envs: Sequence[Env], episode_seed: EpisodeSeed) -> None:
+        self.envs = list(envs)
+        layout = _layout(*_sizes(self.envs[0]))
+        super().__init__(_by_name(np.zeros(len(self.envs), layout)), episode_seed)
+        self._stand = _Stand(self.envs, range(len(self.envs)), self._shared)
+        self._stand.begin()
+        self._all_begun()
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self.envs:
-            env.close()
+        close_all(self.envs)
 
-    def _reset(self, slot: int) -> np.ndarray:
-        obs, _ = self.envs[slot].reset(seed=self._episode_seed(slot, self.episodes[slot]))
-        self.episodes[slot] += 1
-        return obs
+    def _wait(self) -> None:
+        self._stand.step()
+
+    def _begin_again(self, episodes: Sequence[Episode]) -> None:
+        self._stand.begin_again(episodes)
 
 
-class ProcessVecEnv:
+class ProcessVecEnv(_Slots):
     """A `VecEnv` whose n environments are stepped in other processes, between `send` and `receive`.
 
-    Gives the same numbers. Observations and actions are float32, and cross over in shared memory; a step costs each
-    process one byte either way.
+    Gives the same numbers. What crosses over lies in shared memory; a step costs each process one byte either way.
+    The environments of a process that dies have failed.
     """
 
     def __init__(self, make_env: Callable[[], Env], slots: int, episode_seed: EpisodeSeed, processes: int) -> None:
         """Builds the environments in at most `processes` >= 1 processes; `make_env` must be picklable.
 
-        What an environment raises there is raised here. Raises EnvironmentFault when a process dies.
+        What it raises there is raised here. Raises EnvironmentFault when a process dies before the first step.
         """
-        self._episode_seed = episode_seed
-        self._sent = False
         self._parts: list[list[int]] = [
             part.tolist() for part in np.array_split(np.arange(slots), min(slots, processes))
         ]
         self._children: list[Child] = []
+        self._dead: set[int] = set()
         try:
             for k, part in enumerate(self._parts):
                 name = f"environment process {k}"
@@ -115,44 +151,17 @@ class ProcessVecEnv:
             sizes = [size for child in self._children for size in child.receive()]
             if len(set(sizes)) != 1:
                 raise EnvironmentFault(f"environments of one task differ in (obs_dim, act_dim): {sizes}")
-            self.obs_dim, self.act_dim = sizes[0]
-            self._begin(slots)
+            self._begin(slots, sizes[0], episode_seed)
         except BaseException:
             self.close()
             raise
 
     def send(self, actions: np.ndarray) -> None:
         """Hand over one action [act_dim] an environment, [n, act_dim]; they begin to step at once."""
-        self._shared["action"][...] = actions
-        for child in self._children:
-            child.signal()
-        self._sent = True
-
-    def receive(self) -> Step:
-        """Wait for every environment's step; those that ended have begun anew in `obs`."""
-        assert self._sent, "receive() without send()"
-        for child in self._children:
-            child.wait()
-        self._sent = False
-        shared = self._shared
-        step = Step(*(shared[name].copy() for name in Step._fields))
-        _check_finite(step)
-        self.obs = shared["obs"].copy()
-        for slot in np.flatnonzero(step.terminated | step.truncated):
-            self._begun(int(slot))
-        return step
-
-    def restore(self, episodes: Sequence[int], actions: Sequence[np.ndarray]) -> None:
-        """Be again where so many episodes were begun a slot, and these actions [n, act_dim] taken in the last one."""
-        for child, part in zip(self._children, self._parts, strict=True):
-            child.signal(_AGAIN)
-            child.send([(self._episode_seed(slot, episodes[slot] - 1), actions[slot]) for slot in part])
-        for child in self._children:
-            child.wait()
-        self.obs = self._shared["obs"].copy()
-        for slot, begun in enumerate(episodes):
-            self.episodes[slot] = begun - 1
-            self._begun(slot)
+        super().send(actions)
+        for k, child in enumerate(self._children):
+            if k not in self._dead:
+                child.signal()
 
     def close(self) -> None:
         """Close every environment and end the processes."""
@@ -161,28 +170,37 @@ class ProcessVecEnv:
         for child in self._children:
             child.close()
 
-    def _begin(self, slots: int) -> None:
+    def _wait(self) -> None:
+        for k, child in enumerate(self._children):
+            if k in self._dead:
+                continue
+            try:
+                child.wait()
+            except EnvironmentFault as error:
+                self._dead.add(k)
+                for slot in self._parts[k]:
+                    self._shared["obs"][slot] = self.obs[slot]  # it may have died while it wrote
+                    _leave(self._shared, slot, str(error))
+                    self.deaths[slot] = error
+
+    def _begin_again(self, episodes: Sequence[Episode]) -> None:
+        for child, part in zip(self._children, self._parts, strict=True):
+            child.signal(_AGAIN)
+            child.send([episodes[slot] for slot in part])
+        self._wait()
+
+    def _begin(self, slots: int, sizes: tuple[int, int], episode_seed: EpisodeSeed) -> None:
         """Share the memory and wait for every first observation."""
         folder = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a file that is never written to a disk
         with tempfile.NamedTemporaryFile(dir=folder) as file:
-            file.truncate(slots * _layout(self.obs_dim, self.act_dim).itemsize)
-            self._shared = _attach(file.name, slots, self.obs_dim, self.act_dim)
-            for slot in range(slots):
-                self._shared["seed"][slot] = self._episode_seed(slot, 0)
+            file.truncate(slots * _layout(*sizes).itemsize)
+            super().__init__(_attach(file.name, slots, *sizes), episode_seed)
             for child in self._children:
                 child.send((file.name, slots))
             for child in self._children:
                 child.wait()
         # The file's name is gone; its memory goes with the last process that has it open, however that ends.
-        self.obs = self._shared["obs"].copy()
-        self.episodes = [0] * slots  # episodes begun, a slot
-        for slot in range(slots):
-            self._begun(slot)
-
-    def _begun(self, slot: int) -> None:
-        """Count the episode and leave the seed of the next, so that its process begins it without a word."""
-        self.episodes[slot] += 1
-        self._shared["seed"][slot] = self._episode_seed(slot, self.episodes[slot])
+        self._all_begun()
 
 
 def make_vecenv(
@@ -194,41 +212,120 @@ def make_vecenv(
     return ProcessVecEnv(make_env, slots, episode_seed, processes)
 
 
+class _Stand:
+    """Steps the environments of some slots on the shared arrays, wherever they are."""
+
+    def __init__(self, envs: Sequence[Env], slots: Sequence[int], shared: dict[str, np.ndarray]) -> None:
+        self._envs, self._slots, self._shared = envs, slots, shared
+
+    def begin(self) -> None:
+        """Begin every first episode."""
+        for env, slot in zip(self._envs, self._slots, strict=True):
+            self._try(self._reset, env, slot)
+
+    def step(self) -> None:
+        """Take one step in every environment that has not failed; those that end begin anew."""
+        for env, slot in zip(self._envs, self._slots, strict=True):
+            if not self._shared["failed"][slot]:
+                self._try(self._step, env, slot)
+
+    def begin_again(self, episodes: Sequence[Episode]) -> None:
+        """Be amid these episodes, given as their seed and the actions taken in them."""
+        for env, slot, (seed, actions) in zip(self._envs, self._slots, episodes, strict=True):
+            if not self._shared["failed"][slot]:
+                self._shared["seed"][slot] = seed
+                self._try(self._replay, env, slot, actions)
+
+    def _try(self, act: Callable[..., None], env: Env, slot: int, *more: Any) -> None:
+        try:
+            act(env, slot, *more)
+        except EnvironmentFault as error:
+            _leave(self._shared, slot, str(error))
+        except (Exception, SystemExit) as error:  # a stranger's code: it fails alone, with its traceback in the log
+            traceback.print_exc()
+            _leave(self._shared, slot, f"the environment raised {type(error).__name__}: {error}")
+
+    def _reset(self, env: Env, slot: int) -> None:
+        self._shared["obs"][slot] = reset(env, int(self._shared["seed"][slot]))
+
+    def _step(self, env: Env, slot: int) -> None:
+        # The environment may keep its action; the shared one is overwritten.
+        obs, reward, terminated, truncated = advance(env, self._shared["action"][slot].copy())
+        self._shared["next_obs"][slot] = self._shared["obs"][slot] = obs
+        self._shared["reward"][slot] = reward
+        self._shared["terminated"][slot] = terminated
+        self._shared["truncated"][slot] = truncated
+        if terminated or truncated:
+            self._reset(env, slot)
+
+    def _replay(self, env: Env, slot: int, actions: np.ndarray) -> None:
+        self._reset(env, slot)
+        for action in actions:
+            self._shared["obs"][slot] = advance(env, action)[0]
+
+
+def reset(env: Env, seed: int) -> np.ndarray:
+    """The first observation of an episode. Raises EnvironmentFault for one that no policy can be asked about."""
+    return _observation(env, env.reset(seed=seed)[0])
+
+
+def advance(env: Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+    """Observation, reward, terminated, truncated. Raises EnvironmentFault for what no algorithm can learn from."""
+    reward: Any
+    obs, reward, terminated, truncated, _ = env.step(action)
+    if np.size(reward) != 1:
+        raise EnvironmentFault(f"the environment returned a reward of shape {np.shape(reward)}")
+    if not np.isfinite(np.float32(reward)):
+        raise EnvironmentFault("the environment returned a reward that is not finite")
+    return _observation(env, obs), float(reward), bool(terminated), bool(truncated)
+
+
+def close_all(envs: Sequence[Env]) -> None:
+    """Close environments; one that fails to is named in the log, because what it was for is done."""
+    for env in envs:
+        try:
+            env.close()
+        except Exception:
+            traceback.print_exc()
+
+
+def _observation(env: Env, obs: Any) -> np.ndarray:
+    """What the environment gave as float32, which it must hold, and in the shape that its space says."""
+    if np.shape(obs) != env.observation_space.shape:
+        said = f"the environment returned an observation of shape {np.shape(obs)}"
+        raise EnvironmentFault(f"{said}; its space says {env.observation_space.shape}")
+    given = np.asarray(obs, dtype=np.float32)
+    if not np.isfinite(given).all():
+        raise EnvironmentFault("the environment returned an observation that is not finite")
+    return given
+
+
 def _serve(link: Link, make_env: Callable[[], Env], slots: Sequence[int]) -> None:
     """A process of a `ProcessVecEnv`: steps the environments of some slots whenever it is told to."""
     envs = [make_env() for _ in slots]
-    sizes = [(_dim(env.observation_space), _dim(env.action_space)) for env in envs]
+    sizes = [_sizes(env) for env in envs]
     link.done()
     link.send(sizes)
     path, n = link.receive()
-    shared = _attach(path, n, *sizes[0])
-
-    def begin(env: Env, slot: int) -> None:
-        shared["obs"][slot], _ = env.reset(seed=int(shared["seed"][slot]))
-
-    for env, slot in zip(envs, slots, strict=True):
-        begin(env, slot)
+    stand = _Stand(envs, slots, _attach(path, n, *sizes[0]))
+    stand.begin()
     link.done()
     while byte := link.wait():
         if byte == _AGAIN:
-            for env, slot, (seed, actions) in zip(envs, slots, link.receive(), strict=True):
-                shared["obs"][slot], _ = env.reset(seed=seed)
-                for action in actions:
-                    shared["obs"][slot] = env.step(action)[0]
-            link.done()
-            continue
-        for env, slot in zip(envs, slots, strict=True):
-            # The environment may keep its action; the shared one is overwritten.
-            obs, reward, terminated, truncated, _ = env.step(shared["action"][slot].copy())
-            shared["next_obs"][slot] = shared["obs"][slot] = obs
-            shared["reward"][slot] = reward
-            shared["terminated"][slot] = terminated
-            shared["truncated"][slot] = truncated
-            if terminated or truncated:
-                begin(env, slot)
+            stand.begin_again(link.receive())
+        else:
+            stand.step()
         link.done()
-    for env in envs:
-        env.close()
+    close_all(envs)
+
+
+def _leave(shared: dict[str, np.ndarray], slot: int, fault: str = "") -> None:
+    """Leave a slot as it stands: no environment steps it any more."""
+    shared["failed"][slot] = True
+    shared["fault"][slot] = " ".join(fault.split()).encode()[:FAULT_BYTES]
+    shared["next_obs"][slot] = shared["obs"][slot]
+    shared["reward"][slot] = 0.0
+    shared["terminated"][slot] = shared["truncated"][slot] = False
 
 
 def _layout(obs_dim: int, act_dim: int) -> np.dtype[np.void]:
@@ -241,22 +338,26 @@ def _layout(obs_dim: int, act_dim: int) -> np.dtype[np.void]:
         ("terminated", np.bool_),
         ("truncated", np.bool_),
         ("seed", np.int64),  # of the episode that comes next
+        ("failed", np.bool_),
+        ("fault", f"S{FAULT_BYTES}"),
     ]
     return np.dtype(fields, align=True)
 
 
 def _attach(path: str, slots: int, obs_dim: int, act_dim: int) -> dict[str, np.ndarray]:
     """The shared arrays [slots, ...] by name."""
-    block = np.asarray(np.memmap(path, _layout(obs_dim, act_dim), "r+", shape=(slots,)))
+    return _by_name(np.asarray(np.memmap(path, _layout(obs_dim, act_dim), "r+", shape=(slots,))))
+
+
+def _by_name(block: np.ndarray) -> dict[str, np.ndarray]:
     return {name: block[name] for name in block.dtype.names or ()}
+
+
+def _sizes(env: Env) -> tuple[int, int]:
+    """(obs_dim, act_dim)."""
+    return _dim(env.observation_space), _dim(env.action_space)
 
 
 def _dim(space: gymnasium.Space[Any]) -> int:
     (size,) = space.shape or ()
     return int(size)
-
-
-def _check_finite(step: Step) -> None:
-    if not (np.isfinite(step.next_obs).all() and np.isfinite(step.reward).all()):
-        what = "reward" if np.isfinite(step.next_obs).all() else "observation"
-        raise EnvironmentFault(f"the environment returned a {what} that is not finite")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -21,6 +22,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowbench import checkpoint, duration, faults, lease, lock, memory, mirrors, rows, store, weights
+from flowbench.errors import line
+from flowbench.rows import TABLES
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from flowbench.places import Places
     from flowbench.trainer import Trainer
 
-TABLES = ("evals.csv", "train.csv")
 EXIT_FAILED, EXIT_TRANSIENT, EXIT_BUSY, EXIT_STOPPED = 1, 74, 75, 130
 GRACE_SECONDS = 20.0  # from when the time is up to the end of a worker that saves nothing, because it hangs
 
@@ -71,12 +73,12 @@ class Group:
         """Write how it ended, when, and what memory it took at most."""
         self.update(status=status, ended=store.now(), error=error, memory=memory.peak(self.children))
 
-    def fail(self, seed: int, error: str) -> None:
+    def fail(self, seed: int, error: Exception) -> None:
         """One cell came to nothing; the others go on. Raises lease.Lost."""
         self.check()
         for folder, run in zip(self.folders, self.runs, strict=True):
             if run["seed"] == seed:
-                run.update(status="failed", ended=store.now(), error=error)
+                run.update(status="failed", ended=store.now(), error=_said(error))
                 store.write_run(folder, run)
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
@@ -92,9 +94,11 @@ class Group:
         self.stop()
 
     def drop_checkpoints(self) -> None:
-        """Remove the checkpoints of what is done, unless they are to be kept."""
+        """Remove the checkpoints of what is done, unless they are to be kept, and those that lead nowhere."""
         for folder, run in zip(self.folders, self.runs, strict=True):
-            if run["status"] == "done" and not run.get("keep_checkpoints"):
+            # A cell that failed while the others went on is given up in its checkpoints, too. It begins anew, alone.
+            begins_anew = run["status"] == "failed" and not str(run["error"]).startswith(FloatingPointError.__name__)
+            if begins_anew or (run["status"] == "done" and not run.get("keep_checkpoints")):
                 checkpoint.remove(folder)
 
     @property
@@ -178,13 +182,12 @@ def _outcome(group: Group, tell: TextIO) -> int:
         raise
     except (Exception, SystemExit) as error:
         _ignore_signals()
-        traceback.print_exc()
-        line = " ".join(f"{type(error).__name__}: {error}".split())
         try:
-            group.end("failed", line)
+            group.end("failed", _said(error))
         except OSError:  # a full disk, most likely: whoever started this process writes the record
             traceback.print_exc()
             sys.exit(EXIT_TRANSIENT)
+        traceback.print_exc()
         return EXIT_TRANSIENT if faults.is_transient(error) else EXIT_FAILED
     group.end("done")
     group.drop_checkpoints()
@@ -237,7 +240,7 @@ def _train(group: Group, tell: TextIO) -> None:
             trainer.stop()
 
     with closing(trainer):
-        checkpoints = Checkpoints(group, trainer)
+        checkpoints = Checkpoints(group, trainer, partial(_note, group, tell))
         group.trainer = trainer
         group.children = places.environments + places.evaluation
         group.check()
@@ -253,7 +256,7 @@ def _train(group: Group, tell: TextIO) -> None:
                 elif isinstance(happened, Tick):
                     say(event="tick", step=happened.step, speed=happened.steps_per_second)
                 elif isinstance(happened, Lost):
-                    group.fail(happened.seed, f"FloatingPointError: {happened.error}")
+                    group.fail(happened.seed, happened.error)
                 elif isinstance(happened, Save):
                     group.check()
                     checkpoints.save(happened.step)
@@ -268,19 +271,18 @@ def _train(group: Group, tell: TextIO) -> None:
 class Checkpoints:
     """The checkpoints of a group's cells: a trainer takes up the newest, and new ones are written."""
 
-    def __init__(self, group: Group, trainer: Trainer) -> None:
-        """Raises RuntimeError for a checkpoint that the trainer cannot take up."""
+    def __init__(self, group: Group, trainer: Trainer, note: Callable[[str], None]) -> None:
+        """`note` hears what a user should know of going on. Raises RuntimeError when the trainer cannot."""
         self.sizes: list[Mapping[str, int]] = [{} for _ in group.folders]  # of the tables, where a run is gone on with
         self._group, self._trainer = group, trainer
         self._writers = [checkpoint.Writer(folder) for folder in group.folders]
         found = checkpoint.newest(group.folders)
         if not found:
-            for folder in group.folders:
-                checkpoint.remove(folder)
+            self._begin()
             return
         step = found[0].step
         try:
-            trainer.restore([each.state for each in found], [each.transitions for each in found])
+            notes = trainer.restore([each.state for each in found], [each.transitions for each in found])
         except Exception as error:
             start_over = "flowbench run --force starts over"
             raise RuntimeError(f"cannot go on from the checkpoint of step {step}: {error}; {start_over}") from error
@@ -288,8 +290,22 @@ class Checkpoints:
         self.sizes = [each.tables for each in found]
         self._writers = [checkpoint.Writer.going_on(folder, step) for folder in group.folders]
         print(f"goes on from step {step}", file=sys.stderr)
-        before = group.first.get("resumed")
-        group.update(resumed=[*(before if isinstance(before, list) else []), {"at": store.now(), "step": step}])
+        for run in group.runs:
+            stretches = [run.get("began", {}), *run.get("resumed", [])]
+            notes += _changes(stretches[-1], _stretch(run))
+            run["resumed"] = [*stretches[1:], {"at": store.now(), "step": step, **_stretch(run)}]
+        group.update()
+        for text in dict.fromkeys(notes):
+            note(text)
+
+    def _begin(self) -> None:
+        """Begin anew: what an earlier attempt left without a whole checkpoint goes."""
+        for folder, run in zip(self._group.folders, self._group.runs, strict=True):
+            checkpoint.remove(folder)
+            shutil.rmtree(folder / mirrors.TENSORBOARD, ignore_errors=True)
+            run.pop("resumed", None)
+            run["began"] = _stretch(run)
+        self._group.update()
 
     def save(self, step: int) -> None:
         """Write a checkpoint of every cell, also of those that came to nothing: the others go on beside them."""
@@ -340,10 +356,37 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
         save_every=run.get("checkpoint_every"),
     )
     if trainer.note:
-        text = f"{run['algo']['name']}: {trainer.note}"
-        print(text, file=sys.stderr)
-        _say(tell, event="note", text=text)
+        _note(group, tell, trainer.note)
     return trainer, places
+
+
+def _note(group: Group, tell: TextIO, text: str) -> None:
+    """Something a user should know, in the log and where the grid is watched."""
+    run = group.first
+    text = f"{run['algo'].get('label', run['algo']['name'])} {run['task']['name']}: {text}"
+    print(text, file=sys.stderr)
+    _say(tell, event="note", text=text)
+
+
+def _stretch(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers of a stretch of training depend on beside its config."""
+    return {key: run.get(key) for key in ("device", "precision", "threads", "versions")}
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was in the stretch before, so that the numbers are not those of a run that never stopped."""
+    return [
+        f"goes on with {key} {now[key]}, after {before[key]}: not exactly as if it had not stopped"
+        for key in now
+        if key in before and before[key] != now[key]
+    ]
+
+
+def _said(error: BaseException) -> str:
+    """What a record says of an error."""
+    if isinstance(error, FloatingPointError):
+        return f"{line(error)}; it goes on from its checkpoint to the same, and --force starts it over"
+    return line(error)
 
 
 def build_agent(name: str, target: str, config: dict[str, Any], obs_dim: int, act_dim: int) -> Agent[Any]:

@@ -17,7 +17,7 @@ import torch
 from fakes import Toy, ToyConfig, Walk
 
 from flowbench.children import RemoteTraceback
-from flowbench.evaluation import EvaluationFault, Evaluator
+from flowbench.evaluation import EvaluationFault, Evaluator, Failed
 from flowbench.streams import TorchStream, stream_seed
 
 CPU = torch.device("cpu")
@@ -133,8 +133,26 @@ def test_environments_are_made_when_first_needed_and_closed_in_the_end() -> None
 
 def test_a_failure_here() -> None:
     evaluator = Evaluator(Broken, build, 1, 0)
-    with pytest.raises(ZeroDivisionError, match=r"in the middle"):
-        evaluator.submit(0, 1, weights(1), 0.0)
+    evaluator.submit(0, 1, weights(1), 0.0)
+    (failed,) = evaluator.collect()
+    assert isinstance(failed, Failed)
+    assert (failed.seed, failed.step) == (0, 1)
+    assert isinstance(failed.error, ZeroDivisionError)
+    assert "in the middle" in str(failed.error)
+
+
+@pytest.mark.parametrize("what", ["observation", "reward", "action"])
+def test_no_numbers_are_a_failure(what: str) -> None:
+    class NoNumbers(Walk):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            return obs * (np.nan if what == "observation" else 1), np.nan if what == "reward" else reward, *rest
+
+    evaluator = Evaluator(NoNumbers, build, 2, 0)
+    evaluator.submit(0, 1, {name: each * (np.nan if what == "action" else 1) for name, each in weights(1).items()}, 0.0)
+    (failed,) = evaluator.collect()
+    assert isinstance(failed, Failed)
+    assert f"{what} that is not finite" in str(failed.error)
 
 
 def test_processes_give_the_same_numbers() -> None:
@@ -151,9 +169,15 @@ def test_processes_give_the_same_numbers() -> None:
         assert results(there) == results(here)
         assert len(active_children()) == 2
         there.submit(0, 30, {}, 0.0)
-        with pytest.raises(RuntimeError, match=r"Missing key") as raised:
-            there.collect(wait=True)
-        assert isinstance(raised.value.__cause__, RemoteTraceback)
+        (failed,) = there.collect(wait=True)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, RuntimeError)
+        assert "Missing key" in str(failed.error)
+        assert isinstance(failed.error.__cause__, RemoteTraceback)
+        for seed in (0, 1, 2):  # in the processes that are left, and in another in the place of the one that failed
+            here.submit(seed, 40, weights(seed), 0.0)
+            there.submit(seed, 40, weights(seed), 0.0)
+        assert results(there) == results(here)
     finally:
         there.close()
     assert not active_children()
@@ -167,8 +191,13 @@ def test_a_process_killed_while_weights_are_on_their_way() -> None:
         evaluator.submit(0, 2, large, 0.0)
         (child,) = active_children()
         os.kill(child.pid, signal.SIGKILL)
-        with pytest.raises(EvaluationFault, match=r"evaluation process 0 was killed by SIGKILL \(out of memory\?\)"):
-            evaluator.submit(0, 3, large, 0.0)
+        evaluator.submit(0, 3, large, 0.0)
+        failed = evaluator.collect(wait=True)
+        assert isinstance(failed[0].error, EvaluationFault)
+        assert str(failed[0].error) == "evaluation process 0 was killed by SIGKILL (out of memory?)"
+        evaluator.submit(0, 4, weights(1), 0.0)
+        (done,) = evaluator.collect(wait=True)
+        assert done.returns.shape == (1,)
     finally:
         evaluator.close()
 
@@ -233,9 +262,14 @@ def test_no_more_than_two_of_a_seed_are_ahead(slow: tuple[Evaluator, Slow]) -> N
     assert (0, 3) in pool.futures
 
 
-def test_an_earlier_failure_shows_when_more_is_submitted(slow: tuple[Evaluator, Slow]) -> None:
+def test_a_failure_is_its_own_seeds_alone(slow: tuple[Evaluator, Slow]) -> None:
     evaluator, pool = slow
     evaluator.submit(0, 1, {}, 0.0)
     pool.futures[0, 1].set_exception(EvaluationFault("the process died"))
-    with pytest.raises(EvaluationFault, match=r"died"):
-        evaluator.submit(1, 1, {}, 0.0)
+    evaluator.submit(1, 1, {}, 0.0)
+    (failed,) = evaluator.collect()
+    assert (failed.seed, str(failed.error)) == (0, "the process died")
+    assert not evaluator.idle(0.0)
+    pool.finish(1, 1)
+    assert evaluator.idle(0.0)
+    assert collected(evaluator) == [(1, 1)]

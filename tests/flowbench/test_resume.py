@@ -61,7 +61,8 @@ def interrupted(at: int, **options):
                 break
     first.close()
     second = trainer(**options)
-    second.restore(states, chunks)
+    for note in second.restore(states, chunks):
+        print(note, file=sys.stderr)
     assert second.step == at
     after = list(second.run())
     second.close()
@@ -313,6 +314,10 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
         lambda m: m.update(files=[]),
         lambda m: m.update(files=list(m["files"])),
         lambda m: m["tables"].update({"evals.csv": -1}),
+        lambda m: m["tables"]["evals.csv"].update(bytes=-1),
+        lambda m: m["tables"]["evals.csv"].update(bytes=3),
+        lambda m: m["tables"].pop("train.csv"),
+        lambda m: m.update(tables={}),
         lambda m: m.pop("tables"),
     ],
 )

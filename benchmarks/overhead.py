@@ -1,0 +1,117 @@
+"""What flowbench itself costs a cell: planning many, running many tiny ones, and a real worker's start.
+
+    python benchmarks/overhead.py [--planned 10000] [--run 1000] [--real 4]
+
+Planning and running are of cells that are never trained: a script of a few lines stands in for the worker, so that what
+is measured is the parent's own work and memory, and the start of a process. The real workers train for a few steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from flowbench import cli, plan, schedule
+from flowbench.engines import local
+from flowbench.runner import Runner
+from flowbench.schedule import Group
+from flowbench.slots import share
+
+# In the place of a worker: the run is done at once.
+FINISH = """
+import json, sys
+for folder in sys.argv[1:]:
+    with open(folder + "/run.json") as file:
+        run = json.load(file)
+    with open(folder + "/run.json", "w") as file:
+        json.dump({**run, "status": "done"}, file)
+"""
+
+
+def memory() -> float:
+    """MiB of this process, now where the system tells, else at their most."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def planned(count: int, root: Path) -> None:
+    """Plan a grid of one task, show it, and sort its cells."""
+    before, started = memory(), time.perf_counter()
+    cells = plan.expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
+    due = schedule.due(root, cells)
+    groups = schedule.gather(due.due, 1, root, cells)
+    seconds = time.perf_counter() - started
+    print(f"planned {len(groups):,} cells in {seconds:.2f} s, {memory() - before:.0f} MiB more")
+    started = time.perf_counter()
+    command = ["run", "--suite", "quick", "--task", "cartpole-balance", "--algo", "td3", "--seeds", str(count)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert cli._status([*command, "--results", str(root), "--dry-run"]) == 0
+    print(f"--dry-run in {time.perf_counter() - started:.2f} s")
+    started = time.perf_counter()
+    schedule.enqueue(root, cells)
+    print(f"queued in {time.perf_counter() - started:.2f} s")
+    started = time.perf_counter()
+    schedule.gather(schedule.due(root, cells).due, 1, root, cells)
+    print(f"planned again, each with a record to read, in {time.perf_counter() - started:.2f} s")
+
+
+def run(count: int, root: Path) -> None:
+    """Run cells whose worker is a script, and show the parent's memory as it goes."""
+    real = subprocess.Popen
+    local.subprocess.Popen = (
+        lambda command, **options: real(  # type: ignore[misc, assignment]
+            [sys.executable, "-S", "-c", FINISH, *command[command.index("--locked") + 1 :]], **options
+        )
+    )
+    cells = plan.expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
+    runner = Runner(root, share("cpu", None), lambda *_: None)
+    started, used = time.perf_counter(), time.process_time()
+    for number, outcome in enumerate(runner.run([Group((cell,)) for cell in cells]), start=1):
+        assert outcome.status == "done", outcome
+        if number % max(1, count // 5) == 0:
+            print(f"  after {number:,} cells the parent holds {memory():.0f} MiB")
+    local.subprocess.Popen = real
+    seconds, own = time.perf_counter() - started, time.process_time() - used
+    print(f"ran {count:,} cells with scripted workers: {1e3 * seconds / count:.0f} ms a cell,", end=" ")
+    print(f"{1e3 * own / count:.1f} ms of it the parent's own processor time")
+
+
+def real(count: int, root: Path) -> None:
+    """Run real workers one after the other; what is not training is overhead."""
+    command = [sys.executable, "-m", "flowbench.cli", "run", "--suite", "quick", "--task", "cartpole-balance"]
+    command += ["--algo", "td3", "--seeds", str(count), "--jobs", "1", "--device", "cpu", "--steps", "600", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    started = time.perf_counter()
+    subprocess.run([*command, "--results", str(root)], env=environment, check=True)
+    seconds = time.perf_counter() - started
+    trained = sum(json.loads(path.read_text())["wall"]["total"] for path in root.glob("*/*/*/*/*/run.json"))
+    print(
+        f"ran {count} real cells: {(seconds - trained) / count:.1f} s a cell beside {trained / count:.1f} s of training"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, usual in (("planned", 10_000), ("run", 1_000), ("real", 4)):
+        parser.add_argument(f"--{name}", type=int, default=usual, metavar="CELLS")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for part, name in ((planned, "planned"), (run, "run"), (real, "real")):
+            if count := getattr(asked, name):
+                part(count, Path(folder) / name)
+
+
+if __name__ == "__main__":
+    main()

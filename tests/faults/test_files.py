@@ -1,0 +1,184 @@
+"""Files that are cut short or filled with noise, disks that are full, folders that cannot be written, clocks, races."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harm import APART, Grid, kill, small_disk, until
+
+from flowbench import checkpoint, store
+
+FILES = {
+    "record": "run.json",
+    "evaluations": "evals.csv",
+    "episodes": "train.csv",
+    "log": "log.txt",
+    "lock": "run.lock",
+    "manifest": "checkpoint/{step}.json",
+    "state": "checkpoint/{step}.state.safetensors",
+    "transitions": "checkpoint/0-50.replay.safetensors",
+}
+
+
+@pytest.fixture(scope="session")
+def left(zygote, suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder of two runs killed on their way, with two checkpoints each."""
+    grid = Grid(zygote, tmp_path_factory.mktemp("left") / "results", suite, *APART)
+    parent = grid.start()
+    until(lambda: sum(max(checkpoint.steps(folder), default=0) >= 250 for folder in grid.folders) == 2)
+    for pid in (parent, *grid.workers()):
+        kill(pid)
+    grid.wait(parent)
+    grid.still()
+    assert all(len(checkpoint.steps(folder)) >= 2 for folder in grid.folders)
+    return grid.root
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def noise(content: bytes) -> bytes:
+    return random.Random(0).randbytes(max(16, len(content)))
+
+
+@pytest.mark.parametrize("harm", [cut, noise])
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_is_harmed_costs_time_and_no_number(
+    apart: Grid, undisturbed_apart, left: Path, file: str, harm
+) -> None:
+    shutil.copytree(left, apart.root)
+    harmed, whole = apart.folders
+    path = harmed / FILES[file].format(step=checkpoint.steps(harmed)[-1])
+    path.write_bytes(harm(path.read_bytes()))
+    assert apart.run() == 0, apart.said
+    assert apart.tables() == undisturbed_apart
+    assert store.read_run(whole)["resumed"][0]["step"] >= 250
+    if file == "record":  # what cannot be read is not overwritten
+        (aside,) = whole.parent.glob("replaced-*-seed-0")
+        assert (aside / "run.json").read_bytes() == harm((left / path.relative_to(apart.root)).read_bytes())
+    elif file in ("log", "lock"):
+        assert store.read_run(harmed)["resumed"]
+    else:
+        assert "is passed over: " in (harmed / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("harm", [cut, noise])
+def test_a_finished_run_that_is_harmed_is_told_and_its_neighbour_is_whole(apart: Grid, harm) -> None:
+    assert apart.run() == 0
+    harmed, whole = apart.folders
+    kept = {path.name: path.read_bytes() for path in whole.iterdir()}
+    (harmed / "run.json").write_bytes(harm((harmed / "run.json").read_bytes()))
+    assert apart.run() == 0
+    assert "1 to run, 1 done already" in apart.said
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == kept
+
+
+@pytest.mark.parametrize(
+    ("room", "what"),
+    [
+        (300, r"failed: OSError: [Errno 27] File too large: '{folder}/run.json.new'; log: "),
+        (5000, r"failed: OSError: [Errno 27] File too large: '{folder}/checkpoint/50.state.safetensors'; log: "),
+    ],
+)
+def test_no_room_for_a_file(apart: Grid, undisturbed_apart, room: int, what: str) -> None:
+    assert apart.run(largest_file=room) == 1
+    for folder in apart.folders or [next(apart.root.glob("*/*/*/*")) / f"seed-{seed}" for seed in range(2)]:
+        assert what.format(folder=folder) in apart.said
+        assert not list(folder.glob("**/*.new"))
+        assert not list(folder.glob("checkpoint/*"))
+    assert apart.run() == 0
+    assert apart.tables() == undisturbed_apart
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "disk").mkdir()
+    yield from small_disk(tmp_path / "disk", "size=1m")
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the room there is."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            return ballast
+    raise AssertionError("it never was full")
+
+
+@pytest.mark.parametrize("at", [0, 100, 200, 300])
+def test_a_disk_that_is_full(zygote, suite: str, undisturbed_apart, disk: Path, tmp_path: Path, at: int) -> None:
+    grid = Grid(zygote, disk / "results", suite, *APART)
+    grid.log = tmp_path / "said"
+    parent = grid.start()
+    until(lambda: len(grid.folders) == 2 and all(max(checkpoint.steps(each), default=0) >= at for each in grid.folders))
+    ballast = fill(disk)
+    assert grid.wait(parent) == 1, grid.said
+    failures = [line for line in grid.said.splitlines() if line.startswith("flowbench: ")]
+    assert failures
+    assert all("failed: OSError: [Errno 28] No space left on device: '" in line for line in failures)
+    ballast.unlink()
+    assert grid.run() == 0, grid.said
+    assert grid.tables() == undisturbed_apart
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        yield from small_disk(folder, "ro")
+    else:
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("place", ["", "results"])
+def test_a_folder_that_cannot_be_written_to_is_a_mistake_told_in_a_line(
+    zygote, suite: str, read_only: Path, tmp_path: Path, place: str
+) -> None:
+    grid = Grid(zygote, read_only / place, suite)
+    grid.log = tmp_path / "said"
+    assert grid.run() == 2
+    (line,) = grid.said.splitlines()
+    assert line.startswith(f"flowbench: --results '{read_only / place}' cannot be ")
+
+
+def test_a_task_that_cannot_be_written_fails_alone(apart: Grid, read_only: Path) -> None:
+    apart.root.mkdir()
+    (apart.root / "mini").symlink_to(read_only)
+    assert apart.run() == 1
+    failures = [line for line in apart.said.splitlines() if line.startswith("flowbench: ")]
+    assert len(failures) == 2
+    assert all("failed: " in line and "Error: " in line for line in failures)
+    (apart.root / "mini").unlink()
+    assert apart.run() == 0
+
+
+def test_a_clock_that_jumps_changes_no_number(apart: Grid, undisturbed_apart) -> None:
+    assert apart.run(jumping_clock=True) == 0, apart.said
+    assert apart.tables() == undisturbed_apart
+    for folder in apart.folders:
+        record = store.read_run(folder)
+        assert 0 < record["seconds"] < 300
+        assert all(seconds >= 0 for seconds in record["wall"].values())
+
+
+def test_two_commands_on_one_folder_train_no_cell_twice(apart: Grid, undisturbed_apart) -> None:
+    pids = [apart.start(), apart.start()]
+    assert [apart.wait(pid) for pid in pids] == [0, 0], apart.said
+    apart.still()
+    assert apart.run() == 0
+    assert apart.tables() == undisturbed_apart
+    assert "2 done already" in apart.said
+    assert not list(apart.root.glob("**/replaced-*"))
+    assert not [folder for folder in apart.folders if "resumed" in store.read_run(folder)]

@@ -1,0 +1,137 @@
+"""Command lines and their workers as forks of one process that has imported everything: a start costs milliseconds.
+
+`python zygote.py` reads a request a line. For {"arguments": [...], ...} it writes the process id of the fork that runs
+`flowbench` with these arguments, for {"wait": PID} that one's exit status. What is not real about such a grid is how
+its processes begin; how they run, are asked to stop, hold locks and are killed is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+# What a worker imports, before anything is forked. No gradient is computed here: torch's threads would not survive it.
+import gymnasium  # noqa: F401
+import torch
+
+from algos import flowrl, sac, td3  # noqa: F401
+from flowbench import checkpoint, cli, grid, machine, mirrors, store, trainer, worker  # noqa: F401
+from flowbench.engines import local
+
+
+class Fork:
+    """A worker forked off, in the place of subprocess.Popen."""
+
+    def __init__(self, command, *, stderr, env, pass_fds, **options):
+        reader, writer = os.pipe()
+        self.returncode = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.dup2(writer, 1)
+            os.dup2(stderr.fileno(), 2)
+            keep(pass_fds)
+            os.environ.update(env)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            code = 1
+            try:
+                code = worker.main(command[command.index("flowbench.worker") + 1 :])
+            finally:
+                os._exit(code)
+        os.close(writer)
+        self.stdout = os.fdopen(reader, encoding="utf-8")
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self):
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def terminate(self):
+        self._send(signal.SIGTERM)
+
+    def kill(self):
+        self._send(signal.SIGKILL)
+
+    def _send(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def keep(descriptors):
+    """Close every file but these and the standard ones, as a program that is started afresh would."""
+    for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
+        if int(name) > 2 and int(name) not in descriptors:
+            try:
+                os.close(int(name))
+            except OSError:
+                continue  # the one that listed them
+
+
+def jump():
+    """A wall clock that is put back and forth by days, as often as it is looked at."""
+    days, told = random.Random(0), datetime.datetime
+
+    class Jumping(told):
+        @classmethod
+        def now(cls, tz=None):
+            return told.now(tz) + datetime.timedelta(days=days.uniform(-30, 30))
+
+    store.datetime = Jumping
+    real = time.time
+    time.time = lambda: real() + 86_400 * days.uniform(-30, 30)
+
+
+def command(arguments, log, largest_file, jumping_clock):
+    """Runs `flowbench` to its end, in this process."""
+    os.setsid()
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    if jumping_clock:
+        jump()
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    keep(())
+    real = subprocess.Popen
+    local.subprocess.Popen = lambda command, **options: (
+        Fork(command, **options) if "flowbench.worker" in command else real(command, **options)
+    )
+    machine.cores = lambda: 1
+    code = 1
+    try:
+        code = cli._status(arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def main():
+    torch.set_num_threads(1)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            command(**request)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
