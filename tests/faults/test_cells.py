@@ -172,7 +172,7 @@ def test_a_loss_that_is_no_number_says_which_and_where_and_that_it_will_again(tm
 def test_no_memory_fails_the_cell_with_its_name(tmp_path: Path) -> None:
     spec = write_algorithm(tmp_path, "Hungry", "bytearray(1 << 60)")
     (folder,) = queue(tmp_path, [make_cell("hungry", target=spec, suite=SUITE)])
-    assert train([folder])[0] == worker.EXIT_FAILED
+    assert train([folder])[0] == worker.EXIT_TRANSIENT
     assert store.read_run(folder)["error"] == "MemoryError"
 
 
