@@ -32,8 +32,9 @@ def report(
         bool, typer.Option("--pairs", help="Print the probability of improvement on each task, too.")
     ] = False,
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw the learning curves too, as SVG and PNG, into this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Draw the figures, too, as SVG, PDF and PNG, into this folder.")
     ] = None,
+    thin: Annotated[bool, typer.Option("--thin", help="Draw a thin line a seed into the learning curves.")] = False,
     results: Results = RESULTS,
 ) -> None:
     """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
@@ -42,6 +43,8 @@ def report(
     formats = ("table", "markdown", "latex", "csv", "json")
     if format not in formats:
         raise unknown("format", format, formats)
+    if thin and figures is None:
+        raise UsageError("--thin draws lines into figures: name their folder with --figures DIR")
     at, resamples = count("--step", step), count("--reps", reps) or 0
     from flowbench import report as reports
     from flowbench import store
@@ -56,13 +59,10 @@ def report(
     else:
         sys.stdout.write(reports.render(built, format).rstrip("\n") + "\n")
     if figures:
-        from flowbench import stats
         from flowbench.report.figures import save
 
-        runs, evals = stats.distinct_labels(found.runs, stats.on_our_tasks(found.evals))
-        evals = stats.within_our_budget(runs, evals)
         try:
-            drawn = save(evals, figures)
+            drawn = save(built, found.runs, found.evals, figures, thin=thin)
         except OSError as error:
             raise UsageError(f"--figures {str(figures)!r}: {error.strerror}") from error
         for path in drawn:

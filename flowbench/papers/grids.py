@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flowbench import grid, report, stats, store
+from flowbench import grid, report, store
 from flowbench.plan import Cell
 from flowbench.report import figures
 from flowbench.request import Request
@@ -28,9 +28,9 @@ def run(scale: Mapping[str, Any], results: Path, folder: Path, **options: Any) -
         return status
     cells = _cells(scale)
     found = store.load(results, [cells[0].suite.name], list({cell.variant.label for cell in cells}))
-    report.show(report.build(found.runs, found.evals), Console())
-    _, evals = stats.distinct_labels(found.runs, found.evals)
-    for path in figures.save(evals, folder):
+    built = report.build(found.runs, found.evals)
+    report.show(built, Console())
+    for path in figures.save(built, found.runs, found.evals, folder):
         print(f"drew {path}")
     return status
 

@@ -108,22 +108,22 @@ def _table(grid: Grid, columns: Sequence[int]) -> Table:
     """Some columns of a grid. Cells are Text, not markup: rich would take ``[flow_steps=5]`` for a style."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
     for place, column in enumerate(columns):
-        title = Text(_broken(grid.header[column]), style="bold")
+        title = Text(broken(grid.header[column]), style="bold")
         table.add_column(title, justify="right" if grid.numbers and place > 0 else "left", overflow="fold")
     for row in grid.rows:
-        table.add_row(*(Text(_broken(row[c]) if c == 0 else row[c]) for c in columns))
+        table.add_row(*(Text(broken(row[c]) if c == 0 else row[c]) for c in columns))
     return table
 
 
-def _broken(label: str) -> str:
-    """A label in lines of at most LABEL characters, broken after a comma, bracket, hash or space if it can be."""
+def broken(label: str, width: int = LABEL) -> str:
+    """A label in lines of at most ``width`` characters, broken after a comma, bracket, hash or space if it can be."""
     lines = [""]
     for piece in re.findall(r"[^,\[# ]*[,\[# ]?", label):
-        if len(lines[-1]) + len(piece.rstrip()) > LABEL and lines[-1]:
+        if len(lines[-1]) + len(piece.rstrip()) > width and lines[-1]:
             lines.append("")
         lines[-1] += piece
     return "\n".join(
-        line[i : i + LABEL].rstrip() for line in map(str.rstrip, lines) for i in range(0, max(len(line), 1), LABEL)
+        line[i : i + width].rstrip() for line in map(str.rstrip, lines) for i in range(0, max(len(line), 1), width)
     )
 
 

@@ -1,0 +1,132 @@
+"""Figures: what is drawn is what was counted, an algorithm keeps its look, and nothing is cut."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from test_report import VARIANT, build, frames, holes, without
+
+from flowbench.report import figures
+from flowbench.report.figures import learning, style
+
+PUBLISHED = "tdmpc2 (published)"
+
+
+def drawn(runs, evals, *, thin=False):
+    """{name: figure} of the only suite, and the looks."""
+    looks = style.looks(runs)
+    built = build(runs, evals)
+    with mpl.rc_context(style.SETTINGS):
+        return dict(figures._figures(built.sections[0], runs, evals, looks, built, thin)), looks, built.sections[0]
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """Six algorithms, one with a long label and one published, which says nothing of its time."""
+    runs, evals = frames(algos=("flowrl", VARIANT, "qvpo", "sac", "td3", PUBLISHED), tasks=("a", "dog-run", "c", "d"))
+    runs = runs.assign(published=runs["algo"] == PUBLISHED, origin="csv", suite_steps=10_000)
+    evals = evals.assign(seconds=np.where(evals["algo"] == PUBLISHED, np.nan, evals["step"] * 3.6))
+    return drawn(runs, evals)
+
+
+def lines(figure, name):
+    return [line for panel in figure.axes for line in panel.lines if line.get_label() == name]
+
+
+def test_every_figure_is_there(crowded):
+    assert list(crowded[0]) == ["curves", "aggregates", "profiles", "improvement", "efficiency", "time"]
+
+
+@pytest.mark.parametrize("name", ["curves", "aggregates", "profiles", "improvement", "efficiency", "time"])
+def test_no_text_is_cut_and_widths_fit_a_paper(crowded, name):
+    figure = crowded[0][name]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    needed = figure.get_tightbbox(canvas.get_renderer())  # in inches
+    assert figure.get_figwidth() in (style.COLUMN, style.PAGE)
+    assert needed.x0 > -0.01
+    assert needed.y0 > -0.01
+    assert needed.x1 < figure.get_figwidth() + 0.01
+    assert needed.y1 < figure.get_figheight() + 0.01
+
+
+def test_an_algorithm_looks_the_same_everywhere_and_published_curves_are_dashed(crowded):
+    made, looks, _ = crowded
+    for name in ("curves", "profiles", "efficiency"):
+        for algo, look in looks.items():
+            found = {(to_hex(line.get_color()).upper(), line.get_linestyle()) for line in lines(made[name], algo)}
+            assert found == {(look.colour, "--" if algo == PUBLISHED else "-")}
+    assert len({look.colour for look in looks.values()}) == 6
+    assert not lines(made["time"], PUBLISHED)
+
+
+def test_lines_hold_the_numbers_of_the_report(crowded):
+    made, _, section = crowded
+    (line,) = lines(made["efficiency"], "sac")
+    curve = section.curves[section.curves["algo"] == "sac"]
+    np.testing.assert_array_equal(line.get_xydata(), curve[["step", "estimate"]])
+    (line,) = lines(made["time"], "sac")
+    np.testing.assert_allclose(line.get_xdata(), curve["step"] / 1000)  # hours
+    assert made["time"].axes[0].get_xlabel() == "wall-clock time of a run (hours)"
+    points = [line.get_xdata()[0] for line in made["improvement"].axes[0].lines if line.get_marker() == "o"]
+    assert points == section.improvement["estimate"].tolist()
+    panel = made["aggregates"].axes[0]
+    order = [label.get_text().replace("\n", "") for label in panel.get_yticklabels()]
+    iqm = section.aggregates[section.aggregates["metric"] == "IQM"].set_index("algo")["estimate"]
+    assert [line.get_xdata()[0] for line in panel.lines] == [iqm[algo] for algo in order]
+
+
+def test_thin_lines_a_seed_where_asked():
+    runs, evals = frames(algos=("sac",), tasks=("a", "b"), seeds=range(4))
+    plain, thin = (drawn(runs, evals, thin=thin)[0]["curves"] for thin in (False, True))
+    assert [len(panel.lines) for panel in plain.axes] == [1, 1]
+    assert [len(panel.lines) for panel in thin.axes] == [5, 5]
+
+
+def test_one_seed_has_a_line_and_no_band():
+    made, _, _ = drawn(*frames(algos=("sac", "td3"), tasks=("a",), seeds=range(1)))
+    for name in ("curves", "profiles", "efficiency"):
+        bands = [c for c in made[name].axes[0].collections if isinstance(c, PolyCollection)]
+        assert all(np.isnan(band.get_paths()[0].vertices).all() for band in bands if len(band.get_paths()))
+        assert len(lines(made[name], "sac")) == 1
+    assert not made["aggregates"].axes[0].patches
+    assert "time" not in made  # nobody counted the seconds
+
+
+def test_holes_are_drawn_around():
+    made, _, section = drawn(*holes())
+    assert set(section.profiles["algo"]) == {"flowrl", VARIANT, "sac"}
+    assert not lines(made["profiles"], "td3")
+    assert len(lines(made["curves"], "td3")) == 7  # one of them empty: dog-run was never started
+
+
+def test_without_a_complete_seed_only_curves_and_pairs_are_left():
+    runs, evals = frames(algos=("sac", "td3"), tasks=("a", "b"), seeds=range(2))
+    evals = without(without(evals, algo="sac", task="a"), algo="td3", task="b", after=5000)
+    assert list(drawn(runs, evals)[0]) == ["curves"]
+
+
+def test_more_algorithms_than_colours_differ_in_their_dashes():
+    looks = style.looks(frames(algos=[f"a{k}" for k in range(20)], tasks=("a",), seeds=[0])[0])
+    assert len({(look.colour, look.dashes) for look in looks.values()}) == 20
+
+
+def test_files_of_every_kind_repeat_byte_for_byte(tmp_path):
+    runs, evals = frames(algos=("sac", "td3"), tasks=("a",), seeds=range(2), suite_steps=10_000)
+    built = build(runs, evals)
+    first, second = (figures.save(built, runs, evals, tmp_path / name) for name in ("one", "two"))
+    names = [path.name for path in first]
+    assert names[:3] == ["dmc-hard-curves.svg", "dmc-hard-curves.pdf", "dmc-hard-curves.png"]
+    assert len(names) == 3 * 5
+    svg = names.index("dmc-hard-profiles.svg")
+    assert first[svg].read_text()[:5] == "<?xml"
+    png = names.index("dmc-hard-profiles.png")
+    assert first[png].read_bytes() == second[png].read_bytes()
+
+
+def test_a_curve_goes_on_where_the_report_ends():
+    runs, evals = frames(algos=("sac",), tasks=("a",), seeds=range(2))
+    figure = learning.draw(runs, evals, style.looks(runs), reps=50, seed=0, thin=False)
+    assert lines(figure, "sac")[0].get_xdata().tolist() == [2500, 5000, 7500, 10_000]
