@@ -35,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) --editable ".[test,peers,log,video]"
+	$(PIP) --editable ".[test,peers,log,video,ray]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

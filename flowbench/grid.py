@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
@@ -21,6 +21,9 @@ from flowbench.preview import Grid, look_ahead
 from flowbench.request import Request
 from flowbench.runner import Outcome, Runner
 from flowbench.slots import choose_gpus, share, stack_size
+
+if TYPE_CHECKING:
+    from flowbench.engines.ray import Cluster
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
@@ -49,12 +52,19 @@ def run(
     timeout: float | None = None,
     shard: tuple[int, int] | None = None,
     quiet: bool = False,
+    cluster: Cluster | None = None,
 ) -> int:
-    """Train what is due of a grid, or of a `shard` of it; the exit status: 0, 1 (a cell failed), 130 (interrupted)."""
+    """Train what is due of a grid, or of a `shard` of it, here or on a cluster.
+
+    The exit status: 0, 1 (a cell failed), 130 (interrupted).
+    """
     _choice("device", device, DEVICES)
     console = Console()
     grid = request.cells()
-    cards = choose_gpus(device, gpus)
+    if cluster and (calibrate or per_gpu == "auto"):
+        raise UsageError("--calibrate and --per-gpu auto measure this machine: they are not for --engine ray")
+    cards = cluster.gpus(device, gpus) if cluster else choose_gpus(device, gpus)
+    cores = cluster.cores(bool(cards)) if cluster else ()
     size = stack_size(stack, len(cards))
     cells = schedule.shard(grid, size, *shard) if shard else grid
     due = schedule.due(root, cells, force)
@@ -62,7 +72,8 @@ def run(
         raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
     if precision == "tf32" and not cards:
         raise UsageError("--precision tf32 is for a GPU; use float32 or auto")
-    sharing = partial(share, device, jobs, _choice("precision", precision, PRECISIONS), gpus=cards, threads=threads)
+    chosen = _choice("precision", precision, PRECISIONS)
+    sharing = partial(share, device, jobs, chosen, gpus=cards, threads=threads, cores=cores)
     groups = schedule.gather(due.due, size, None if force else root, grid)
     copies = mirrors.parse(log)
     if shard and not quiet:
@@ -83,7 +94,7 @@ def run(
     schedule.enqueue(root, due.due)
     schedule.tidy(root, due.done)
     if not quiet:
-        for line in [preview.summary(), *preview.notes]:
+        for line in [preview.summary(), *preview.notes, *([f"on {cluster}"] if cluster else [])]:
             _say(console, line)
     started = time.perf_counter()
     with progress.board(groups, slots.jobs, console, quiet) as board:
@@ -91,6 +102,7 @@ def run(
             root,
             slots,
             board.event,
+            engine=cluster.engine(root, slots) if cluster else None,
             fail_fast=fail_fast,
             redo=force,
             log=copies,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,25 +65,27 @@ def share(
     gpus: tuple[str, ...] = (),
     per_gpu: int | None = None,
     threads: int | None = None,
+    cores: Sequence[int] = (),
 ) -> Slots:
     """As many groups at once as there are GPUs, or cores, or `jobs`; each with its share of the cores as threads.
 
-    With `per_gpu`, that many on each GPU, and `jobs` only caps their number. The threads of a cell decide its last
-    bits, so they follow from the machine and these options alone: not from how many cells happen to be left.
+    `cores` are those of each machine, of this one if left out. With `per_gpu`, that many on each GPU, and `jobs` only
+    caps their number. The threads of a cell decide its last bits, so they follow from the machines and these options
+    alone: not from how many cells happen to be left.
     Raises UsageError for `per_gpu` without a GPU.
     """
     if per_gpu and not gpus:
         raise UsageError("--per-gpu: there is no GPU to share; --jobs sets how many groups train at once on a CPU")
-    cores = machine.cores()
+    cores = cores or [machine.cores()]
     if per_gpu:
         room = len(gpus) * per_gpu
         wanted = min(room, jobs or room)
     else:
-        wanted = jobs or len(gpus) or cores
+        wanted = jobs or len(gpus) or sum(cores)
     return Slots(
         wanted,
         device,
-        threads or max(1, cores // wanted),
+        threads or max(1, min(cores) // math.ceil(wanted / len(cores))),
         gpus,
         precision or ("tf32" if gpus else "float32"),
         math.ceil(wanted / len(gpus)) if gpus else 1,

@@ -62,6 +62,13 @@ def run(
         bool, typer.Option("--keep-weights", help="Keep the final weights of each run; flowbench eval loads them.")
     ] = False,
     log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Train on this machine, or on a Ray cluster (extra: ray).")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of the Ray cluster; the one of this machine, if left out."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show the cells, what is done already and what the rest will take; run none."),
@@ -87,7 +94,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
 ) -> int:
     """Train a grid of tasks, algorithms and seeds; what is finished is not run again, what was interrupted goes on."""
-    from flowbench import duration, grid, schedule
+    from flowbench import duration, engines, grid, schedule
     from flowbench.request import Request
 
     request = Request.merge(
@@ -99,26 +106,28 @@ def run(
         steps=count("--steps", steps),
         set=settings or [],
     )
-    return grid.run(
-        request,
-        results,
-        device=device,
-        gpus=gpus,
-        per_gpu="auto" if per_gpu == "auto" else count("--per-gpu", per_gpu),
-        jobs=count("--jobs", jobs),
-        threads=count("--threads", threads),
-        stack=None if stack == "auto" else count("--stack", stack),
-        precision=precision,
-        checkpoint_every=count("--checkpoint-every", checkpoint_every),
-        keep_checkpoints=keep_checkpoints,
-        keep_weights=keep_weights,
-        log=log,
-        dry_run=dry_run,
-        calibrate=calibrate,
-        force=force,
-        fail_fast=fail_fast,
-        retries=count("--retries", retries, least=0) or 0,
-        timeout=duration.parse("--timeout", timeout) if timeout else None,
-        shard=schedule.parse_shard(shard) if shard else None,
-        quiet=quiet,
-    )
+    with engines.cluster(engine, address) as cluster:
+        return grid.run(
+            request,
+            results,
+            device=device,
+            gpus=gpus,
+            per_gpu="auto" if per_gpu == "auto" else count("--per-gpu", per_gpu),
+            jobs=count("--jobs", jobs),
+            threads=count("--threads", threads),
+            stack=None if stack == "auto" else count("--stack", stack),
+            precision=precision,
+            checkpoint_every=count("--checkpoint-every", checkpoint_every),
+            keep_checkpoints=keep_checkpoints,
+            keep_weights=keep_weights,
+            log=log,
+            dry_run=dry_run,
+            calibrate=calibrate,
+            force=force,
+            fail_fast=fail_fast,
+            retries=count("--retries", retries, least=0) or 0,
+            timeout=duration.parse("--timeout", timeout) if timeout else None,
+            shard=schedule.parse_shard(shard) if shard else None,
+            quiet=quiet,
+            cluster=cluster,
+        )
