@@ -8,6 +8,7 @@ brought home at the end.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
@@ -88,7 +89,7 @@ class Cluster:
             host, colon, port = (self._address or "").removeprefix("ray://").rpartition(":")
             if colon and port.isdecimal():  # Ray itself would try for minutes
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-            ray.init(self._address, log_to_driver=False, logging_level="ERROR")
+            ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
             where = f"--address {self._address!r}" if self._address else "--engine ray"
             raise UsageError(f"{where}: no Ray cluster can be reached: {_line(error)}") from error
