@@ -18,10 +18,14 @@ def settle(path: Path, content: bytes) -> None:
 
 
 def create(path: Path, content: bytes) -> None:
-    """Write a file where there is none: whole, or not at all, and never over one that somebody else makes meanwhile."""
+    """Write a file where there is none: whole, or not at all, and never over one that somebody else makes meanwhile.
+
+    The disk is not waited for, which would take minutes for thousands of files: it is for what can be made again.
+    """
     scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        settle(scratch, content)
+        with naming(scratch):
+            scratch.write_bytes(content)
         with suppress(FileExistsError):
             os.link(scratch, path)
     finally:

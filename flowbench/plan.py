@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Variant:
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", self.entry.digest())
 
-    @property
+    @cached_property
     def config_id(self) -> str:
         """Eight hex digits of what was asked for, the task and the seed aside.
 
@@ -56,7 +57,7 @@ class Variant:
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:8]
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """A name for its results: what differs from the defaults, for people, and the id."""
         differs = self.label.removeprefix(self.entry.name).strip("[]") or "default"
