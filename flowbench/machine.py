@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import flowbench
 
 PACKAGES = ("numpy", "mujoco", "dm_control", "gymnasium")
 
 
-def versions() -> dict[str, str | None]:
-    """Versions of flowbench, its git commit when it is a checkout, Python and what decides the numbers."""
+def versions(others: Iterable[str] = ()) -> dict[str, str | None]:
+    """Versions of flowbench, its git commit when it is a checkout, Python and what decides the numbers.
+
+    `others` are distributions that do, too; one that was installed from git has its commit behind a plus.
+    """
     import torch
 
     found: dict[str, str | None] = {"flowbench": flowbench.__version__, "commit": git_commit()}
@@ -27,12 +34,26 @@ def versions() -> dict[str, str | None]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
+    for package in others:
+        commit = _commit_of(package)
+        found[package] = f"{version(package)}+{commit}" if commit else version(package)
     return found
+
+
+def _commit_of(package: str) -> str | None:
+    """The commit that a distribution was installed from, as pip left it (PEP 610); None without one."""
+    origin = json.loads(distribution(package).read_text("direct_url.json") or "{}")
+    if "vcs_info" in origin:
+        return str(origin["vcs_info"]["commit_id"])
+    return _commit(Path(url2pathname(urlparse(origin["url"]).path))) if origin.get("dir_info", {}).get("editable") else None
 
 
 def git_commit() -> str | None:
     """The commit of the checkout flowbench runs from, with "-dirty" when tracked files differ; None without one."""
-    root = Path(flowbench.__file__).resolve().parent.parent
+    return _commit(Path(flowbench.__file__).resolve().parent.parent)
+
+
+def _commit(root: Path) -> str | None:
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
     described = subprocess.run(

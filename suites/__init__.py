@@ -25,9 +25,11 @@ __all__ = [
     "load",
     "make",
     "names",
+    "packages",
     "read_yaml",
     "require",
     "sources",
+    "success",
     "tasks",
 ]
 
@@ -45,6 +47,19 @@ def tasks(source: str) -> list[str]:
 def require(source: str) -> None:
     """Raises SuiteError, saying how to install it, where what a source needs is missing."""
     adapter(source).require()
+
+
+def packages(source: str) -> tuple[str, ...]:
+    """Distributions that decide a source's numbers and that flowbench does not bring. Raises SuiteError."""
+    return adapter(source).packages()
+
+
+def success(task: Task) -> float | None:
+    """The return from which on an episode is a success, by the benchmark's own rule; None where it has none.
+
+    Raises SuiteError where the task, or what it needs installed, is missing.
+    """
+    return adapter(task.source).success(task.name)
 
 
 def make(task: Task, render: bool = False) -> Env:

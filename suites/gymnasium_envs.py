@@ -32,6 +32,15 @@ def require() -> None:
     """Nothing: gymnasium comes with flowbench."""
 
 
+def packages() -> tuple[str, ...]:
+    """None: no rule says which packages an id needs."""
+    return ()
+
+
+def success(name: str) -> None:
+    """None: there is no such rule."""
+
+
 def make(task: Task, render: bool) -> Env:
     """A fresh environment of the task; raises SuiteError where its spaces do not fit or a package is missing."""
     check(task.name)

@@ -1,4 +1,4 @@
-"""HumanoidBench's fourteen locomotion tasks for the Unitree H1 without hands, named `h1-walk`.
+"""HumanoidBench's tasks, named `robot-task` as in its own ids, whose `-v0` may be left out: `h1-walk`, `h1hand-push-v0`.
 
 The package is optional; https://github.com/carlosferrazza/humanoid-bench says what each task asks for.
 """
@@ -14,26 +14,40 @@ import numpy as np
 from suites.spaces import Env, standardise
 from suites.task import SuiteError, Task, unknown
 
-_TASKS = (
+_LOCOMOTION = (
     "walk", "stand", "run", "reach", "hurdle", "crawl", "maze", "sit_simple", "sit_hard", "balance_simple",
     "balance_hard", "stair", "slide", "pole",
 )  # fmt: skip
+_HANDS = (
+    "push", "cabinet", "door", "truck", "cube", "bookshelf_simple", "bookshelf_hard", "basketball", "window", "spoon",
+    "kitchen", "package", "powerlift", "room", "insert_normal", "insert_small",
+)  # fmt: skip
+# The benchmark registers every task for every robot; these are the ones that it has a model of.
+_TASKS = {
+    "h1": (*_LOCOMOTION, "push", "door", "truck", "basketball", "package", "highbar_simple"),
+    "h1hand": (*_LOCOMOTION, *_HANDS),
+    "h1touch": (*_LOCOMOTION, *_HANDS),
+    "g1": (*_LOCOMOTION, *(task for task in _HANDS if task != "truck")),  # which names a body that the G1 lacks
+    "h1simplehand": ("stand",),
+    "h1strong": ("highbar_hard",),
+}
 
-# Its own pins would take gymnasium, mujoco and torch back by years, hence --no-deps and what it imports by name.
-_INSTALL = (
-    'pip install --no-deps "humanoid_bench @ git+https://github.com/carlosferrazza/humanoid-bench" '
+# Its own pins would take gymnasium, mujoco and torch back by years, hence --no-deps and what it imports by name. Its
+# setup.py packs neither its models nor half of its modules, hence -e.
+INSTALL = (
+    'pip install --no-deps -e "git+https://github.com/carlosferrazza/humanoid-bench#egg=humanoid_bench" '
     "&& pip install jax imageio"
 )
 
 
 def tasks() -> list[str]:
-    """The names of the fourteen tasks, known without the package."""
-    return [f"h1-{task}" for task in _TASKS]
+    """The names of its tasks without `-v0`, known without the package."""
+    return [f"{robot}-{task}" for robot, names in _TASKS.items() for task in names]
 
 
 def check(name: str) -> None:
     """Raises SuiteError, with the nearest names, where there is no such task."""
-    if name not in tasks():
+    if _short(name) not in tasks():
         raise unknown("humanoid_bench task", name, tasks())
 
 
@@ -43,8 +57,22 @@ def require() -> None:
         importlib.import_module("humanoid_bench")
         _mend()
     except ImportError as error:
-        reason = " ".join(str(error).split())
-        raise SuiteError(f"h1 tasks need HumanoidBench ({reason}); install it with: {_INSTALL}") from error
+        raise SuiteError(f"h1 tasks need HumanoidBench ({_line(error)}); install it with: {INSTALL}") from error
+
+
+def packages() -> tuple[str, ...]:
+    """The benchmark."""
+    return ("humanoid_bench",)
+
+
+def success(name: str) -> float:
+    """The `success_bar` of a task's class; raises SuiteError, saying how to install it, without the package.
+
+    Every task has one. A success of the benchmark's own in `info` some tasks with hands have, no locomotion task.
+    """
+    check(name)
+    require()
+    return float(importlib.import_module("humanoid_bench.env").TASKS[_short(name).partition("-")[2]].success_bar)
 
 
 def make(task: Task, render: bool) -> Env:
@@ -52,8 +80,22 @@ def make(task: Task, render: bool) -> Env:
     check(task.name)
     require()
     # By default the benchmark would need OpenGL and open a context in every environment.
-    env = gymnasium.make(f"{task.name}-v0", render_mode="rgb_array" if render else None, disable_env_checker=True)
+    mode = "rgb_array" if render else None
+    try:
+        env = gymnasium.make(f"{_short(task.name)}-v0", render_mode=mode, disable_env_checker=True)
+    except ValueError as error:  # what MuJoCo raises for a model that it does not take
+        mujoco = importlib.import_module("mujoco")
+        said = f"its model is written for MuJoCo 3.1.6, and {mujoco.__version__} does not take it: {_line(error)}"
+        raise SuiteError(f"humanoid_bench task {task.name!r} cannot be made: {said}") from error
     return standardise(OwnGlobalRandom(env), task)
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("-v0")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _mend() -> None:
@@ -71,7 +113,7 @@ def _mend() -> None:
 class OwnGlobalRandom(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Gives the environment its own copy of NumPy's global random state while it resets.
 
-    h1-reach and h1-sit_hard draw their goals from `np.random` when they are reset. Left alone, a seed would not
+    Tasks such as reach, sit_hard and push draw their goals from `np.random` when they are reset. Left alone, a seed would not
     decide the episode, and evaluation would move the training's random stream.
     """
 

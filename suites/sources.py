@@ -32,6 +32,12 @@ class Adapter(Protocol):
     def require(self) -> None:
         """Raises SuiteError, saying how to install it, where what the source needs is missing."""
 
+    def packages(self) -> tuple[str, ...]:
+        """Distributions that decide its numbers and that flowbench does not bring."""
+
+    def success(self, name: str) -> float | None:
+        """The return from which on an episode of a task is a success; None where the source names none."""
+
     def make(self, task: Task, render: bool) -> Env:
         """A fresh environment as `suites.make` describes it."""
 
