@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from urllib.parse import urlparse
@@ -19,7 +19,7 @@ import flowbench
 PACKAGES = ("numpy", "mujoco", "dm_control", "gymnasium")
 
 
-def versions(others: Iterable[str] = ()) -> dict[str, str | None]:
+def versions(others: Collection[str] = ()) -> dict[str, str | None]:
     """Versions of flowbench, its git commit when it is a checkout, Python and what decides the numbers.
 
     `others` are distributions that do, too; one that was installed from git has its commit behind a plus.
@@ -29,14 +29,12 @@ def versions(others: Iterable[str] = ()) -> dict[str, str | None]:
     found: dict[str, str | None] = {"flowbench": flowbench.__version__, "commit": git_commit()}
     found["python"] = platform.python_version()
     found["torch"] = torch.__version__  # tells the CUDA it was built for, which the package's own version may not
-    for package in PACKAGES:
+    for package in (*PACKAGES, *others):
         try:
-            found[package] = version(package)
+            commit = _commit_of(package) if package in others else None
+            found[package] = f"{version(package)}+{commit}" if commit else version(package)
         except PackageNotFoundError:
             found[package] = None
-    for package in others:
-        commit = _commit_of(package)
-        found[package] = f"{version(package)}+{commit}" if commit else version(package)
     return found
 
 
@@ -45,7 +43,9 @@ def _commit_of(package: str) -> str | None:
     origin = json.loads(distribution(package).read_text("direct_url.json") or "{}")
     if "vcs_info" in origin:
         return str(origin["vcs_info"]["commit_id"])
-    return _commit(Path(url2pathname(urlparse(origin["url"]).path))) if origin.get("dir_info", {}).get("editable") else None
+    if origin.get("dir_info", {}).get("editable"):
+        return _commit(Path(url2pathname(urlparse(origin["url"]).path)))
+    return None
 
 
 def git_commit() -> str | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 TABLES = ("evals.csv", "train.csv")  # of every run
+ADDED = frozenset(["success"])  # columns that a file which an earlier version began may lack
 
 
 class Unreadable(ValueError):
@@ -26,8 +27,12 @@ class RowWriter:
     """Appends rows to a CSV file, each flushed as it comes."""
 
     def __init__(self, path: Path, columns: Sequence[str], size: int | None = None) -> None:
-        """Begin the file anew with its header, or go on after its first `size` bytes; rows that follow are dropped."""
+        """Begin the file anew with its header, or go on after its first `size` bytes; rows that follow are dropped.
+
+        A file begun without one of the columns `ADDED` since goes on without it.
+        """
         self._columns, self._path = list(columns), path
+        self._left_out: frozenset[str] = frozenset()
         if size is None:
             path.unlink(missing_ok=True)  # where it is a link, what it leads to is not ours
             self._file = path.open("w", encoding="utf-8", newline="")
@@ -35,6 +40,9 @@ class RowWriter:
             return
         self._file = path.open("r+", encoding="utf-8", newline="")
         header = self._file.readline()
+        older = [column for column in columns if column not in ADDED]
+        if header == _csv_line(older):
+            self._columns, self._left_out = older, frozenset(columns) - frozenset(older)
         if header != _csv_line(self._columns):
             self._file.close()
             raise ValueError(f"{path} has other columns than this run writes: {header.rstrip()}")
@@ -43,7 +51,7 @@ class RowWriter:
 
     def append(self, row: Mapping[str, float]) -> None:
         """One row; a column without a value stays empty."""
-        unexpected = row.keys() - set(self._columns)
+        unexpected = row.keys() - set(self._columns) - self._left_out
         if unexpected:
             raise ValueError(f"no column for {', '.join(sorted(unexpected))}")
         self._write([_cell_text(row.get(column)) for column in self._columns])

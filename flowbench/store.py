@@ -104,6 +104,12 @@ def setting(suite: suites.Suite, task: suites.Task) -> dict[str, Any]:
     }
 
 
+def task(run: Mapping[str, Any]) -> suites.Task:
+    """The task of a record."""
+    of = run["task"]
+    return suites.Task(of["name"], of["source"], of["action_repeat"], suites.Score(of["low"], of["high"]))
+
+
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:
     """Replace the folder's run.json in one step, so that it is whole whenever the machine stops."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +215,8 @@ RUN_COLUMNS = [
     "published", "origin",
 ]  # fmt: skip
 EVAL_KEYS = ["suite", "task", "algo", "config_id", "seed", "published"]
-EVAL_COLUMNS = [*EVAL_KEYS, "step", "mean", "score", "seconds"]
+EVAL_NUMBERS = ["step", "mean", "score", "seconds", "success"]
+EVAL_COLUMNS = [*EVAL_KEYS, *EVAL_NUMBERS]
 
 
 def folders(root: Path) -> Iterator[Path]:
@@ -248,7 +255,7 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
         row = _run_row(run, folder)
         runs.append(row)
         try:
-            evals.append(_evaluations(row, rows.columns(folder / "evals.csv", ("step", "mean", "seconds"))))
+            evals.append(_evaluations(row, rows.columns(folder / "evals.csv", ("step", "mean", "seconds", "success"))))
         except rows.Unreadable as error:
             problems.append(str(error))
             evals.append(_evaluations(row, {}))
@@ -313,20 +320,22 @@ def _software(run: Mapping[str, Any]) -> str:
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
 
 
-Evaluations = dict[str, "NDArray[np.float64]"]  # columns of one length: step, mean, score, seconds
+Evaluations = dict[str, "NDArray[np.float64]"]  # columns of one length, named as EVAL_NUMBERS
 
 
 def _evaluations(run: Mapping[str, Any], columns: Mapping[str, Sequence[float]]) -> Evaluations:
-    """The evaluations of one run, those with a step; seconds are NaN where nobody counted them."""
+    """The evaluations of one run, those with a step; seconds and success are NaN where nobody counted them."""
     import numpy as np
 
     if not {"step", "mean"} <= columns.keys():
-        return dict.fromkeys(("step", "mean", "score", "seconds"), np.empty(0))
+        return dict.fromkeys(EVAL_NUMBERS, np.empty(0))
     step, mean = np.array(columns["step"]), np.array(columns["mean"])
-    seconds = np.array(columns.get("seconds", np.full(len(step), np.nan)))
+    nowhere = np.full(len(step), np.nan)
+    seconds, success = (np.array(columns.get(name, nowhere)) for name in ("seconds", "success"))
     score = suites.Score(run["low"], run["high"]).normalise(mean)
     there = np.isfinite(step)
-    return {"step": step[there], "mean": mean[there], "score": score[there], "seconds": seconds[there]}
+    found = zip(EVAL_NUMBERS, (step, mean, score, seconds, success), strict=True)
+    return {name: column[there] for name, column in found}
 
 
 def _eval_frame(runs: pd.DataFrame, evals: Sequence[Evaluations]) -> pd.DataFrame:
@@ -334,6 +343,6 @@ def _eval_frame(runs: pd.DataFrame, evals: Sequence[Evaluations]) -> pd.DataFram
     import numpy as np
 
     frame = runs[EVAL_KEYS].loc[np.repeat(runs.index, [len(own["step"]) for own in evals])].reset_index(drop=True)
-    for name in ("step", "mean", "score", "seconds"):
+    for name in EVAL_NUMBERS:
         frame[name] = np.concatenate([own[name] for own in evals] or [np.empty(0)])
     return frame.astype({"step": int})

@@ -50,8 +50,11 @@ class Trainer:
         places: Places,
         build_agent: Callable[[int, int], Agent[Any]] | None = None,
         save_every: int | None = None,
+        success: float | None = None,
     ) -> None:
         """`steps`, `evaluate_every` and `save_every` count environment steps of the task, after action repeat.
+
+        An evaluation's episode is a success from the return `success` on; without one nothing is said of it.
 
         With worker processes, `make_env` and `build_agent` (obs_dim, act_dim -> agent) go to them and must be
         picklable.
@@ -62,6 +65,7 @@ class Trainer:
         self.finished = False  # every step is taken and every evaluation made
         self.clock = Clock()
         self._save_every = save_every
+        self._success = success
         self._stopping = False
         self._config = config
         self._evaluate_every = evaluate_every
@@ -104,7 +108,8 @@ class Trainer:
         """The columns of a table, in order."""
         if table == "evals":
             episodes = [f"return_{k}" for k in range(self._evaluator.episodes)]
-            return ["step", "mean", "std", *episodes, "seconds"]
+            rate = [] if self._success is None else ["success"]
+            return ["step", "mean", "std", *rate, *episodes, "seconds"]
         logged = self._learner.logged
         return ["step", "episode", "return", "length", "updates", "seconds", "steps_per_second", *logged]
 
@@ -384,6 +389,8 @@ class Trainer:
             **{f"return_{k}": float(value) for k, value in enumerate(done.returns)},
             "seconds": done.seconds,
         }
+        if self._success is not None:
+            values["success"] = float((done.returns >= self._success).mean())
         return Row("evals", done.seed, values)
 
 

@@ -15,7 +15,7 @@ import torch
 import algos
 import suites
 from algos.agent import Agent
-from flowbench import film, overrides
+from flowbench import film, overrides, store
 from flowbench.errors import UsageError
 from flowbench.evaluation import Episodes
 from flowbench.streams import stream_seed
@@ -64,12 +64,7 @@ def run(
         film.check(video)
     agent = _agent(trained, algo)
     torch.set_num_threads(int(record["threads"]))
-    task = suites.Task(
-        name=record["task"]["name"],
-        source=record["task"]["source"],
-        action_repeat=record["task"]["action_repeat"],
-        score=suites.Score(record["task"]["low"], record["task"]["high"]),
-    )
+    task = store.task(record)
     evaluation_seed = stream_seed(record["seed"], "trial") if seed is None else seed
     cameras = iter([video] if video else [])
 

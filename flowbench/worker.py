@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+import suites
 from flowbench import checkpoint, duration, faults, lease, lock, memory, mirrors, rows, store, weights
 from flowbench.errors import line
 from flowbench.rows import TABLES
@@ -211,10 +212,13 @@ def _train(group: Group, tell: TextIO) -> None:
     device = torch.device(_device(run["device"], torch.cuda.is_available()))
     torch.set_num_threads(int(run["threads"]))
     _say(tell, event="stage", text="building")
-    trainer, places = _trainer(group, device, tell)
+    task = store.task(run)
+    success = suites.success(task)
+    trainer, places = _trainer(group, task, success, device, tell)
     loading = trainer.clock.started - started
     group.update(
         startup=time.perf_counter() - started,
+        success_from=success,
         device=str(device),
         learner={
             "kind": trainer.kind,
@@ -224,7 +228,7 @@ def _train(group: Group, tell: TextIO) -> None:
         },
         parameters=trainer.parameter_count,
         sizes=dict(zip(("obs", "act"), trainer.sizes, strict=True)),
-        versions=machine.versions(),
+        versions=machine.versions(suites.packages(task.source)),
         machine={
             "cpu": machine.cpu_model(),
             "cores": machine.cores(),
@@ -322,10 +326,11 @@ def _keep_weights(group: Group, trainer: Trainer) -> None:
             weights.write(folder, run, trainer.step, *trainer.sizes, trainer.weights(slot))
 
 
-def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer, Places]:
+def _trainer(
+    group: Group, task: suites.Task, success: float | None, device: torch.device, tell: TextIO
+) -> tuple[Trainer, Places]:
     """The trainer of a group as its records want it, and where its work is done."""
     import algos
-    import suites
     from flowbench import overrides
     from flowbench.trainer import Trainer
 
@@ -334,12 +339,6 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
     algorithm = entry.load()
     if entry.digest() != run["algo"]["sha256"]:
         raise RuntimeError(f"{entry.path} was changed between planning and training")
-    task = suites.Task(
-        name=run["task"]["name"],
-        source=run["task"]["source"],
-        action_repeat=run["task"]["action_repeat"],
-        score=suites.Score(run["task"]["low"], run["task"]["high"]),
-    )
     places = spread(len(group.runs), device, run)
     places.apply()
 
@@ -354,6 +353,7 @@ def _trainer(group: Group, device: torch.device, tell: TextIO) -> tuple[Trainer,
         places=places,
         build_agent=partial(build_agent, run["algo"]["name"], run["algo"]["target"], run["config"]),
         save_every=run.get("checkpoint_every"),
+        success=success,
     )
     if trainer.note:
         _note(group, tell, trainer.note)

@@ -1,4 +1,4 @@
-"""HumanoidBench's tasks, named `robot-task` as in its own ids, whose `-v0` may be left out: `h1-walk`, `h1hand-push-v0`.
+"""HumanoidBench's tasks, named by its own ids, whose `-v0` may be left out: `h1-walk`, `h1hand-push-v0`.
 
 The package is optional; https://github.com/carlosferrazza/humanoid-bench says what each task asks for.
 """
@@ -113,8 +113,8 @@ def _mend() -> None:
 class OwnGlobalRandom(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Gives the environment its own copy of NumPy's global random state while it resets.
 
-    Tasks such as reach, sit_hard and push draw their goals from `np.random` when they are reset. Left alone, a seed would not
-    decide the episode, and evaluation would move the training's random stream.
+    Tasks such as reach, sit_hard and push draw their goals from `np.random` when they are reset. Left alone, a seed
+    would not decide the episode, and evaluation would move the training's random stream.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:

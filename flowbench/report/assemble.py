@@ -34,6 +34,7 @@ class Section:
     table: pd.DataFrame
     aggregates: pd.DataFrame
     per_task: pd.DataFrame
+    success: pd.DataFrame
     improvement: pd.DataFrame
     improvement_per_task: pd.DataFrame
     profiles: pd.DataFrame
@@ -189,6 +190,7 @@ def _section(
         table=table,
         aggregates=aggregates,
         per_task=per_task,
+        success=stats.success_rates(table, reps=reps, seed=seed),
         improvement=improvement,
         improvement_per_task=improvement_per_task,
         profiles=stats.profiles(table, reps=reps, seed=seed),

@@ -69,6 +69,9 @@ def _rows(section: Section) -> Iterator[dict[str, Any]]:
         head = {"kind": "task", "task": line.task, "algo": line.algo, "seeds": line.seeds}
         yield {**head, "metric": "return", "estimate": line.mean, "low": line.low, "high": line.high}
         yield {**head, "metric": "score", "estimate": line.score, "low": line.score_low, "high": line.score_high}
+    for line in section.success.itertuples():
+        head = {"kind": "task", "task": line.task, "algo": line.algo, "seeds": line.seeds}
+        yield {**head, "metric": "success", "estimate": line.success, "low": line.low, "high": line.high}
     for kind, pairs in (("improvement", section.improvement), ("task-improvement", section.improvement_per_task)):
         for pair in pairs.to_dict("records"):
             note = pair.pop("verdict")
@@ -106,6 +109,7 @@ def _json(report: Report) -> str:
             "seeds": section.seeds,
             "aggregates": records(section.aggregates),
             "per_task": records(section.per_task),
+            "success": records(section.success),
             "improvement": records(section.improvement),
             "improvement_per_task": records(section.improvement_per_task),
             "profiles": records(section.profiles),

@@ -44,7 +44,10 @@ def beside(section: Section) -> str:
 
 
 def grids(section: Section, *, pairs_per_task: bool = False) -> list[Grid]:
-    """Aggregates, means a task and, of two algorithms or more, pairs; a first column holds labels or tasks' names."""
+    """Aggregates, means a task, success rates where there are any and, of two algorithms or more, pairs.
+
+    A first column holds labels or tasks' names.
+    """
     by_metric: dict[str, list[tuple[float, float, float]]] = {metric: [] for metric in METRICS}
     rows = []
     for algo in section.algos:
@@ -61,23 +64,27 @@ def grids(section: Section, *, pairs_per_task: bool = False) -> list[Grid]:
         for row in leaders(found, lowest=metric == "Optimality Gap")
     }
     aggregates = Grid(title, ("algorithm", *METRICS, "seeds"), tuple(rows), best=frozenset(best))
-    return [aggregates, _means(section), *_pairs(section, pairs_per_task)]
+    title = "Mean return of each task over its seeds (n: how many, where it lacks some)"
+    means = [_of_tasks(section, section.per_task, "mean", title, digits=1)]
+    if not section.success.empty:
+        title = "Success rate of each task over its seeds: the share of an evaluation's episodes"
+        means.append(_of_tasks(section, section.success, "success", title, digits=2))
+    return [aggregates, *means, *_pairs(section, pairs_per_task)]
 
 
-def _means(section: Section) -> Grid:
-    """Mean returns, a row a task and a column an algorithm."""
+def _of_tasks(section: Section, values: pd.DataFrame, column: str, title: str, *, digits: int) -> Grid:
+    """A column of `values` with its interval, a row a task and a column an algorithm."""
     lines: list[tuple[str, ...]] = []
     best: set[tuple[int, int]] = set()
-    for task, group in section.per_task.groupby("task"):
+    for task, group in values.groupby("task"):
         own = group.set_index("algo").to_dict("index")
-        found = [(own[algo]["mean"], own[algo]["low"], own[algo]["high"]) for algo in section.algos]
+        found = [(own[algo][column], own[algo]["low"], own[algo]["high"]) for algo in section.algos]
         cells = []
         for algo, numbers in zip(section.algos, found, strict=True):
-            count, text = own[algo]["seeds"], interval(*numbers, digits=1)
+            count, text = own[algo]["seeds"], interval(*numbers, digits=digits)
             cells.append(text if count == section.seeds[algo] or not count else f"{text} n={count:.0f}")
         best |= {(len(lines), place + 1) for place in leaders(found)}
         lines.append((str(task), *cells))
-    title = "Mean return of each task over its seeds (n: how many, where it lacks some)"
     return Grid(title, ("task", *section.algos), tuple(lines), best=frozenset(best))
 
 

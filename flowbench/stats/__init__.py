@@ -10,7 +10,7 @@ hold one against the other.
 ``at_step`` turns a results folder's two frames into the table that everything else reads.
 """
 
-from flowbench.stats.aggregate import METRICS, aggregates, per_task, score_matrices
+from flowbench.stats.aggregate import METRICS, aggregates, per_task, score_matrices, success_rates
 from flowbench.stats.beside import is_published, on_our_tasks, within_our_budget
 from flowbench.stats.bootstrap import CONFIDENCE, REPS
 from flowbench.stats.cells import RUN, at_step, common_step, complete_seeds, distinct_labels, missing
@@ -38,6 +38,7 @@ __all__ = [
     "per_task",
     "profiles",
     "score_matrices",
+    "success_rates",
     "task_curves",
     "versus",
     "within_our_budget",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,25 +101,43 @@ def per_task(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.Data
     NaN; one: the intervals are NaN. Repeatable and raising as ``aggregates``.
     """
     check(table, reps)
-    empty = pd.DataFrame({"mean": [], "score": []})
-    rows = []
+    columns = ["task", "algo", "mean", "low", "high", "score", "score_low", "score_high", "seeds"]
+    return pd.DataFrame(_task_means(table, ["mean", "score"], reps, seed), columns=columns)
+
+
+def success_rates(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
+    """Mean success rate of every task and algorithm of one suite, with 95 % intervals, where there are any.
+
+    Takes the table of ``at_step``; returns task, algo, success, low, high and seeds (count), over the runs that have
+    a rate and for the tasks on which any has one. Otherwise as ``per_task``.
+    """
+    check(table, reps)
+    known = table.assign(counts=table["counts"] & table["success"].notna())
+    tasks = set(known.loc[known["counts"], "task"])
+    rows = [row for row in _task_means(known, ["success"], reps, seed) if row[0] in tasks]
+    return pd.DataFrame(rows, columns=["task", "algo", "success", "low", "high", "seeds"])
+
+
+def _task_means(table: pd.DataFrame, columns: list[str], reps: int, seed: int) -> list[tuple[Any, ...]]:
+    """(task, algo, mean, low, high of each column, seeds), sorted by task and algorithm."""
+    empty = pd.DataFrame({column: [] for column in columns})
+    rows: list[tuple[Any, ...]] = []
     for algo in sorted(set(table["algo"])):
         own = dict(list(table[(table["algo"] == algo) & table["counts"]].sort_values("seed").groupby("task")))
         sizes = {task: len(own.get(task, empty)) for task in sorted(set(table["task"]))}
         for size in sorted(set(sizes.values())):
             tasks = [task for task in sizes if sizes[task] == size]
-            values = np.stack([own.get(task, empty)[["mean", "score"]].to_numpy() for task in tasks], axis=1)
+            values = np.stack([own.get(task, empty)[columns].to_numpy() for task in tasks], axis=1)
 
             def means(drawn: NDArray[np.int64], values: Floats = values) -> Floats:
                 mean: Floats = values[drawn, np.arange(drawn.shape[-1])].mean(axis=-3)
                 return mean.reshape(*mean.shape[:-2], -1)
 
-            # Row numbers are resampled, not values: a task's return and score then share their draws.
+            # Row numbers are resampled, not values: a task's columns then share their draws.
             index = np.tile(np.arange(size)[:, None], (1, len(tasks)))
-            numbers = interval(index, means, 2 * len(tasks), reps, seed).reshape(len(tasks), 6).tolist()
+            numbers = interval(index, means, len(columns) * len(tasks), reps, seed).reshape(len(tasks), -1).tolist()
             rows += [(task, algo, *line, size) for task, line in zip(tasks, numbers, strict=True)]
-    columns = ["task", "algo", "mean", "low", "high", "score", "score_low", "score_high", "seeds"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["task", "algo"], ignore_index=True)
+    return sorted(rows, key=lambda row: row[:2])
 
 
 def _all_metrics(scores: Floats) -> Floats:

@@ -71,16 +71,18 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     finite evaluation counts and ``diverged`` is set for the report to say so.
 
     Columns: those of RUN, ``published``, ``status``, ``error``; ``counts`` (bool); ``step`` (of the evaluation used),
-    ``mean`` (return) and ``score``, all missing unless it counts; ``diverged`` (bool); ``reached`` (the last evaluated
-    step, missing if none); ``reason`` (why it does not count, else empty). Evaluations of cells that are not in
-    ``runs`` are left out. Raises ValueError if a cell has two rows in ``runs``.
+    ``mean`` (return), ``score`` and ``success`` (the rate, where it is known), all missing unless it counts;
+    ``diverged`` (bool); ``reached`` (the last evaluated step, missing if none); ``reason`` (why it does not count, else
+    empty). Evaluations of cells that are not in ``runs`` are left out. Raises ValueError if a cell has two rows in
+    ``runs``.
     """
     if runs.duplicated(RUN).any():
         raise ValueError("the same cell (suite, task, algorithm, config, seed) has more than one row in runs")
+    numbers = ["step", "mean", "score", "success"]
     every = of_runs(runs, evals)
     before = every[every["step"] <= step]
     finite = before[np.isfinite(before["mean"]) & np.isfinite(before["score"])]
-    used = finite.groupby(RUN).tail(1)[[*RUN, "step", "mean", "score"]]
+    used = finite.groupby(RUN).tail(1).reindex(columns=[*RUN, *numbers])
 
     table = runs[[*RUN, "status", "steps", "every"]].assign(published=is_published(runs), error=runs.get("error", ""))
     table = table.merge(used, on=RUN, how="left")
@@ -96,9 +98,9 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     table["diverged"] = table["counts"] & (table["newest"] > table["step"])
     facts = zip(table["counts"], arrived, table["first"], table["reached"], strict=True)
     table["reason"] = ["" if counts else _reason(ok, first, last, step) for counts, ok, first, last in facts]
-    table.loc[~table["counts"], ["step", "mean", "score"]] = np.nan
+    table.loc[~table["counts"], numbers] = np.nan
     table = table.astype({"step": "Int64", "reached": "Int64", "error": object}).fillna({"error": ""})
-    columns = [*RUN, "published", "status", "error", "counts", "step", "mean", "score", "diverged", "reached", "reason"]
+    columns = [*RUN, "published", "status", "error", "counts", *numbers, "diverged", "reached", "reason"]
     return table[columns].sort_values(RUN, ignore_index=True)
 
 

@@ -32,6 +32,24 @@ def test_a_package_that_is_missing_has_no_version(monkeypatch: pytest.MonkeyPatc
     assert machine.versions()["no-such-package"] is None
 
 
+def test_the_commit_that_a_package_was_installed_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "robots-0.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: robots\nVersion: 0.2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert machine.versions(["robots"])["robots"] == "0.2"
+    origin = {"url": "https://example.org/robots", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
+    (info / "direct_url.json").write_text(json.dumps(origin))
+    assert machine.versions(["robots"])["robots"] == "0.2+c0ffee"
+    assert "robots" not in machine.versions()
+    monkeypatch.setattr(machine, "_commit", lambda root: f"head-of-{root.name}")
+    for editable, expected in ((True, "0.2+head-of-my robots"), (False, "0.2")):
+        origin = {"url": "file:///src/my%20robots", "dir_info": {"editable": editable}}
+        (info / "direct_url.json").write_text(json.dumps(origin))
+        assert machine.versions(["robots"])["robots"] == expected
+    assert machine.versions(["no-such-package"])["no-such-package"] is None
+
+
 def pretend_installed(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     (root / "flowbench").mkdir()
     monkeypatch.setattr(machine.flowbench, "__file__", str(root / "flowbench" / "__init__.py"))

@@ -220,6 +220,24 @@ def test_csv_is_one_tidy_table(holed):
     assert set(rows.loc[rows["kind"] == "warning", "note"]) == set(section.warnings)
 
 
+def test_success_rates_are_in_every_format_where_there_are_any():
+    runs, evals = frames(("sac", "td3"), ("h1-walk", "h1-run"), range(2))
+    title = "Success rate of each task"
+    assert title not in report.render(build(runs, evals), "markdown")
+    evals["success"] = np.where(evals["algo"] == "sac", evals["seed"] / 2, np.nan)
+    built = build(runs, evals)
+    cell = "0.25 [0.00, 0.50]"
+    assert title in shown(built)
+    assert re.search(rf"h1-walk +{re.escape(cell)} +-", shown(built))
+    plain = re.sub(r"\\(.)", r"\1", report.render(built, "markdown"))
+    assert f"| h1-run | {cell} | - |" in plain
+    rows = pd.read_csv(io.StringIO(report.render(built, "csv")))
+    rows = rows[rows["metric"] == "success"].set_index("algo")
+    assert rows.loc["sac", ["estimate", "high", "seeds"]].values.tolist() == [[0.25, 0.5, 2]] * 2
+    suite = json.loads(report.render(built, "json"))["suites"][0]
+    assert [row["success"] for row in suite["success"]] == [0.25, None] * 2
+
+
 def test_json_is_strict(holed):
     def refuse(name):
         raise AssertionError(name)

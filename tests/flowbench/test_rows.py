@@ -47,6 +47,19 @@ def test_a_value_without_a_column_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "x.csv").read_text() == "step\n"
 
 
+def test_a_file_begun_before_a_column_was_added_goes_on_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "evals.csv"
+    path.write_bytes(b"step,mean\n1,2.0\n2,3.0\n")
+    writer = rows.RowWriter(path, ["step", "mean", "success"], size=16)
+    writer.append({"step": 2, "mean": 4.0, "success": 0.5})
+    with pytest.raises(ValueError, match="no column for failure"):
+        writer.append({"step": 3, "failure": 0.5})
+    writer.close()
+    assert path.read_bytes() == b"step,mean\n1,2.0\n2,4.0\n"
+    with pytest.raises(ValueError, match="other columns"):
+        rows.RowWriter(path, ["step", "mean", "score"], size=16)
+
+
 def test_a_file_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(FULL)

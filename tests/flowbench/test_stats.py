@@ -27,6 +27,16 @@ def values(frame, column="estimate"):
     return dict(zip(frame["metric"], frame[column], strict=True))
 
 
+def test_success_rates_are_means_over_the_seeds_that_have_one():
+    runs, evals = join(grid({"a": {0: 1, 1: 1, 2: 1}, "b": {0: 1}}), grid({"a": {0: 1}}, algo="td3", config_id="id"))
+    assert stats.success_rates(stats.at_step(runs, evals, 100), reps=REPS).empty
+    evals["success"] = [0.0, 0.5, np.nan, np.nan, 1.0]  # seeds 0 to 2 and 0 of SAC, 0 of TD3
+    found = stats.success_rates(stats.at_step(runs, evals, 100), reps=REPS)
+    assert found[["task", "algo", "success", "seeds"]].values.tolist() == [["a", "sac", 0.25, 2], ["a", "td3", 1.0, 1]]
+    assert found.loc[0, ["low", "high"]].tolist() == [0.0, 0.5]
+    assert found.loc[1, ["low", "high"]].isna().all()
+
+
 def test_aggregates_worked_out_by_hand():
     found = stats.aggregates(table_of(grid(HAND)), reps=REPS)
     assert values(found) == pytest.approx({"IQM": 0.4, "Median": 0.425, "Mean": 0.475, "Optimality Gap": 0.55})

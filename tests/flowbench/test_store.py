@@ -245,6 +245,13 @@ def test_runs_and_evaluations_come_back_as_tables(tmp_path: Path) -> None:
     assert found.evals["seconds"].isna().all()  # the file has no such column
 
 
+def test_success_is_read_where_there_is_any(tmp_path: Path) -> None:
+    put(tmp_path, make_cell(seed=0), evals="step,mean,success\n20,-1500,0.25\n40,-700,\n")
+    put(tmp_path, make_cell(seed=1), evals="step,mean\n20,-1500\n")
+    evals = store.load(tmp_path).evals
+    assert evals["success"].fillna(-1).tolist() == [0.25, -1, -1]
+
+
 def test_what_must_be_the_same_for_runs_to_compare_is_told(tmp_path: Path) -> None:
     put(tmp_path, make_cell(seed=0), evals="step,mean,seconds\n20,-1500,7.5\n", versions={"mujoco": "3.3.0"})
     put(tmp_path, make_cell(seed=1), "queued")

@@ -24,7 +24,19 @@ CLOCK = ("seconds", "steps_per_second")
 class Run:
     """A trained Trainer, the environments it made, and what it yielded."""
 
-    def __init__(self, algorithm=Toy, seeds=(0,), *, env=Walk, steps=30, every=10, episodes=2, stack=False, **config):
+    def __init__(
+        self,
+        algorithm=Toy,
+        seeds=(0,),
+        *,
+        env=Walk,
+        steps=30,
+        every=10,
+        episodes=2,
+        stack=False,
+        success=None,
+        **config,
+    ):
         self.envs: list[Walk] = []
 
         def make():
@@ -33,7 +45,7 @@ class Run:
 
         self.trainer = Trainer(
             make, algorithm, ToyConfig(**config), seeds, steps=steps, evaluate_every=every,
-            evaluation_episodes=episodes, places=Places(torch.device("cpu"), stack=stack),
+            evaluation_episodes=episodes, places=Places(torch.device("cpu"), stack=stack), success=success,
         )  # fmt: skip
         self.happened: list[Row | Tick] = []
 
@@ -134,6 +146,16 @@ def test_rows_have_the_columns_that_were_announced() -> None:
             assert row.values.keys() <= set(run.trainer.columns(row.table))
     assert run.trainer.columns("evals") == ["step", "mean", "std", "return_0", "return_1", "seconds"]
     assert run.trainer.columns("train")[-3:] == ["critic/loss", "critic/q", "actor/loss"]
+
+
+def test_an_evaluation_says_how_many_episodes_were_a_success() -> None:
+    returns = Run(steps=20, every=10, episodes=3).finish().rows("evals")[0]
+    bar = sorted(returns[f"return_{k}"] for k in range(3))[1]
+    run = Run(steps=20, every=10, episodes=3, success=bar).finish()
+    assert run.trainer.columns("evals")[:4] == ["step", "mean", "std", "success"]
+    assert run.rows("evals")[0]["success"] == pytest.approx(2 / 3)
+    assert run.rows("evals")[0]["mean"] == returns["mean"]
+    assert "success" not in returns
 
 
 def test_evaluations_come_every_so_often_and_at_the_end() -> None:
