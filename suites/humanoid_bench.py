@@ -123,10 +123,17 @@ class OwnGlobalRandom(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode: the one of `seed` (0 <= seed < 2**32), else the next of this environment's stream."""
-        if seed is not None:
-            self._state = np.random.RandomState(seed).get_state()
+        if seed is None:
+            return self._reset(self._state, None, options)
+        state = np.random.RandomState(seed).get_state()
+        # Twice, because of what outlives a reset: where the package must go shows in the first observation one episode
+        # late, and the high bar takes its noise away after the first.
+        self._reset(state, seed, options)
+        return self._reset(state, seed, options)
+
+    def _reset(self, state: Any, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
         outside = np.random.get_state()
-        np.random.set_state(self._state)
+        np.random.set_state(state)
         try:
             return self.env.reset(seed=seed, options=options)
         finally:
