@@ -5,8 +5,9 @@ The package is optional; https://github.com/carlosferrazza/humanoid-bench says w
 
 from __future__ import annotations
 
+import copy
 import importlib
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -87,7 +88,7 @@ def make(task: Task, render: bool) -> Env:
         mujoco = importlib.import_module("mujoco")
         said = f"its model is written for MuJoCo 3.1.6, and {mujoco.__version__} does not take it: {_line(error)}"
         raise SuiteError(f"humanoid_bench task {task.name!r} cannot be made: {said}") from error
-    return standardise(OwnGlobalRandom(env), task)
+    return standardise(OwnGlobalRandom(FreshTask(env)), task)
 
 
 def _short(name: str) -> str:
@@ -108,6 +109,25 @@ def _mend() -> None:
     for struct, type_ in (("mjmodel", mujoco.MjModel), ("mjdata", mujoco.MjData)):
         for name in [name for name in sizes[struct] if not hasattr(type_, name)]:
             del sizes[struct][name]
+
+
+class FreshTask(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Begins every episode with the benchmark's task as it was made.
+
+    Some keep counts of their own over all episodes: spoon the steps that its target moves with, truck the packages
+    that are unloaded. A seed would not decide the episode.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._own: dict[str, Any] = vars(cast(Any, env.unwrapped).task)
+        shared = ("_env", "robot", "unwrapped")
+        self._as_made = copy.deepcopy({name: value for name, value in self._own.items() if name not in shared})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode."""
+        self._own.update(copy.deepcopy(self._as_made))
+        return self.env.reset(seed=seed, options=options)
 
 
 class OwnGlobalRandom(gymnasium.Wrapper[Any, Any, Any, Any]):

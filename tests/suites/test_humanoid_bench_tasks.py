@@ -30,6 +30,7 @@ class StandIn(gymnasium.Env[Any, Any]):
 
     def __init__(self, render_mode: str | None = "rgb_array") -> None:
         self.render_mode = render_mode
+        self.task = SimpleNamespace(_env=self, unloaded=[])
 
     def render(self) -> Any:
         assert self.render_mode == "rgb_array"
@@ -42,6 +43,7 @@ class StandIn(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, Any, bool, dict[str, Any]]:
         assert np.abs(action).max() <= 1
+        self.task.unloaded.append(1)
         return self.obs, np.float64(0.5), np.bool_(action[0] < 0), False, {"stand_reward": 0.1}
 
 
@@ -131,6 +133,14 @@ def test_only_what_is_to_be_rendered_is_made_with_a_context_to_draw_in(
     env = suites.make(WALK, render=True)
     env.reset(seed=0)
     assert env.render().shape == (4, 6, 3)  # type: ignore[union-attr]
+
+
+def test_an_episode_knows_nothing_of_those_before_it(sizes: object) -> None:
+    env = suites.make(WALK)
+    for _ in range(2):
+        env.reset(seed=0)
+        env.step(np.zeros(2, np.float32))
+        assert len(env.unwrapped.task.unloaded) == 1  # type: ignore[attr-defined]
 
 
 def test_action_repeat(sizes: object) -> None:
@@ -245,10 +255,14 @@ def test_other_tasks_can_be_made_and_stepped(name: str) -> None:
             suites.make(task)
         return
     env = suites.make(task)
-    obs, _ = env.reset(seed=0)
-    np.testing.assert_array_equal(env.reset(seed=0)[0], obs)
-    obs, reward, *_ = env.step(env.action_space.sample())
-    assert obs in env.observation_space
-    assert np.isfinite(reward)
+    action = np.full(env.action_space.shape, 0.5, np.float32)
+    begun = []
+    for seed in (0, 1, 0):
+        first, _ = env.reset(seed=seed)
+        second, reward, *_ = env.step(action)
+        begun.append([*first, *second, reward])
+        assert second in env.observation_space
+    assert np.isfinite(begun).all()
+    np.testing.assert_array_equal(begun[2], begun[0])
     assert suites.success(task) is not None
     env.close()
