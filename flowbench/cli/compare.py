@@ -14,7 +14,7 @@ from flowbench.cli.options import RESULTS, ResampleSeed, Results, Strict, count,
 
 @app.command(epilog="Example: flowbench compare flowrl sac --suite quick")
 def compare(
-    algo: Annotated[str, typer.Argument(metavar="A", help="An algorithm's label, as reports print it.")],
+    algo: Annotated[str, typer.Argument(metavar="A", help="An algorithm, or its label as reports print it.")],
     over: Annotated[str, typer.Argument(metavar="B", help="The one to set it against.")],
     suite: Annotated[list[str] | None, typer.Option(metavar="SUITE", help="Only this suite; may be repeated.")] = None,
     step: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,16 +54,15 @@ def compare(
     seed: int = 0,
     strict: bool = False,
 ) -> Comparisons:
-    """Compare two algorithms by their labels in every suite that has both, at ``step`` or each suite's common step.
+    """Compare two algorithms in every suite that has both, at ``step`` or each suite's common step.
 
-    Raises UsageError for a label that is not there, for one that is named twice, if no suite has both at that step,
-    and as ``assemble.build``.
+    They are named by their labels, or by a name that stands for one label only. Raises UsageError for a name that is
+    not there or stands for several, for one label named twice, if no suite has both at that step, and as
+    ``assemble.build``.
     """
     runs, evals = stats.distinct_labels(runs, evals)
     labels = sorted(set(runs["algo"]))
-    for label in (algo, over):
-        if label not in labels:
-            raise unknown("algorithm in these results", label, labels)
+    algo, over = _label(algo, labels), _label(over, labels)
     if algo == over:
         raise UsageError(f"{algo!r} cannot be compared with itself (choices: {', '.join(labels)})")
     runs = runs[runs["algo"].isin([algo, over])]
@@ -77,6 +77,18 @@ def compare(
     if not found:
         raise UsageError("; ".join(f"{suite}: {why}" for suite, why in skipped))
     return Comparisons(tuple(found), tuple(skipped), reps, seed)
+
+
+def _label(name: str, labels: list[str]) -> str:
+    """The label that is meant: the one itself, or the only variant of the algorithm of that name."""
+    if name in labels:
+        return name
+    variants = [label for label in labels if re.split(r"[\[#]", label)[0] == name]
+    if len(variants) > 1:
+        raise UsageError(f"{name!r} stands for several: choose one of {', '.join(variants)}")
+    if not variants:
+        raise unknown("algorithm in these results", name, labels)
+    return variants[0]
 
 
 def _why_not(section: Section, algo: str, over: str) -> str:

@@ -32,7 +32,7 @@ def drawn_iqm(values: Floats, drawn: Floats) -> Floats:
     order = np.argsort(values)
     cut = int(TRIMMED * len(values))
     kept = len(values) - 2 * cut
-    up_to = np.clip(np.cumsum(drawn[order], axis=0) - cut, 0, kept)
+    up_to = np.clip(np.cumsum(drawn[order], axis=0, dtype=drawn.dtype) - cut, 0, kept)
     ordered = values[order]
     middle: Floats = ordered[-1] - np.diff(ordered) @ up_to[:-1] / kept
     return middle

@@ -172,7 +172,7 @@ def test_status_counts_the_cells(grid, flowbench) -> None:
     assert "td3" not in out
 
 
-@pytest.mark.parametrize("format", ["table", "markdown", "csv", "json"])
+@pytest.mark.parametrize("format", ["table", "markdown", "latex", "csv", "json"])
 def test_a_report_in_every_format(grid, flowbench, format: str) -> None:
     _, results = grid
     status, out, err = flowbench("report", "--results", results, "--format", format, "--reps", 50)
@@ -183,8 +183,34 @@ def test_a_report_in_every_format(grid, flowbench, format: str) -> None:
         assert isinstance(json.loads(out), dict)
     elif format == "csv":
         assert len(list(csv.reader(io.StringIO(out)))) > 4
+    elif format == "latex":
+        assert out.count(r"\toprule") >= 3
     elif format == "markdown":
         assert re.search(r"^\|[-:| ]+\|$", out, re.MULTILINE)
+
+
+def test_two_algorithms_are_compared(grid, flowbench) -> None:
+    _, results = grid
+    status, out, err = flowbench("compare", "td3", "ddpg", "--results", results, "--reps", 50)
+    assert (status, err) == (0, "")
+    assert "on 0 of 2 tasks" in " ".join(out.split())
+    assert "undecided on 2." in " ".join(out.split())
+    status, out, _ = flowbench("compare", "td3", "ddpg", "--results", results, "--reps", 50, "--format", "json")
+    assert json.loads(out)["suites"][0]["overall"]["tasks"] == 2
+
+
+def test_figures_are_drawn_where_asked(grid, flowbench, tmp_path: Path) -> None:
+    _, results = grid
+    status, _, err = flowbench("report", "--results", results, "--reps", 50, "--figures", tmp_path / "new", "--thin")
+    assert status == 0
+    drawn = [Path(line.removeprefix("drew ")) for line in err.splitlines()]
+    assert {path.suffix for path in drawn} == {".svg", ".pdf", ".png"}
+    assert all(path.stat().st_size for path in drawn)
+    assert "mini-time.svg" in {path.name for path in drawn}
+    (tmp_path / "file").touch()
+    status, _, err = flowbench("report", "--results", results, "--reps", 50, "--figures", tmp_path / "file")
+    assert status == 2
+    assert "--figures" in err
 
 
 def test_a_report_can_be_of_an_earlier_step(grid, flowbench) -> None:
@@ -566,6 +592,11 @@ MISTAKES = [
     (["report", "--results", "{}/runs", "--step", "0"], ["--step"]),
     (["report", "--results", "{}/runs", "--step", "7"], ["7"]),
     (["report", "--results", "{}/runs", "--reps", "0"], ["--reps"]),
+    (["report", "--results", "{}/runs", "--seed", "-1"], ["--seed"]),
+    (["report", "--results", "{}/runs", "--thin"], ["--thin", "--figures"]),
+    (["compare", "td3", "tdd3", "--results", "{}/runs"], ["'tdd3'", "'td3'"]),
+    (["compare", "td3", "td3", "--results", "{}/runs"], ["'td3'", "itself"]),
+    (["compare", "td3", "ddpg", "--results", "{}/runs", "--format", "csv"], ["'csv'", "markdown"]),
     (["list", "tasks"], ["SUITE"]),
     (["list", "tasks", "dmc-esy"], ["dmc-esy", "'dmc-easy'"]),
     (["list", "params", "flowlr"], ["flowlr", "'flowrl'"]),

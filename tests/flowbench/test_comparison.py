@@ -117,6 +117,14 @@ def test_what_cannot_be_compared_says_why():
         comparison.compare(elsewhere, evals.assign(suite=elsewhere["suite"].iloc[0]), "sac", "qvpo", reps=200)
 
 
+def test_a_name_stands_for_its_only_variant():
+    runs, evals = frames()
+    assert comparison.compare(runs, evals, "sac", "td3", reps=200).of_suites[0].over == "td3[tau=0.1]"
+    runs, evals = (frame.replace({"algo": {"qvpo": "td3[tau=0.2]"}}) for frame in (runs, evals))
+    with pytest.raises(ValueError, match=r"'td3' stands for several: choose one of td3\[tau=0.1\], td3\[tau=0.2\]"):
+        comparison.compare(runs, evals, "sac", "td3", reps=200)
+
+
 def test_one_that_trains_for_less_is_left_out_unless_a_step_is_named():
     runs, evals = frames(suite_steps=100)
     runs.loc[runs["algo"] == "sac", "steps"] = 50
