@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -37,3 +39,21 @@ class Places:
         if self.precision != "bfloat16":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def spread(seeds: int, device: torch.device, run: Mapping[str, Any]) -> Places:
+    """Where a group's work is done: on a GPU, the cores that the learner leaves over step and evaluate."""
+    precision = run.get("precision", "float32")
+    if device.type == "cpu":
+        return Places(device, stack=seeds > 1, precision=precision)
+    spare = max(0, int(run["threads"]) - 1)
+    stepping = min(seeds, spare)
+    return Places(device, seeds > 1, precision, stepping, min(seeds, spare - stepping), run.get("per_gpu", 1))
+
+
+def device(asked: str) -> torch.device:
+    """The device behind auto, cpu or cuda. Raises RuntimeError when there is none."""
+    cuda = torch.cuda.is_available()
+    if asked == "cuda" and not cuda:
+        raise RuntimeError("no CUDA device here; run with --device cpu or auto")
+    return torch.device("cuda" if asked != "cpu" and cuda else "cpu")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import suites
-from flowbench import worker
+from flowbench import places, training
 from flowbench.bench.setting import Setting
 from flowbench.places import Places
 from flowbench.plan import Variant
@@ -100,7 +100,7 @@ def seconds_of_process() -> float | None:
 def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Places]:
     """The trainer that a worker of `flowbench run` would have, and where its work is done."""
     entry, protocol = variant.entry, variant.protocol
-    places = worker.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
+    spread = places.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
     trainer = Trainer(
         partial(suites.make, task),
         entry.load(),
@@ -109,9 +109,9 @@ def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) 
         steps=protocol.steps,
         evaluate_every=protocol.every,
         evaluation_episodes=protocol.episodes,
-        places=places,
-        build_agent=partial(worker.build_agent, entry.name, entry.target, dataclasses.asdict(variant.config)),
+        places=spread,
+        build_agent=partial(training.build_agent, entry.name, entry.target, dataclasses.asdict(variant.config)),
     )
     if trainer.note:
         print(f"flowbench: {variant.label}: {trainer.note}", file=sys.stderr)
-    return trainer, places
+    return trainer, spread

@@ -20,6 +20,7 @@ from harm import until
 
 import suites
 from flowbench import checkpoint, store, trainer, worker
+from flowbench.cells import Cells
 from flowbench.events import Lost, Row
 from flowbench.places import Places
 from flowbench.rows import TABLES
@@ -90,7 +91,7 @@ def train(folders: list[Path]) -> tuple[int, list[dict[str, object]]]:
     told = io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        status = worker._run(worker.Group(folders), told)
+        status = worker._run(Cells(folders), told)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -221,7 +222,7 @@ def test_a_stop_does_not_wait_for_an_evaluation_that_takes_too_long(monkeypatch:
 
 def test_what_is_gone_on_with_otherwise_is_recorded_and_told(tmp_path: Path) -> None:
     folders = queue(tmp_path, cells((0, 1)))
-    group = worker.Group(folders)
+    group = Cells(folders)
     stopped = stop_at(group, 20)
     assert [max(checkpoint.steps(folder)) for folder in folders] == [stopped] * 2
     status, events = train(queue(tmp_path, cells((1,)), precision="bfloat16", threads=2))
@@ -239,7 +240,7 @@ def test_what_is_gone_on_with_otherwise_is_recorded_and_told(tmp_path: Path) -> 
     assert resumed["versions"] == record["versions"]
 
 
-def stop_at(group: worker.Group, step: int) -> int:
+def stop_at(group: Cells, step: int) -> int:
     """Train until a checkpoint of this step or a later one."""
 
     class Stopping(io.StringIO):

@@ -21,7 +21,7 @@ import algos
 from flowbench import checkpoint, schedule, store, worker
 from flowbench.events import Lost, Row, Save
 from flowbench.places import Places
-from flowbench.rows import RowWriter
+from flowbench.rows import TABLES, RowWriter
 from flowbench.runner import Runner
 from flowbench.schedule import Group
 from flowbench.slots import Slots
@@ -323,10 +323,10 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
 )
 def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, change) -> None:
     writer = checkpoint.Writer(tmp_path)
-    for table in worker.TABLES:
+    for table in TABLES:
         (tmp_path / table).write_text("step\n")
     chunk = {"numbers": torch.tensor([0, 3]), "obs": torch.zeros(3, 2)}
-    writer.write(3, worker.TABLES, {"a": torch.ones(2)}, lambda start: chunk, 3)
+    writer.write(3, TABLES, {"a": torch.ones(2)}, lambda start: chunk, 3)
     assert checkpoint.load(tmp_path, 3).state["a"].tolist() == [1, 1]
     path = tmp_path / "checkpoint" / "3.json"
     manifest = json.loads(path.read_text())
@@ -354,9 +354,9 @@ def test_what_stands_in_a_checkpoints_place_is_removed_and_what_it_leads_to_is_n
 
 def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> None:
     writer = checkpoint.Writer(tmp_path)
-    for table in worker.TABLES:
+    for table in TABLES:
         (tmp_path / table).write_text("step\n")
-    writer.write(3, worker.TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
+    writer.write(3, TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
     for name in ("0999.json", "-5.json", "\u0669.json"):
         (tmp_path / "checkpoint" / name).write_text("{}")
     for name in ("900.json", "other"):
@@ -373,9 +373,9 @@ def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> Non
 
 def test_a_table_that_leads_elsewhere_is_left_alone(tmp_path: Path) -> None:
     writer = checkpoint.Writer(tmp_path)
-    for table in worker.TABLES:
+    for table in TABLES:
         (tmp_path / table).write_text("step\n")
-    writer.write(3, worker.TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
+    writer.write(3, TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
     (tmp_path / "evals.csv").rename(tmp_path / "mine")
     (tmp_path / "evals.csv").symlink_to(tmp_path / "mine")
     with pytest.raises(checkpoint.Torn):

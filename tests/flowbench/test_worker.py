@@ -18,7 +18,8 @@ import pytest
 import torch
 from fakes import make_cell, make_suite, without_clock, write_algorithm
 
-from flowbench import checkpoint, lock, store, worker
+from flowbench import checkpoint, lock, places, store, worker
+from flowbench.cells import Cells
 from flowbench.plan import Cell
 
 SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
@@ -41,7 +42,7 @@ def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: obj
 def train(*folders: Path) -> tuple[int, list[dict[str, object]]]:
     """Train in this process: the exit status and the events."""
     told = io.StringIO()
-    status = worker._run(worker.Group(folders), told)
+    status = worker._run(Cells(folders), told)
     return status, [json.loads(line) for line in told.getvalue().splitlines()]
 
 
@@ -217,13 +218,15 @@ def test_what_is_logged_later_than_the_rehearsal_is_dropped_with_a_line(tmp_path
     ("asked", "cuda", "device"),
     [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
 )
-def test_devices(asked: str, cuda: bool, device: str) -> None:
-    assert worker._device(asked, cuda) == device
+def test_devices(monkeypatch: pytest.MonkeyPatch, asked: str, cuda: bool, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert places.device(asked).type == device
 
 
-def test_a_device_that_is_not_there_is_not_replaced() -> None:
+def test_a_device_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="no CUDA device"):
-        worker._device("cuda", False)
+        places.device("cuda")
 
 
 def test_a_reader_that_is_gone_stops_the_run(tmp_path: Path) -> None:
@@ -232,7 +235,7 @@ def test_a_reader_that_is_gone_stops_the_run(tmp_path: Path) -> None:
             raise BrokenPipeError
 
     folder = queue(tmp_path, make_cell())
-    assert worker._run(worker.Group([folder]), Gone()) == worker.EXIT_STOPPED
+    assert worker._run(Cells([folder]), Gone()) == worker.EXIT_STOPPED
     assert store.read_run(folder)["status"] == "stopped"
 
 
