@@ -25,3 +25,12 @@ def told(seconds: float) -> str:
         if seconds % UNITS[unit] == 0:
             return f"{seconds / UNITS[unit]:g} {unit}"
     return f"{seconds:g} s"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as 4:05 or 2:03:05; "-:--" when unknown."""
+    if seconds is None:
+        return "-:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 import suites
-from flowbench import mirrors, progress, schedule
+from flowbench import duration, mirrors, progress, schedule
 from flowbench.errors import UsageError, unknown
 from flowbench.preview import Grid, look_ahead
 from flowbench.request import Request
@@ -153,7 +153,7 @@ def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, qu
     failed = [outcome for outcome in outcomes if outcome.status in wrong]
     if not quiet and outcomes:
         words = ", ".join(f"{number} {status}" for status, number in count.items())
-        _say(console, f"{words} in {progress.clock(seconds)}")
+        _say(console, f"{words} in {duration.clock(seconds)}")
     for outcome in failed:
         reason = f": {outcome.error}" if outcome.error else ""
         print(f"flowbench: {outcome.cell} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from flowbench.duration import clock
 from flowbench.runner import Outcome
 from flowbench.schedule import Group
 
@@ -57,15 +58,6 @@ class Pace:
 
     def _seconds_a_step(self) -> dict[str, float]:
         return {label: seconds / steps for label, (seconds, steps) in self._spent.items()}
-
-
-def clock(seconds: float | None) -> str:
-    """Seconds as 4:05 or 2:03:05; "-:--" when unknown."""
-    if seconds is None:
-        return "-:--"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Board:

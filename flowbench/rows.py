@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from flowbench.errors import naming
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 
 TABLES = ("evals.csv", "train.csv")  # of every run
+TAIL_BYTES = 65536  # of a file, that are read at most to know its last rows
+TAIL_ROWS = 200
 ADDED = frozenset(["success"])  # columns that a file which an earlier version began may lack
 
 
@@ -95,6 +98,58 @@ def columns(path: Path, names: Sequence[str]) -> dict[str, list[float]]:
     return {name: [_number(line[place]) for line in body] for name, place in places.items()}
 
 
+class Tail:
+    """The last rows of a CSV file that is being written; each look reads only what is new."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        """`names` are the columns looked at; one that the file lacks is NaN throughout."""
+        self.rows: deque[tuple[float, ...]] = deque(maxlen=TAIL_ROWS)
+        self._path, self._names = path, list(names)
+        self._mark: tuple[int, int, int] | None = None  # of the file, as it was read last
+        self._header, self._last, self._end = b"", b"", 0  # the last whole line that was read, and where it ends
+
+    def look(self) -> None:
+        """Bring `rows` up to date; no file, no rows. Raises Unreadable, or OSError."""
+        try:
+            found = self._path.stat()
+            mark = (found.st_ino, found.st_size, found.st_mtime_ns)
+            if mark == self._mark:
+                return
+            with self._path.open("rb") as file:
+                new = self._new(file, found.st_size)
+        except FileNotFoundError:
+            self._forget()
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        if whole:
+            header, body = _table((self._header + whole).decode("utf-8", errors="replace"), self._path)
+            places = [header.index(name) if name in header else None for name in self._names]
+            for line in body:
+                self.rows.append(tuple(math.nan if place is None else _number(line[place]) for place in places))
+            self._end += len(whole)
+            self._last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+        self._mark = mark
+
+    def _new(self, file: BinaryIO, size: int) -> bytes:
+        """What follows the lines that were read, or the end of a file that is not the one that was read."""
+        if self._last and size - self._end <= TAIL_BYTES:
+            file.seek(self._end - len(self._last))
+            if file.read(len(self._last)) == self._last:
+                return file.read()
+        self._forget()
+        file.seek(0)
+        self._header = file.readline()
+        self._end = max(len(self._header), size - TAIL_BYTES)
+        file.seek(self._end)
+        if self._end > len(self._header):
+            self._end += len(file.readline())  # the rest of a line
+        return file.read()
+
+    def _forget(self) -> None:
+        self.rows.clear()
+        self._mark, self._header, self._last, self._end = None, b"", b"", 0
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -106,7 +161,10 @@ def _lines(path: Path) -> tuple[list[str], list[list[str]]]:
     """The header and the whole lines under it."""
     if not path.exists():
         return [], []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    return _table(path.read_text(encoding="utf-8", errors="replace"), path)
+
+
+def _table(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
     # A disk that lost power leaves zero bytes behind, which the csv module of Python 3.10 refuses.
     whole = text[: text.rfind("\n") + 1].replace("\0", "")
     try:

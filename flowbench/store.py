@@ -7,6 +7,7 @@ killed run leaves behind is readable up to its last whole line.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,10 +168,11 @@ def status(folder: Path) -> str:
     """One of `STATUSES`, or "missing". "stopped" is a run that was started and ended without a word."""
     if not (folder / "run.json").exists():
         return "missing"
-    return _status(folder, read_run(folder))
+    return status_now(folder, read_run(folder))
 
 
-def _status(folder: Path, run: Mapping[str, Any]) -> str:
+def status_now(folder: Path, run: Mapping[str, Any]) -> str:
+    """What `status` says of a folder whose record was read before."""
     recorded: str = run["status"]
     if recorded not in ("running", "queued"):
         return recorded
@@ -220,10 +222,41 @@ EVAL_COLUMNS = [*EVAL_KEYS, *EVAL_NUMBERS]
 
 
 def folders(root: Path) -> Iterator[Path]:
-    """Every folder below `root` that is laid out as a run's."""
-    for path in sorted(root.glob("*/*/*/*/seed-*/run.json")):
+    """Every folder below `root` that is laid out as a run's; folders may come and go meanwhile."""
+    # The method of Path raises when a folder vanishes while it looks.
+    for path in sorted(root / found for found in glob.glob("*/*/*/*/seed-*/run.json", root_dir=root)):
         if re.fullmatch(r"seed-\d+", path.parent.name):
             yield path.parent
+
+
+def check_root(root: Path) -> None:
+    """Raise UsageError when there is no results folder."""
+    if not root.is_dir():
+        raise UsageError(f"there is no results folder {str(root)!r}; flowbench run makes it, or pass --results")
+
+
+class Selection:
+    """The runs of the named suites and algorithms (by name or label), or all."""
+
+    def __init__(self, suite_names: Sequence[str], algo_names: Sequence[str]) -> None:
+        self._wanted = {"suite": suite_names, "algorithm": algo_names}
+        self._seen: dict[str, set[str]] = {kind: set() for kind in self._wanted}
+
+    def takes(self, run: Mapping[str, Any]) -> bool:
+        """Whether a record is of a selected run."""
+        names = {"suite": {run["suite"]["name"]}, "algorithm": {run["algo"]["name"], run["algo"]["label"]}}
+        for kind, wanted in self._wanted.items():
+            self._seen[kind] |= names[kind]
+            if wanted and names[kind].isdisjoint(wanted):
+                return False
+        return True
+
+    def check(self, root: Path) -> None:
+        """Raise UsageError when a name has selected none of the runs seen, which lie below `root`."""
+        for kind, wanted in self._wanted.items():
+            for name in wanted:
+                if name not in self._seen[kind]:
+                    raise UsageError(f"{root}: {unknown(f'{kind} in these results', name, sorted(self._seen[kind]))}")
 
 
 def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] = ()) -> Results:
@@ -233,24 +266,18 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
     """
     import pandas as pd
 
-    if not root.is_dir():
-        raise UsageError(f"there is no results folder {str(root)!r}; flowbench run makes it, or pass --results")
+    check_root(root)
     runs: list[dict[str, Any]] = []
     evals: list[Evaluations] = []
     problems: list[str] = []
-    seen: dict[str, set[str]] = {"suite": set(), "algorithm": set()}
+    selection = Selection(suite_names, algo_names)
     for folder in folders(root):
         try:
-            run = read_run(folder)
-            _check_place(folder, run)
+            run = read_placed(folder)
         except NotARun as error:
             problems.append(str(error))
             continue
-        seen["suite"].add(run["suite"]["name"])
-        if suite_names and run["suite"]["name"] not in suite_names:
-            continue
-        seen["algorithm"] |= {run["algo"]["name"], run["algo"]["label"]}
-        if algo_names and not {run["algo"]["name"], run["algo"]["label"]} & set(algo_names):
+        if not selection.takes(run):
             continue
         row = _run_row(run, folder)
         runs.append(row)
@@ -259,12 +286,16 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
         except rows.Unreadable as error:
             problems.append(str(error))
             evals.append(_evaluations(row, {}))
-    for kind, wanted in (("suite", suite_names), ("algorithm", algo_names)):
-        for name in wanted:
-            if name not in seen[kind]:
-                raise UsageError(f"{root}: {unknown(f'{kind} in these results', name, sorted(seen[kind]))}")
+    selection.check(root)
     frame = pd.DataFrame(runs, columns=RUN_COLUMNS)
     return Results(frame, _eval_frame(frame, evals), problems)
+
+
+def read_placed(folder: Path) -> dict[str, Any]:
+    """`read_run` of a folder below a results folder. Raises NotARun also when the record belongs elsewhere."""
+    run = read_run(folder)
+    _check_place(folder, run)
+    return run
 
 
 def _check_place(folder: Path, run: Mapping[str, Any]) -> None:
@@ -283,7 +314,7 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "algo": run["algo"]["label"],
         "config_id": run["config_id"],
         "seed": int(run["seed"]),
-        "status": _status(folder, run),
+        "status": status_now(folder, run),
         "steps": run["protocol"]["steps"],
         "every": run["protocol"]["every"],
         "low": run["task"]["low"],

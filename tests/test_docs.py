@@ -34,6 +34,7 @@ PAGES = [
 # What makes a documented command cheap; of an option given twice the later one counts.
 CHEAP = {
     "run": ["--dry-run"],
+    "watch": ["--once"],
     "paper": ["--dry-run"],
     "eval": ["--episodes", "1"],
     "bench": ["--set", "hidden=8", "--threads", "1", "--device", "cpu"],

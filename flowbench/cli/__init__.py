@@ -12,7 +12,20 @@ from flowbench import __version__
 from flowbench.cli.app import app
 
 # A module each, in the order that help shows them.
-COMMANDS = ("run", "status", "report", "compare", "import_", "export", "eval", "bench", "paper", "doctor", "lists")
+COMMANDS = (
+    "run",
+    "status",
+    "watch",
+    "report",
+    "compare",
+    "import_",
+    "export",
+    "eval",
+    "bench",
+    "paper",
+    "doctor",
+    "lists",
+)
 
 for _command in COMMANDS:
     import_module(f"flowbench.cli.{_command}")

@@ -30,3 +30,12 @@ def test_times_are_read_and_told(text: str, seconds: float, told: str) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--timeout"):
         duration.parse("--timeout", text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "-:--"), (0, "0:00"), (5.9, "0:05"), (65, "1:05"), (599, "9:59"), (3599, "59:59"), (3600, "1:00:00"),
+     (7385, "2:03:05"), (100 * 3600, "100:00:00")],
+)  # fmt: skip
+def test_a_clock(seconds: float | None, shown: str) -> None:
+    assert duration.clock(seconds) == shown

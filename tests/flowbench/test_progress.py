@@ -38,15 +38,6 @@ def outcome(of: Group, status: str = "done", error: str = "") -> Outcome:
     return Outcome(of.cells[0], status, Path("log.txt"), error)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(None, "-:--"), (0, "0:00"), (5.9, "0:05"), (65, "1:05"), (599, "9:59"), (3599, "59:59"), (3600, "1:00:00"),
-     (7385, "2:03:05"), (100 * 3600, "100:00:00")],
-)  # fmt: skip
-def test_a_clock(seconds: float | None, shown: str) -> None:
-    assert progress.clock(seconds) == shown
-
-
 # The time left
 
 

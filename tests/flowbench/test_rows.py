@@ -109,3 +109,73 @@ def test_lines_of_another_length_and_words_are_left_out(tmp_path: Path) -> None:
     frame = rows.read(path)
     assert frame["step"].tolist() == [1, 7, 8]
     assert frame["mean"].isna().tolist() == [False, True, False]
+
+
+# A file that grows
+
+
+def tail(path: Path) -> rows.Tail:
+    return rows.Tail(path, ("step", "mean"))
+
+
+def seen(of: rows.Tail) -> list[tuple[float, ...]]:
+    of.look()
+    return list(of.rows)
+
+
+def test_rows_are_seen_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "evals.csv"
+    of = tail(path)
+    assert seen(of) == []
+    path.write_text("step,mean,std\n1,2,0\n3,4")
+    assert seen(of) == [(1, 2)]
+    with path.open("a") as file:
+        file.write(",0\n5,6,0\n")
+    assert seen(of) == [(1, 2), (3, 4), (5, 6)]
+    path.unlink()
+    assert seen(of) == []
+
+
+def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "evals.csv"
+    path.write_text("step,mean\n1,2\n3,4\n")
+    of = tail(path)
+    seen(of)
+    read: list[str] = []
+    monkeypatch.setattr(rows, "_table", lambda text, path: read.append(text) or (["step", "mean"], []))
+    seen(of)
+    assert read == []
+    with path.open("a") as file:
+        file.write("5,6\n")
+    seen(of)
+    assert read == ["step,mean\n5,6\n"]
+
+
+@pytest.mark.parametrize("taken_back", ["step,mean\n1,2\n", "step,mean\n", "", "st"])
+def test_rows_that_are_taken_back_are_gone(tmp_path: Path, taken_back: str) -> None:
+    path = tmp_path / "evals.csv"
+    path.write_text("step,mean\n1,2\n3,4\n5,6\n")
+    of = tail(path)
+    seen(of)
+    path.write_text(taken_back)
+    assert seen(of) == ([(1, 2)] if "1,2" in taken_back else [])
+    path.write_text("step,mean\n1,2\n3,7\n5,8\n7,9\n")  # and longer than it was before the next look
+    assert seen(of) == [(1, 2), (3, 7), (5, 8), (7, 9)]
+
+
+def test_of_a_long_file_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "TAIL_BYTES", 10)
+    path = tmp_path / "evals.csv"
+    path.write_text("step,mean\n" + "".join(f"{k},{k}\n" for k in range(10, 99)))
+    of = tail(path)
+    assert seen(of) == [(98, 98)]
+    with path.open("a") as file:
+        file.write("".join(f"{k},{k}\n" for k in range(100, 200)))
+    assert seen(of) == [(199, 199)]
+
+
+def test_what_is_no_table_is_named_when_it_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "evals.csv"
+    path.write_text("step,step\n1,2\n")
+    with pytest.raises(rows.Unreadable, match="two columns"):
+        tail(path).look()
