@@ -89,9 +89,9 @@ class Pen:
         numbers = [
             (
                 str(cell.seed),
-                f"{short(cell.step)}/{short(cell.steps)}",
+                f"{short(cell.step):>5}/{short(cell.steps)}",  # as wide as it will be, so that columns keep their place
                 "" if cell.speed is None else short(cell.speed),
-                "" if cell.last is None else f"{cell.last:.4g}",
+                "" if cell.last is None else f"{cell.last:.1f}",
                 clock(cell.left),
             )
             for cell in running
@@ -116,8 +116,11 @@ class Pen:
 
     def failures(self, failures: Sequence[Failure]) -> list[Text]:
         """The latest, and how many more there are."""
+        of_name = self.width // 5
         lines = [
-            self.line(f"{each.task} {self.shorten(each.algo, 24)} seed {each.seed}: {each.error}")
+            self.line(
+                f"{self.shorten(each.task, of_name)} {self.shorten(each.algo, of_name)} seed {each.seed}: {each.error}"
+            )
             for each in failures[:FAILURES]
         ]
         if len(failures) > FAILURES:

@@ -103,6 +103,11 @@ def test_failures_are_a_line_each() -> None:
     assert lines[-1].endswith("…")
 
 
+def test_long_names_leave_room_for_what_went_wrong() -> None:
+    found = Failure("humanoidbench/h1hand-walk", "flowrl[constraint=false]", 7, "FloatingPointError: q", "")
+    assert draw(snapshot(failures=[found]))[-1] == "humanoid…nd-walk flowrl[c…=false] seed 7: FloatingPointError: q"
+
+
 def test_what_cannot_be_read_is_said() -> None:
     assert draw(snapshot(problems=["a/run.json: torn", "b"]))[-1] == "2 runs cannot be read: a/run.json: torn"
 
