@@ -34,6 +34,9 @@ def report(
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw the figures, too, as SVG, PDF and PNG, into this folder.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report as a page for the browser, too.")
+    ] = None,
     thin: Annotated[bool, typer.Option("--thin", help="Draw a thin line a seed into the learning curves.")] = False,
     results: Results = RESULTS,
 ) -> None:
@@ -67,3 +70,12 @@ def report(
             raise UsageError(f"--figures {str(figures)!r}: {error.strerror}") from error
         for path in drawn:
             print(f"drew {path}", file=sys.stderr)
+    if html:
+        from flowbench.report import page
+
+        text = page.render(built, found.runs, found.evals)
+        try:
+            html.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--html {str(html)!r}: {error.strerror}") from error
+        print(f"wrote {html}", file=sys.stderr)

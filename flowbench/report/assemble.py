@@ -98,6 +98,12 @@ def build(
     return Report(tuple(sections), tuple(skipped), reps, seed, pairs_per_task)
 
 
+def drawn(runs: pd.DataFrame, evals: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both frames as learning curves are drawn of them: to the end, beyond the step reported, with distinct labels."""
+    runs, evals = stats.distinct_labels(stats.on_our_tasks(runs), stats.on_our_tasks(evals))
+    return runs, stats.within_our_budget(runs, evals)
+
+
 def _of_full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The runs that train for as long as their suite says, and a line on each algorithm that does not.
 

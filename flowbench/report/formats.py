@@ -95,7 +95,8 @@ def _rows(section: Section) -> Iterator[dict[str, Any]]:
         yield {"kind": "warning", "note": text}
 
 
-def _json(report: Report) -> str:
+def content(report: Report) -> dict[str, Any]:
+    """Every number and text of the report, as JSON takes them."""
     suites = [
         {
             "suite": section.suite,
@@ -119,7 +120,7 @@ def _json(report: Report) -> str:
         }
         for section in report.sections
     ]
-    content = {
+    return {
         "schema": SCHEMA,
         "confidence": CONFIDENCE,
         "reps": report.reps,
@@ -127,7 +128,10 @@ def _json(report: Report) -> str:
         "suites": suites,
         "skipped": [{"suite": suite, "reason": reason} for suite, reason in report.skipped],
     }
-    return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+
+
+def _json(report: Report) -> str:
+    return json.dumps(content(report), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flowbench import stats
-from flowbench.report.assemble import Report, Section
+from flowbench.report.assemble import Report, Section, drawn
 from flowbench.report.figures import aggregates, efficiency, improvement, learning, profiles
 from flowbench.report.figures.style import SETTINGS, Look, looks
 
@@ -32,8 +31,7 @@ def save(report: Report, runs: pd.DataFrame, evals: pd.DataFrame, folder: Path, 
     written there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    runs, evals = stats.distinct_labels(stats.on_our_tasks(runs), stats.on_our_tasks(evals))
-    evals = stats.within_our_budget(runs, evals)
+    runs, evals = drawn(runs, evals)
     styles = looks(runs)
     written = []
     with mpl.rc_context(SETTINGS):

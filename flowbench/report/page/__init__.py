@@ -1,0 +1,107 @@
+"""A report as one page for a browser: everything in one file, which loads nothing and needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pandas as pd
+
+import flowbench
+from flowbench import stats, store
+from flowbench.report import coverage, formats, tables
+from flowbench.report.assemble import Report, Section, drawn
+from flowbench.report.cautions import ranges
+from flowbench.report.figures.style import looks
+from flowbench.report.page import verdict
+
+DIGITS = 6  # of a point of a learning curve; all other numbers are whole
+
+
+def render(report: Report, runs: pd.DataFrame, evals: pd.DataFrame) -> str:
+    """The page; ``runs`` and ``evals`` are those of ``flowbench.store.load`` that the report was built of."""
+    script = _part("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(_part("page.html")).substitute(
+        title=html.escape(f"flowbench: {', '.join(section.suite for section in report.sections)}"),
+        style=_part("page.css"),
+        script=script,
+        digest=f"sha256-{digest}",  # the browser runs this script and no other
+        data=embedded(_content(report, runs, evals)),
+    )
+
+
+def embedded(content: Any) -> str:
+    """JSON that may stand in a script element: nothing in it closes the element or opens a comment."""
+    return json.dumps(_finite(content), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with None for every number that JSON has not: a run.json may hold one that flowbench never wrote."""
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _part(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _content(report: Report, runs: pd.DataFrame, evals: pd.DataFrame) -> dict[str, Any]:
+    runs, evals = drawn(runs, evals)
+    # A label may be another where a report leaves short runs out.
+    algos = pd.concat([runs, *(section.table for section in report.sections)])
+    return {
+        "version": flowbench.__version__,
+        "report": formats.content(report),
+        "looks": [{"algo": look.name, "colour": look.colour, "dashes": look.dashes} for look in looks(algos).values()],
+        "sections": [
+            _section(section, runs[runs["suite"] == section.suite], evals, report) for section in report.sections
+        ],
+    }
+
+
+def _section(section: Section, runs: pd.DataFrame, evals: pd.DataFrame, report: Report) -> dict[str, Any]:
+    curves = stats.task_curves(runs, evals, reps=report.reps, seed=report.seed)
+    gaps = tables.missing(section)
+    ours = runs[~stats.is_published(runs)]
+    return {
+        "heading": tables.heading(section, report.reps),
+        "verdict": verdict.sentences(section),
+        "curves": [_curve(own) for _, own in curves.groupby(["task", "algo"])],
+        "coverage": _covered(ours),
+        "missing": {"title": gaps.title, "header": gaps.header, "rows": gaps.rows},
+        "runs": [_run(run) for run in runs.to_dict("records")],
+    }
+
+
+def _curve(own: pd.DataFrame) -> dict[str, Any]:
+    numbers = {name: [float(f"{value:.{DIGITS}g}") for value in own[name]] for name in ("estimate", "low", "high")}
+    return {"task": own["task"].iloc[0], "algo": own["algo"].iloc[0], "x": own["step"].tolist(), **numbers}
+
+
+def _covered(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """How many seeds of each task and algorithm have which status; missing ones the algorithm has on another task."""
+    known = runs.groupby("algo")["seed"].agg(set).to_dict()
+    rows = []
+    for row in coverage.matrix(runs).to_dict("records"):
+        row["missing"] = [seed for seed in row["missing"] if seed in known[row["algo"]]]
+        of_status = [(status, row[status]) for status in coverage.STYLES if row[status]]
+        seeds = [{"status": status, "count": len(own), "which": ranges(own)} for status, own in of_status]
+        rows.append({"task": row["task"], "algo": row["algo"], "seeds": seeds})
+    return rows
+
+
+def _run(run: dict[Any, Any]) -> dict[str, Any]:
+    folder = Path(run["folder"])
+    said = {name: run[name] for name in ("algo", "task", "seed", "status")}
+    return {**said, "folder": "/".join(folder.parts[-5:]), "record": store.recorded(folder)}

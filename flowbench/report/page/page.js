@@ -1,0 +1,482 @@
+"use strict";
+(() => {
+  // Every string of a run comes here as text and is only ever set as text: no markup is made of it.
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const looks = new Map(data.looks.map((look) => [look.algo, look]));
+  const DASHES = { "-": "", "--": "6 4", "-.": "7 3 2 3", ":": "2 3" };
+
+  function fill(node, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+      else if (value !== null) node.setAttribute(name, value);
+    }
+    node.append(...children.filter((child) => child !== null));
+    return node;
+  }
+  const element = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+  const shape = (tag, attributes = {}, ...children) =>
+    fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+  // Black lines would be lost on a dark page.
+  const colour = (algo) => (looks.get(algo).colour === "#000000" ? "var(--ink)" : looks.get(algo).colour);
+  const dashes = (algo) => DASHES[looks.get(algo).dashes];
+  const isPublished = (algo) => looks.get(algo).dashes === "--";
+  /** A label that may break after a comma, bracket, hash or space, as in the terminal. */
+  const broken = (text) => text.match(/[^,[# ]*[,[# ]?/g).flatMap((piece) => [piece, element("wbr")]);
+  const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+  function fixed(value, digits) {
+    const text = value.toFixed(digits);
+    return Number(text) === 0 ? text.replace("-", "") : text;
+  }
+  function interval(row, digits, names = ["estimate", "low", "high"]) {
+    const [estimate, low, high] = names.map((name) => row[name]);
+    if (estimate === null) return "-";
+    return `${fixed(estimate, digits)} [${low === null ? "-" : `${fixed(low, digits)}, ${fixed(high, digits)}`}]`;
+  }
+  function short(value) {
+    for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+      if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(4))}${unit}`;
+    }
+    return String(Number(value.toPrecision(4)));
+  }
+  function duration(seconds) {
+    if (seconds < 60) return `${fixed(seconds, 1)} s`;
+    const minutes = Math.round(seconds / 60);
+    return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  }
+  function ticks(low, high, wanted) {
+    const rough = (high - low) / wanted;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+    const first = Math.ceil(low / step - 1e-9);
+    return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, place) => (first + place) * step);
+  }
+  function range(values, least) {
+    const known = [...values, ...least].filter((value) => value !== null);
+    const [low, high] = known.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+    return low < high ? [low, high] : [known.length ? low - 0.5 : 0, known.length ? low + 0.5 : 1];
+  }
+
+  function swatch(algo) {
+    const line = { x1: 0, x2: 22, y1: 5, y2: 5, stroke: colour(algo), "stroke-width": 3, "stroke-dasharray": dashes(algo) };
+    return shape("svg", { class: "swatch", "aria-hidden": "true" }, shape("line", line));
+  }
+  function legend(algos) {
+    return element("ul", { class: "legend" }, ...algos.map((algo) => element("li", {}, swatch(algo), algo)));
+  }
+
+  // Intervals as bars ------------------------------------------------------------------------------------------------
+
+  function bars(title, rows, { span, half = null }) {
+    const [low, high] = span;
+    const at = (value) => `${(100 * (value - low)) / (high - low)}%`;
+    const body = rows.map((row) => {
+      const drawing = shape("svg", { "aria-hidden": "true" });
+      if (half !== null) drawing.append(shape("line", { x1: at(half), x2: at(half), y1: 0, y2: "100%", class: "half" }));
+      if (row.low !== null) {
+        const width = `${(100 * (row.high - row.low)) / (high - low)}%`;
+        drawing.append(shape("rect", { x: at(row.low), y: 4, width, height: 10, fill: colour(row.look), opacity: 0.4 }));
+      }
+      if (row.estimate !== null) {
+        const inside = isPublished(row.look) ? "var(--card)" : colour(row.look);
+        const point = { cx: at(row.estimate), cy: 9, r: 3, fill: inside, stroke: colour(row.look), "stroke-width": 2 };
+        drawing.append(shape("circle", point));
+      }
+      return element(
+        "tr", {}, element("th", { scope: "row" }, ...broken(row.name)), element("td", { class: "bar" }, drawing),
+        element("td", {}, interval(row, 3), ...(row.note ? [element("div", { class: "faint" }, row.note)] : [])),
+      );
+    });
+    const axis = shape("svg", { "aria-hidden": "true" });
+    for (const tick of ticks(low, high, 3)) {
+      axis.append(shape("text", { x: at(tick), y: 12, "text-anchor": "middle" }, short(tick)));
+    }
+    body.push(element("tr", {}, element("td"), element("td", { class: "bar" }, axis)));
+    return element("div", { class: "card" }, element("h4", {}, title), element("table", { class: "bars" }, ...body));
+  }
+
+  function aggregates(suite) {
+    const metrics = [...new Set(suite.aggregates.map((row) => row.metric))];
+    return element("div", { class: "cards few" }, ...metrics.map((metric) => {
+      const own = new Map(suite.aggregates.filter((row) => row.metric === metric).map((row) => [row.algo, row]));
+      const rows = suite.algos.map((algo) => ({ ...own.get(algo), name: algo, look: algo }));
+      const worst = metric === "Optimality Gap";
+      const [low, high] = range(rows.flatMap((row) => [row.estimate, row.low, row.high]), []);
+      const room = (high - low) / 10;
+      const span = [low - room, high + room];
+      return bars(`${metric} (${worst ? "lower" : "higher"} is better)`, rows, { span });
+    }));
+  }
+
+  function pairs(suite) {
+    if (!suite.improvement.length) return [];
+    const rows = suite.improvement.map((row) => ({
+      ...row, name: `${row.algo} > ${row.over}`, look: row.estimate >= 0.5 ? row.algo : row.over,
+      note: `${row.verdict}, ${plural(row.tasks, "task")}`,
+    }));
+    const title = "A run of X scores above one of Y: P(X > Y), and the verdict on X";
+    return [element("h3", {}, "Probability of improvement over the tasks"), bars(title, rows, { span: [0, 1], half: 0.5 })];
+  }
+
+  // Curves -----------------------------------------------------------------------------------------------------------
+
+  const WIDTH = 360, HEIGHT = 210, LEFT = 44, RIGHT = 352, TOP = 8, BOTTOM = 174;
+
+  /** A line chart of {algo, x, estimate, low, high} (arrays), read by pointer or by arrow keys. */
+  function chart(title, series, { xlabel, digits, showX, least }) {
+    const [x0, x1] = range(series.flatMap((own) => own.x), [0]);
+    const [y0, y1] = range(series.flatMap((own) => [...own.estimate, ...own.low, ...own.high]), least);
+    const x = (value) => LEFT + ((RIGHT - LEFT) * (value - x0)) / (x1 - x0);
+    const y = (value) => BOTTOM - ((BOTTOM - TOP) * (value - y0)) / (y1 - y0);
+    const spoken = `${title}: ${xlabel} across. Arrow keys read the values.`;
+    const plot = shape("svg", {
+      class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "application", tabindex: 0, "aria-label": spoken,
+    });
+    for (const tick of ticks(y0, y1, 5)) {
+      plot.append(shape("line", { x1: LEFT, x2: RIGHT, y1: y(tick), y2: y(tick), class: "grid" }));
+      plot.append(shape("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick)));
+    }
+    for (const tick of ticks(x0, x1, 4)) {
+      plot.append(shape("text", { x: x(tick), y: BOTTOM + 15, "text-anchor": "middle" }, short(tick)));
+    }
+    plot.append(shape("text", { x: (LEFT + RIGHT) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, xlabel));
+    for (const own of series) plot.append(...curve(own, x, y));
+    const guide = shape("line", { y1: TOP, y2: BOTTOM, class: "guide", visibility: "hidden" });
+    plot.append(guide);
+    const tip = element("div", { class: "tip", hidden: "", role: "status" });
+    const card = element("figure", { class: "card", "data-title": title }, element("h4", {}, title), plot, tip);
+    reads(plot, guide, tip, series, x, { digits, showX });
+    return card;
+  }
+
+  function curve(own, x, y) {
+    const point = (place, values) => `${x(own.x[place]).toFixed(1)},${y(values[place]).toFixed(1)}`;
+    const places = own.x.map((_, place) => place);
+    const drawn = [];
+    const known = places.filter((place) => own.low[place] !== null);
+    if (known.length) {
+      const edge = [...known.map((k) => point(k, own.low)), ...known.reverse().map((k) => point(k, own.high))];
+      drawn.push(shape("polygon", { points: edge.join(" "), class: "band", fill: colour(own.algo) }));
+    }
+    const points = places.map((place) => point(place, own.estimate)).join(" ");
+    const line = { class: "line", points, stroke: colour(own.algo), "stroke-dasharray": dashes(own.algo) };
+    drawn.push(shape("polyline", line));
+    if (places.length === 1) {
+      drawn.push(shape("circle", { cx: x(own.x[0]), cy: y(own.estimate[0]), r: 3, fill: colour(own.algo) }));
+    }
+    return drawn;
+  }
+
+  function nearest(values, wanted) {
+    return values.reduce((best, value, k) => (Math.abs(value - wanted) < Math.abs(values[best] - wanted) ? k : best), 0);
+  }
+
+  function reads(plot, guide, tip, series, x, { digits, showX }) {
+    const stops = [...new Set(series.flatMap((own) => own.x))].sort((a, b) => a - b);
+    if (!stops.length) return;
+    let place = stops.length - 1;
+
+    function show() {
+      const stop = stops[place];
+      guide.setAttribute("x1", x(stop));
+      guide.setAttribute("x2", x(stop));
+      guide.setAttribute("visibility", "visible");
+      const lines = series.map((own) => {
+        const k = nearest(own.x, stop);
+        const row = { estimate: own.estimate[k], low: own.low[k], high: own.high[k] };
+        const where = own.x[k] === stop ? "" : ` at ${showX(own.x[k])}`;
+        return element("div", {}, swatch(own.algo), `${own.algo} ${interval(row, digits)}${where}`);
+      });
+      tip.replaceChildren(element("div", {}, element("b", {}, showX(stop))), ...lines);
+      tip.hidden = false;
+      const [box, room] = [plot.getBoundingClientRect(), plot.parentElement.getBoundingClientRect()];
+      const left = box.left - room.left + (box.width * x(stop)) / WIDTH;
+      const side = left > room.width / 2 ? left - tip.offsetWidth - 10 : left + 10;
+      tip.style.left = `${Math.max(4, Math.min(side, room.width - tip.offsetWidth - 4))}px`;
+      tip.style.top = `${box.bottom - room.top + 2}px`;
+    }
+    function hide() {
+      tip.hidden = true;
+      guide.setAttribute("visibility", "hidden");
+    }
+    function follow(event) {
+      const box = plot.getBoundingClientRect();
+      const wanted = ((event.clientX - box.left) / box.width) * WIDTH;
+      place = nearest(stops.map(x), wanted);
+      show();
+    }
+    function step(event) {
+      const to = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: stops.length - 1 }[event.key];
+      if (event.key === "Escape") hide();
+      if (to === undefined) return;
+      event.preventDefault();
+      place = Math.max(0, Math.min(stops.length - 1, to));
+      show();
+    }
+    for (const name of ["pointermove", "pointerdown"]) plot.addEventListener(name, follow);
+    for (const name of ["pointerleave", "blur"]) plot.addEventListener(name, hide);
+    plot.addEventListener("focus", () => plot.matches(":focus-visible") && show());
+    plot.addEventListener("keydown", step);
+  }
+
+  const byAlgo = (algos, rows, x) => algos.map((algo) => {
+    const own = rows.filter((row) => row.algo === algo && row[x] !== null);
+    const column = (name) => own.map((row) => row[name]);
+    return { algo, x: column(x), estimate: column("estimate"), low: column("low"), high: column("high") };
+  }).filter((own) => own.x.length);
+
+  const atStep = (step) => `step ${step.toLocaleString("en")}`;
+
+  function overall(suite) {
+    const cards = [];
+    const steps = byAlgo(suite.algos, suite.curves, "step");
+    if (steps.length) {
+      const title = "IQM of normalised scores over steps";
+      cards.push(chart(title, steps, { xlabel: "environment steps", digits: 3, showX: atStep, least: [0] }));
+    }
+    const times = byAlgo(suite.algos, suite.curves, "seconds");
+    if (times.length) {
+      const [size, unit] = [[3600, "hours"], [60, "minutes"], [1, "seconds"]].find(
+        ([length]) => length === 1 || times.some((own) => Math.max(...own.x) >= length),
+      );
+      for (const own of times) own.x = own.x.map((seconds) => seconds / size);
+      const showX = (time) => `${short(time)} ${unit}`;
+      const xlabel = `wall-clock time of a run (${unit})`;
+      cards.push(chart("IQM of normalised scores over time", times, { xlabel, digits: 3, showX, least: [0] }));
+    }
+    const profiles = byAlgo(suite.algos, suite.profiles, "threshold");
+    if (profiles.length) {
+      const showX = (threshold) => `score above ${fixed(threshold, 2)}`;
+      const title = "Performance profile: share of runs above a score";
+      cards.push(chart(title, profiles, { xlabel: "normalised score", digits: 3, showX, least: [0, 1] }));
+    }
+    return cards.length ? [element("h3", {}, "Over all tasks"), element("div", { class: "cards" }, ...cards)] : [];
+  }
+
+  function learning(curves) {
+    const tasks = [...new Set(curves.map((own) => own.task))];
+    const algos = [...looks.keys()].filter((algo) => curves.some((own) => own.algo === algo));
+    const cards = tasks.map((task) => {
+      const series = algos.flatMap((algo) => curves.filter((own) => own.task === task && own.algo === algo));
+      return chart(task, series, { xlabel: "environment steps", digits: 1, showX: atStep, least: [0] });
+    });
+    const said = "Mean return over the seeds, with the band of its 95 % interval; point at a chart, or go there by Tab and use the arrow keys, to read values.";
+    return [
+      element("h3", {}, "Learning curves"), element("p", { class: "faint" }, said), legend(algos),
+      element("div", { class: "cards" }, ...cards),
+    ];
+  }
+
+  // Tables -----------------------------------------------------------------------------------------------------------
+
+  /** A table whose rows {name, cells: [{text, value}]} sort by a click on a column and are filtered by a text. */
+  function sortable(head, rows, filter) {
+    let [column, down] = [0, false];
+    const body = element("tbody");
+    const heads = head.map((text, place) => {
+      const choose = () => {
+        // Numbers begin with the highest, names with the first.
+        [column, down] = [place, column === place ? !down : place > 0];
+        draw();
+      };
+      return element("th", { scope: "col" }, element("button", { type: "button", onclick: choose }, text));
+    });
+    function draw() {
+      const wanted = filter.value.trim().toLowerCase();
+      const shown = rows.filter((row) => row.name.toLowerCase().includes(wanted));
+      const value = (row) => (column ? row.cells[column - 1].value : row.name);
+      shown.sort((a, b) => {
+        const [one, two] = [value(a), value(b)];
+        if (one === null || two === null) return (one === null) - (two === null); // nothing stands last either way
+        const order = column ? one - two : one.localeCompare(two, "en");
+        return down ? -order : order;
+      });
+      heads.forEach((cell, place) => {
+        if (place === column) cell.setAttribute("aria-sort", down ? "descending" : "ascending");
+        else cell.removeAttribute("aria-sort");
+        const mark = place === column ? (down ? " ▾" : " ▴") : "";
+        cell.firstChild.replaceChildren(...broken(head[place] + mark));
+      });
+      body.replaceChildren(...shown.map((row) => element(
+        "tr", {}, element("th", { scope: "row" }, ...broken(row.name)),
+        ...row.cells.map((cell) => element("td", { class: "number" }, cell.text)),
+      )));
+      if (!shown.length) body.append(element("tr", {}, element("td", { colspan: head.length }, "No task has that in its name.")));
+    }
+    filter.oninput = draw;
+    draw();
+    return element("table", { class: "data" }, element("thead", {}, element("tr", {}, ...heads)), body);
+  }
+
+  function taskRows(suite, records, columns, key, digits, names) {
+    const own = new Map(records.map((row) => [JSON.stringify([row.task, ...key(row)]), row]));
+    return suite.tasks.map((task) => ({
+      name: task,
+      cells: columns.map((column) => {
+        const row = own.get(JSON.stringify([task, ...column]));
+        if (!row || row[names[0]] === null) return { text: "-", value: null };
+        const few = names[0] !== "estimate" && row.seeds !== suite.seeds[row.algo] ? ` n=${row.seeds}` : "";
+        return { text: interval(row, digits, names) + few, value: row[names[0]] };
+      }),
+    }));
+  }
+
+  function tasks(suite) {
+    const algos = suite.algos.map((algo) => [algo]);
+    const couples = suite.improvement.map((row) => [row.algo, row.over]);
+    const means = (records, digits, names) => taskRows(suite, records, algos, (row) => [row.algo], digits, names);
+    const views = [
+      ["mean return", algos, () => means(suite.per_task, 1, ["mean", "low", "high"])],
+      ["mean normalised score", algos, () => means(suite.per_task, 3, ["score", "score_low", "score_high"])],
+    ];
+    if (suite.success.length) views.push(["success rate", algos, () => means(suite.success, 2, ["success", "low", "high"])]);
+    if (couples.length) {
+      const key = (row) => [row.algo, row.over];
+      const names = ["estimate", "low", "high"];
+      const rows = () => taskRows(suite, suite.improvement_per_task, couples, key, 2, names);
+      views.push(["probability of improvement", couples, rows]);
+    }
+    const filter = element("input", { type: "search", placeholder: "filter tasks", "aria-label": "filter tasks" });
+    const place = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "scores of each task" });
+    const choice = element(
+      "select", { "aria-label": "what to show", onchange: () => draw() },
+      ...views.map(([name], k) => element("option", { value: k }, name)),
+    );
+    function draw() {
+      const [, columns, rows] = views[choice.value];
+      place.replaceChildren(sortable(["task", ...columns.map((column) => column.join(" > "))], rows(), filter));
+    }
+    draw();
+    const said = "With 95 % intervals; n: how many seeds, where some lack. A click on a column sorts.";
+    return [
+      element("h3", {}, "Each task"), element("p", { class: "faint" }, said),
+      element("div", { class: "tools" }, choice, filter), place,
+    ];
+  }
+
+  function table(head, rows) {
+    return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": head.join(", ") }, element(
+      "table", { class: "data" },
+      element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, ...broken(text))))),
+      element("tbody", {}, ...rows.map(([name, ...cells]) => element(
+        "tr", {}, element("th", { scope: "row" }, ...broken(name)), ...cells.map((cell) => element("td", { class: "words" }, cell)),
+      ))),
+    ));
+  }
+
+  // Coverage and runs ------------------------------------------------------------------------------------------------
+
+  function coverage(section) {
+    const algos = [...new Set(section.coverage.map((row) => row.algo))];
+    const tasks = [...new Set(section.coverage.map((row) => row.task))];
+    const own = new Map(section.coverage.map((row) => [JSON.stringify([row.task, row.algo]), row]));
+    const sums = new Map();
+    for (const { status, count } of section.coverage.flatMap((row) => row.seeds)) {
+      sums.set(status, (sums.get(status) ?? 0) + count);
+    }
+    const total = [...sums].map(([status, sum]) => `${sum.toLocaleString("en")} ${status}`).join(", ");
+    const rows = tasks.map((task) => [task, ...algos.map((algo) => element(
+      "span", {}, ...own.get(JSON.stringify([task, algo])).seeds.map(({ status, count, which }) => element(
+        "span", { class: `seeds ${status}`, title: `seeds ${which}` }, `${count} ${status}`,
+        status === "done" ? "" : ` (${which})`,
+      )),
+    ))]);
+    const { title, header, rows: gaps } = section.missing;
+    return [
+      element("h3", {}, "Coverage"),
+      algos.length ? element("p", {}, `${total}; in brackets stand the seeds.`) : null,
+      algos.length ? table(["task", ...algos], rows) : null,
+      element("p", {}, element("b", {}, title)), gaps.length ? table(header, gaps) : null,
+    ];
+  }
+
+  const GROUPS = {
+    config: ["algo", "config_id", "config"],
+    protocol: ["protocol", "task", "seed", "group", "status", "error", "published"],
+    versions: ["versions", "began", "resumed"],
+    hardware: ["device", "machine", "threads", "per_gpu", "precision", "learner", "memory"],
+    time: ["started", "ended", "seconds", "startup", "wall"],
+  };
+
+  /** What lies in a value, a row each, named by the way there. */
+  function flat(name, value) {
+    if (value === null || typeof value !== "object") return [[name, value === null ? "-" : String(value)]];
+    if (Array.isArray(value) && value.every((item) => typeof item !== "object")) return [[name, value.join(", ") || "-"]];
+    return Object.entries(value).flatMap(([key, inner]) => flat(`${name}.${key}`, inner));
+  }
+  function facts(run) {
+    const record = run.record;
+    const known = new Set(["schema", "suite", ...Object.values(GROUPS).flat()]);
+    const groups = { ...GROUPS, more: Object.keys(record).filter((key) => !known.has(key)) };
+    const cards = Object.entries(groups).map(([title, keys]) => {
+      const rows = keys.filter((key) => Object.hasOwn(record, key)).flatMap((key) => flat(key, record[key]));
+      const lines = rows.map(([key, value]) => element("tr", {}, element("th", { scope: "row" }, key), element("td", {}, value)));
+      return rows.length
+        ? element("div", { class: "card" }, element("h4", {}, title), element("table", {}, ...lines)) : null;
+    });
+    return element("div", {}, element("p", { class: "faint" }, run.folder), element("div", { class: "facts" }, ...cards));
+  }
+
+  /** A <details> whose inside is made when it is first opened. */
+  function lazy(summary, inside) {
+    const node = element("details", {}, element("summary", {}, ...summary));
+    node.addEventListener("toggle", () => node.open && node.childElementCount === 1 && node.append(...inside()));
+    return node;
+  }
+  function runs(section) {
+    const algos = [...looks.keys()].filter((algo) => section.runs.some((run) => run.algo === algo));
+    const folds = algos.map((algo) => {
+      const own = section.runs.filter((run) => run.algo === algo);
+      return lazy([swatch(algo), `${algo}: ${plural(own.length, "run")}`], () => own.map((run) => {
+        const seconds = run.record.seconds;
+        const time = typeof seconds === "number" ? `, ${duration(seconds)}` : "";
+        return lazy([`${run.task}, seed ${run.seed}: ${run.status}${time}`], () => [facts(run)]);
+      }));
+    });
+    return [element("h3", {}, "Runs"), element("p", { class: "faint" }, "Config, versions, hardware and time of each."), ...folds];
+  }
+
+  // The page ---------------------------------------------------------------------------------------------------------
+
+  function list(title, items) {
+    return items.length ? [element("h3", {}, title), element("ul", {}, ...items.map((text) => element("li", {}, text)))] : [];
+  }
+  function section(suite, own, place) {
+    const [loud, rest] = suite.comparable ? [[], own.heading] : [own.heading.slice(0, 1), own.heading.slice(1)];
+    const parts = [
+      element("h2", {}, suite.suite),
+      ...loud.map((line) => element("p", { class: "loud" }, line)),
+      element("div", { class: "verdict" }, ...own.verdict.map((text) => element("p", {}, text))),
+      ...rest.map((line) => element("p", { class: "faint" }, line)),
+      legend(suite.algos),
+      element("h3", {}, "Aggregate scores over the tasks"), aggregates(suite),
+      ...pairs(suite), ...overall(suite), ...learning(own.curves), ...tasks(suite), ...coverage(own),
+      ...list("Warnings", suite.warnings), ...runs(own),
+    ];
+    return element("section", { id: `suite-${place}` }, ...parts.filter((part) => part !== null));
+  }
+  function toggle() {
+    const root = document.documentElement;
+    const isDark = () =>
+      root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    const button = element("button", { type: "button", onclick: () => {
+      root.dataset.theme = isDark() ? "light" : "dark";
+      label();
+    } });
+    const label = () => button.replaceChildren(isDark() ? "Light page" : "Dark page");
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
+    label();
+    return button;
+  }
+
+  const { suites, skipped } = data.report;
+  const links = suites.map((suite, place) => element("a", { href: `#suite-${place}` }, suite.suite));
+  document.getElementById("report").append(
+    element("header", {}, element("h1", {}, "flowbench report"), toggle()),
+    ...(suites.length > 1 ? [element("nav", { "aria-label": "suites" }, ...links)] : []),
+    ...suites.map((suite, place) => section(suite, data.sections[place], place)),
+    ...list("Nothing to report", skipped.map(({ suite, reason }) => `${suite}: ${reason}`)),
+    element("p", { class: "faint" }, `Made by flowbench ${data.version}; what the numbers mean is in its docs/results.md.`),
+  );
+})();
