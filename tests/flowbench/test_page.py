@@ -289,6 +289,22 @@ def test_a_browser_shows_every_number_without_a_complaint(holed, tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_rounds_as_the_other_formats_do(tmp_path):
+    # Sixteenths have no nearest number of three digits.
+    runs, evals = frames(algos=("flowrl", "sac", "td3"), tasks=("a",), seeds=range(4))
+    evals["mean"] = 0.0625 + 0.125 * np.arange(len(evals)) - 3
+    text, built = rendered(runs, evals)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    document, _ = opened(tmp_path / "page.html", tmp_path)
+    section = built.sections[0]
+    assert any(round(16 * estimate) % 2 for estimate in section.improvement["estimate"])
+    for row in section.improvement.itertuples():
+        assert f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]<" in document
+    for row in section.per_task.itertuples():
+        assert f">{row.mean:.1f} [{row.low:.1f}, {row.high:.1f}]<" in document
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_runs_nothing_that_a_run_brings(evil, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(evil[0], encoding="utf-8")

@@ -26,7 +26,9 @@
   const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
   function fixed(value, digits) {
-    const text = value.toFixed(digits);
+    // Of a tie the even neighbour, as in every other format; a tie has a half in its binary digit after these.
+    const tie = Math.abs((value * 2 ** (digits + 1)) % 2) === 1;
+    const text = (tie ? (2 * Math.round((value * 10 ** digits) / 2)) / 10 ** digits : value).toFixed(digits);
     return Number(text) === 0 ? text.replace("-", "") : text;
   }
   function interval(row, digits, names = ["estimate", "low", "high"]) {
@@ -54,13 +56,15 @@
   }
   function range(values, least) {
     const known = [...values, ...least].filter((value) => value !== null);
-    const [low, high] = known.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+    const low = known.reduce((a, b) => Math.min(a, b), Infinity);
+    const high = known.reduce((a, b) => Math.max(a, b), -Infinity);
     return low < high ? [low, high] : [known.length ? low - 0.5 : 0, known.length ? low + 0.5 : 1];
   }
 
   function swatch(algo) {
-    const line = { x1: 0, x2: 22, y1: 5, y2: 5, stroke: colour(algo), "stroke-width": 3, "stroke-dasharray": dashes(algo) };
-    return shape("svg", { class: "swatch", "aria-hidden": "true" }, shape("line", line));
+    const stroke = { stroke: colour(algo), "stroke-width": 3, "stroke-dasharray": dashes(algo) };
+    const line = shape("line", { x1: 0, x2: 22, y1: 5, y2: 5, ...stroke });
+    return shape("svg", { class: "swatch", "aria-hidden": "true" }, line);
   }
   function legend(algos) {
     return element("ul", { class: "legend" }, ...algos.map((algo) => element("li", {}, swatch(algo), algo)));
@@ -73,10 +77,13 @@
     const at = (value) => `${(100 * (value - low)) / (high - low)}%`;
     const body = rows.map((row) => {
       const drawing = shape("svg", { "aria-hidden": "true" });
-      if (half !== null) drawing.append(shape("line", { x1: at(half), x2: at(half), y1: 0, y2: "100%", class: "half" }));
+      if (half !== null) {
+        drawing.append(shape("line", { x1: at(half), x2: at(half), y1: 0, y2: "100%", class: "half" }));
+      }
       if (row.low !== null) {
         const width = `${(100 * (row.high - row.low)) / (high - low)}%`;
-        drawing.append(shape("rect", { x: at(row.low), y: 4, width, height: 10, fill: colour(row.look), opacity: 0.4 }));
+        const bar = { x: at(row.low), y: 4, width, height: 10, fill: colour(row.look), opacity: 0.4 };
+        drawing.append(shape("rect", bar));
       }
       if (row.estimate !== null) {
         const inside = isPublished(row.look) ? "var(--card)" : colour(row.look);
@@ -116,7 +123,8 @@
       note: `${row.verdict}, ${plural(row.tasks, "task")}`,
     }));
     const title = "A run of X scores above one of Y: P(X > Y), and the verdict on X";
-    return [element("h3", {}, "Probability of improvement over the tasks"), bars(title, rows, { span: [0, 1], half: 0.5 })];
+    const card = bars(title, rows, { span: [0, 1], half: 0.5 });
+    return [element("h3", {}, "Probability of improvement over the tasks"), card];
   }
 
   // Curves -----------------------------------------------------------------------------------------------------------
@@ -169,7 +177,8 @@
   }
 
   function nearest(values, wanted) {
-    return values.reduce((best, value, k) => (Math.abs(value - wanted) < Math.abs(values[best] - wanted) ? k : best), 0);
+    const away = (value) => Math.abs(value - wanted);
+    return values.reduce((best, value, k) => (away(value) < away(values[best]) ? k : best), 0);
   }
 
   function reads(plot, guide, tip, series, x, { digits, showX }) {
@@ -261,7 +270,9 @@
       const series = algos.flatMap((algo) => curves.filter((own) => own.task === task && own.algo === algo));
       return chart(task, series, { xlabel: "environment steps", digits: 1, showX: atStep, least: [0] });
     });
-    const said = "Mean return over the seeds, with the band of its 95 % interval; point at a chart, or go there by Tab and use the arrow keys, to read values.";
+    const said =
+      "Mean return over the seeds, with the band of its 95 % interval. " +
+      "To read values, point at a chart, or go there by Tab and use the arrow keys.";
     return [
       element("h3", {}, "Learning curves"), element("p", { class: "faint" }, said), legend(algos),
       element("div", { class: "cards" }, ...cards),
@@ -302,7 +313,9 @@
         "tr", {}, element("th", { scope: "row" }, ...broken(row.name)),
         ...row.cells.map((cell) => element("td", { class: "number" }, cell.text)),
       )));
-      if (!shown.length) body.append(element("tr", {}, element("td", { colspan: head.length }, "No task has that in its name.")));
+      if (!shown.length) {
+        body.append(element("tr", {}, element("td", { colspan: head.length }, "No task has that in its name.")));
+      }
     }
     filter.oninput = draw;
     draw();
@@ -330,7 +343,9 @@
       ["mean return", algos, () => means(suite.per_task, 1, ["mean", "low", "high"])],
       ["mean normalised score", algos, () => means(suite.per_task, 3, ["score", "score_low", "score_high"])],
     ];
-    if (suite.success.length) views.push(["success rate", algos, () => means(suite.success, 2, ["success", "low", "high"])]);
+    if (suite.success.length) {
+      views.push(["success rate", algos, () => means(suite.success, 2, ["success", "low", "high"])]);
+    }
     if (couples.length) {
       const key = (row) => [row.algo, row.over];
       const names = ["estimate", "low", "high"];
@@ -360,7 +375,8 @@
       "table", { class: "data" },
       element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, ...broken(text))))),
       element("tbody", {}, ...rows.map(([name, ...cells]) => element(
-        "tr", {}, element("th", { scope: "row" }, ...broken(name)), ...cells.map((cell) => element("td", { class: "words" }, cell)),
+        "tr", {}, element("th", { scope: "row" }, ...broken(name)),
+        ...cells.map((cell) => element("td", { class: "words" }, cell)),
       ))),
     ));
   }
@@ -401,8 +417,9 @@
 
   /** What lies in a value, a row each, named by the way there. */
   function flat(name, value) {
-    if (value === null || typeof value !== "object") return [[name, value === null ? "-" : String(value)]];
-    if (Array.isArray(value) && value.every((item) => typeof item !== "object")) return [[name, value.join(", ") || "-"]];
+    const plain = (item) => item === null || typeof item !== "object";
+    if (plain(value)) return [[name, value === null ? "-" : String(value)]];
+    if (Array.isArray(value) && value.every(plain)) return [[name, value.join(", ") || "-"]];
     return Object.entries(value).flatMap(([key, inner]) => flat(`${name}.${key}`, inner));
   }
   function facts(run) {
@@ -411,11 +428,13 @@
     const groups = { ...GROUPS, more: Object.keys(record).filter((key) => !known.has(key)) };
     const cards = Object.entries(groups).map(([title, keys]) => {
       const rows = keys.filter((key) => Object.hasOwn(record, key)).flatMap((key) => flat(key, record[key]));
-      const lines = rows.map(([key, value]) => element("tr", {}, element("th", { scope: "row" }, key), element("td", {}, value)));
+      const lines = rows.map(([key, value]) =>
+        element("tr", {}, element("th", { scope: "row" }, key), element("td", {}, value)));
       return rows.length
         ? element("div", { class: "card" }, element("h4", {}, title), element("table", {}, ...lines)) : null;
     });
-    return element("div", {}, element("p", { class: "faint" }, run.folder), element("div", { class: "facts" }, ...cards));
+    const folder = element("p", { class: "faint" }, run.folder);
+    return element("div", {}, folder, element("div", { class: "facts" }, ...cards));
   }
 
   /** A <details> whose inside is made when it is first opened. */
@@ -434,13 +453,15 @@
         return lazy([`${run.task}, seed ${run.seed}: ${run.status}${time}`], () => [facts(run)]);
       }));
     });
-    return [element("h3", {}, "Runs"), element("p", { class: "faint" }, "Config, versions, hardware and time of each."), ...folds];
+    const said = element("p", { class: "faint" }, "Config, versions, hardware and time of each.");
+    return [element("h3", {}, "Runs"), said, ...folds];
   }
 
   // The page ---------------------------------------------------------------------------------------------------------
 
   function list(title, items) {
-    return items.length ? [element("h3", {}, title), element("ul", {}, ...items.map((text) => element("li", {}, text)))] : [];
+    const lines = items.map((text) => element("li", {}, text));
+    return lines.length ? [element("h3", {}, title), element("ul", {}, ...lines)] : [];
   }
   function section(suite, own, place) {
     const [loud, rest] = suite.comparable ? [[], own.heading] : [own.heading.slice(0, 1), own.heading.slice(1)];
@@ -477,6 +498,6 @@
     ...(suites.length > 1 ? [element("nav", { "aria-label": "suites" }, ...links)] : []),
     ...suites.map((suite, place) => section(suite, data.sections[place], place)),
     ...list("Nothing to report", skipped.map(({ suite, reason }) => `${suite}: ${reason}`)),
-    element("p", { class: "faint" }, `Made by flowbench ${data.version}; what the numbers mean is in its docs/results.md.`),
+    element("p", { class: "faint" }, `Made by flowbench ${data.version}; its docs/results.md has what the numbers are.`),
   );
 })();
