@@ -173,7 +173,7 @@ def test_few_seeds_and_several_suites(seeds):
     ]
     text, _ = rendered(*(pd.concat(own, ignore_index=True) for own in zip(*pairs, strict=True)))
     one, two = content(text)["sections"]
-    assert one["verdict"][0] == "There are no two algorithms of ours to compare."
+    assert one["verdict"] == ["One algorithm: there is nothing to compare it with."]
     assert two["verdict"][0].startswith("Too few seeds to tell: sac and td3 (")
     assert (None in one["curves"][0]["low"]) == (len(seeds) == 1)
 
@@ -201,6 +201,11 @@ def test_the_verdict_says_who_is_better_than_whom_and_what_is_open():
     own = built.sections[0].improvement.iloc[0]
     assert said[1] == f"Undecided: flowrl and sac ({own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}])."
     assert "7 tasks, 5 seeds, step 10,000" in said[2]
+
+
+def test_a_verdict_counts_pairs_where_they_are_many():
+    said = verdict.sentences(build(*frames(algos=tuple("abcde"), tasks=("t",), seeds=range(2))).sections[0])
+    assert said[0] == "Too few seeds to tell: 10 pairs, which stand among the probabilities of improvement below."
 
 
 def test_published_curves_stand_apart_in_the_verdict_and_are_dashed():

@@ -9,12 +9,15 @@ from flowbench.report.assemble import Section
 from flowbench.report.cautions import plural
 from flowbench.report.grid import interval
 
+MANY = 6  # more pairs than this of which nothing is known are counted, not listed
 Pair = dict[Hashable, Any]  # a row of ``Section.improvement``
 
 
 def sentences(section: Section) -> list[str]:
     """First of our algorithms among themselves, then beside published ones, which decide nothing."""
     pairs = section.improvement.to_dict("records")
+    if not pairs:
+        return ["One algorithm: there is nothing to compare it with."]
     ours = [pair for pair in pairs if not {pair["algo"], pair["over"]} & set(section.published)]
     beside = [pair for pair in pairs if pair not in ours]
     said = _of(ours) or ["There are no two algorithms of ours to compare."]
@@ -37,7 +40,9 @@ def _of(pairs: Sequence[Pair]) -> list[str]:
         ("no common task", "Without a common task"),
     ):
         alike = [pair for pair in pairs if pair["verdict"] == verdict]
-        if alike:
+        if len(alike) > MANY:
+            said.append(f"{words}: {len(alike)} pairs, which stand among the probabilities of improvement below.")
+        elif alike:
             said.append(f"{words}: {'; '.join(_open(pair) for pair in alike)}.")
     return said
 
