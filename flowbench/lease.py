@@ -28,6 +28,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowbench.errors import naming
+
 FOLDER = "lease"
 BEAT = 5.0  # seconds between two beats
 LOOK = 1.0  # seconds between two looks at another host's lease
@@ -100,7 +102,8 @@ def take(run: Path, abandoned: Collection[Path] = ()) -> Lease | None:
     name, scratch = f"{host()}.{token}", run / f"{FOLDER}-{token}"
     try:
         scratch.mkdir()
-        (scratch / name).write_bytes(_content(0))
+        with naming(scratch / name):
+            (scratch / name).write_bytes(_content(0))
         scratch.rename(run / FOLDER)
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -275,7 +275,9 @@ def advance(env: Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool
     obs, reward, terminated, truncated, _ = env.step(action)
     if np.size(reward) != 1:
         raise EnvironmentFault(f"the environment returned a reward of shape {np.shape(reward)}")
-    if not np.isfinite(np.float32(reward)):
+    with np.errstate(over="ignore"):  # what is too large for replay becomes infinite there
+        finite = np.isfinite(np.float32(reward))
+    if not finite:
         raise EnvironmentFault("the environment returned a reward that is not finite")
     return _observation(env, obs), float(reward), bool(terminated), bool(truncated)
 

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -125,10 +125,13 @@ def _failed(cells: Cells, error: BaseException) -> int:
     """Write that it failed; called while the error is handled."""
     try:
         cells.end("failed", said(error))
-    except OSError:  # a full disk, most likely: whoever started this process writes the record
-        traceback.print_exc()
+    except OSError:  # a full disk, most likely
+        with suppress(OSError):  # the log lies on it, too
+            traceback.print_exc()
+        # Not returned, so that the leases stay: whoever started this process writes the record under them.
         sys.exit(EXIT_TRANSIENT)
-    traceback.print_exc()
+    with suppress(OSError):
+        traceback.print_exc()
     return EXIT_TRANSIENT if faults.is_transient(error) else EXIT_FAILED
 
 

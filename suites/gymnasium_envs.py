@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import gymnasium
 
@@ -45,7 +46,9 @@ def make(task: Task, render: bool) -> Env:
     """A fresh environment of the task; raises SuiteError where its spaces do not fit or a package is missing."""
     check(task.name)
     try:
-        env = gymnasium.make(task.name, render_mode="rgb_array" if render else None, disable_env_checker=True)
+        # Not every environment knows of render_mode.
+        drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+        env = gymnasium.make(task.name, disable_env_checker=True, **drawing)
     except (gymnasium.error.Error, ImportError) as error:
         raise SuiteError(f"gymnasium task {task.name!r} cannot be made: {_line(error)}") from error
     if env.spec is None or env.spec.max_episode_steps is None:

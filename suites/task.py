@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["Evaluation", "Score", "Suite", "SuiteError", "Task", "unknown"]
 
 _LISTED_AT_MOST = 20  # longer lists of choices would bury the nearest names
+_SHOWN_OF_MANY = 3
 
 
 class SuiteError(ValueError):
@@ -18,13 +19,15 @@ class SuiteError(ValueError):
 
 
 def unknown(kind: str, value: object, choices: Iterable[str]) -> SuiteError:
-    """The error for a name that is not among `choices`: names it, the nearest ones, and the choices if few."""
+    """The error for a name that is not among `choices`: names it, the nearest, and the choices, or some of many."""
     choices = list(choices)
     message = f"unknown {kind} {value!r}"
     if nearest := difflib.get_close_matches(str(value), choices):
         message += f", did you mean {' or '.join(map(repr, nearest))}?"
     if len(choices) <= _LISTED_AT_MOST:
         message += f" (choices: {', '.join(choices)})"
+    else:
+        message += f" ({len(choices)} choices, such as {', '.join(choices[:_SHOWN_OF_MANY])})"
     return SuiteError(message)
 
 

@@ -89,7 +89,7 @@ def test_a_finished_run_that_is_harmed_is_told_and_its_neighbour_is_whole(apart:
 def test_no_room_for_a_file(apart: Grid, undisturbed_apart, room: int, what: str) -> None:
     assert apart.run(largest_file=room) == 1
     for folder in apart.folders or [next(apart.root.glob("*/*/*/*")) / f"seed-{seed}" for seed in range(2)]:
-        assert what.format(folder=folder) in apart.said
+        until(lambda: what.format(folder=folder) in apart.said)  # noqa: B023 (called at once)
         assert not list(folder.glob("**/*.new"))
         assert not list(folder.glob("checkpoint/*"))
     assert apart.run() == 0
@@ -124,7 +124,9 @@ def test_a_disk_that_is_full(zygote, suite: str, undisturbed_apart, disk: Path, 
     assert grid.wait(parent) == 1, grid.said
     failures = [line for line in grid.said.splitlines() if line.startswith("flowbench: ")]
     assert failures
-    assert all("failed: OSError: [Errno 28] No space left on device: '" in line for line in failures)
+    # The second is of a worker that could not even write what became of it.
+    told = ("failed: OSError: [Errno 28] No space left on device: '", "failed: the machine failed the worker")
+    assert [line for line in failures if not any(what in line for what in told)] == []
     ballast.unlink()
     assert grid.run() == 0, grid.said
     assert grid.tables() == undisturbed_apart

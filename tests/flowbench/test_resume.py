@@ -299,7 +299,7 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
     # A done run is not gone on with.
     before = (folder / "evals.csv").read_bytes()
     cell = make_cell("td3", suite=SUITE, random_steps=100)
-    (outcome,) = Runner(tmp_path, Slots(1, "cpu", 1, 0), lambda *_: None).run([Group((cell,))])
+    (outcome,) = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None).run([Group((cell,))])
     assert outcome.status == "done"
     assert (folder / "evals.csv").read_bytes() == before
 

@@ -129,6 +129,9 @@ class FakeEnvironment:
         self.spec = specs.BoundedArray((2,), np.float64, minimum=[-2.0, 0.0], maximum=[2.0, 5.0])
         self.task = type("Task", (), {"random": np.random.RandomState(0)})()
 
+    def control_timestep(self) -> float:
+        return 0.02
+
     def action_spec(self) -> Any:
         return self.spec
 
