@@ -117,7 +117,7 @@ def _over_all(comparison: Comparison) -> str:
     chance = interval(row["estimate"], row["low"], row["high"], digits=3)
     difference = interval(row["difference"], row["difference_low"], row["difference_high"], digits=3)
     return (
-        f"Over the {plural(row['tasks'], 'task')}: {outcome} (p = {_p(row['p'])}). P({algo} > {over}) is {chance}, "
+        f"Over the {plural(row['tasks'], 'task')}: {outcome} (p {_p(row['p'], '= ')}). P({algo} > {over}) is {chance}, "
         f"the difference in IQM {difference}."
     )
 
@@ -250,8 +250,8 @@ def _json(comparisons: Comparisons) -> str:
     return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+def _p(value: float, equal: str = "") -> str:
+    return f"{'< ' if equal else '<'}0.001" if value < 0.001 else f"{equal}{value:.3f}"
 
 
 def _seeds(counts: pd.Series[int]) -> str:
