@@ -132,30 +132,19 @@ class Writer:
         folder = self.run / FOLDER
         folder.mkdir(exist_ok=True)
         try:
-            self._write(step, tables, state, transitions, held)
+            kept = {name: _settled(self.run / name) for name in tables}
+            start = max((_range(name)[1] for name in self._replay), default=0)
+            chunk = transitions(start)
+            start, stop = (int(number) for number in chunk["numbers"])
+            name = f"{start}-{stop}.replay.safetensors"
+            self._replay[name] = _write(folder / name, chunk)
+            self._replay = {name: digest for name, digest in self._replay.items() if _range(name)[1] > stop - held}
+            files = {_state_name(step): _write(folder / _state_name(step), state), **self._replay}
+            manifest = {"schema": SCHEMA, "step": step, "tables": kept, "files": files}
+            disk.replace(folder / f"{step}.json", (json.dumps(manifest, indent=1) + "\n").encode())
+            _settle_folder(folder)
         finally:
             self._prune()
-
-    def _write(
-        self,
-        step: int,
-        tables: Sequence[str],
-        state: Mapping[str, Tensor],
-        transitions: Callable[[int], Mapping[str, Tensor]],
-        held: int,
-    ) -> None:
-        folder = self.run / FOLDER
-        kept = {name: _settled(self.run / name) for name in tables}
-        start = max((_range(name)[1] for name in self._replay), default=0)
-        chunk = transitions(start)
-        start, stop = (int(number) for number in chunk["numbers"])
-        name = f"{start}-{stop}.replay.safetensors"
-        self._replay[name] = _write(folder / name, chunk)
-        self._replay = {name: digest for name, digest in self._replay.items() if _range(name)[1] > stop - held}
-        files = {_state_name(step): _write(folder / _state_name(step), state), **self._replay}
-        manifest = {"schema": SCHEMA, "step": step, "tables": kept, "files": files}
-        disk.replace(folder / f"{step}.json", (json.dumps(manifest, indent=1) + "\n").encode())
-        _settle_folder(folder)
 
     def _prune(self) -> None:
         """Remove what no kept checkpoint needs."""

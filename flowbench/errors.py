@@ -21,6 +21,14 @@ def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {value!r}{hint} (choices: {', '.join(known) or 'none'})")
 
 
+def one_of(kind: str, value: str, choices: Iterable[str]) -> str:
+    """The value. Raises UsageError where it is none of the choices."""
+    choices = list(choices)
+    if value not in choices:
+        raise unknown(kind, value, choices)
+    return value
+
+
 def line(error: BaseException) -> str:
     """An exception in one line, its type first."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

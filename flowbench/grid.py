@@ -16,7 +16,7 @@ from rich.console import Console
 
 import suites
 from flowbench import duration, mirrors, progress, schedule
-from flowbench.errors import UsageError, unknown
+from flowbench.errors import UsageError, one_of
 from flowbench.preview import Grid, look_ahead
 from flowbench.request import Request
 from flowbench.runner import Outcome, Runner
@@ -121,9 +121,7 @@ def run(
 
 def _choice(option: str, value: str, choices: Sequence[str]) -> str | None:
     """The value, None for "auto"."""
-    if value not in choices:
-        raise unknown(option, value, choices)
-    return None if value == "auto" else value
+    return None if one_of(option, value, choices) == "auto" else value
 
 
 def _lacking(sources: Collection[str]) -> list[suites.SuiteError]:

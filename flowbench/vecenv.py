@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class Step(NamedTuple):
     truncated: np.ndarray  # [n] bool, it was cut by its time limit
 
 
-class _Slots:
+class _Slots(ABC):
     """What environments here and in other processes have in common: they are stepped on the same arrays [n, ...].
 
     One that fails is named in `faults`; it stays where it stood, without reward or end, and is never stepped again.
@@ -81,11 +82,13 @@ class _Slots:
         """Never step a slot's environment again."""
         _leave(self._shared, slot)
 
+    @abstractmethod
     def _wait(self) -> None:
-        raise NotImplementedError
+        """Wait until every environment has stepped."""
 
+    @abstractmethod
     def _begin_again(self, episodes: Sequence[Episode]) -> None:
-        raise NotImplementedError
+        """Begin every slot's episode again and repeat what was done in it."""
 
     def _look(self) -> None:
         """Take over what the environments left."""

@@ -16,7 +16,7 @@ import suites
 from flowbench import overrides, plan
 from flowbench.bench import loop, peers, show, updates
 from flowbench.bench.setting import Setting
-from flowbench.errors import UsageError, unknown
+from flowbench.errors import UsageError, one_of
 from flowbench.plan import Protocol, Variant
 
 OBS, ACT = 223, 38  # dimensions of dog-run, the largest task of the DeepMind Control Suite
@@ -41,8 +41,7 @@ def run(
     format: str = "table",
 ) -> None:
     """Measure and print. `task` asks for whole loops on it; without it updates are measured. Raises UsageError."""
-    if format not in show.FORMATS:
-        raise unknown("format", format, show.FORMATS)
+    one_of("format", format, show.FORMATS)
     setting = Setting.choose(device, precision, threads)
     wanted = list(algo) or algos.names()
     given = {} if batch is None else {"batch_size": batch}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flowbench import machine
-from flowbench.errors import UsageError, unknown
+from flowbench.errors import UsageError, one_of
 from flowbench.grid import DEVICES, PRECISIONS
 from flowbench.places import Places
 
@@ -27,9 +27,8 @@ class Setting:
     @staticmethod
     def choose(device: str, precision: str, threads: int | None) -> Setting:
         """From the command line's words; "auto" is what `flowbench run` takes. Raises UsageError."""
-        for option, value, choices in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
-            if value not in choices:
-                raise unknown(option, value, choices)
+        one_of("device", device, DEVICES)
+        one_of("precision", precision, PRECISIONS)
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
             raise UsageError("--device cuda: there is no CUDA device here; use cpu or auto")

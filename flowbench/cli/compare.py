@@ -27,11 +27,9 @@ def compare(
     results: Results = RESULTS,
 ) -> None:
     """Say whether A is better than B, on which tasks, and how many more seeds would decide what is open."""
-    from flowbench.errors import unknown
+    from flowbench.errors import one_of
 
-    formats = ("table", "markdown", "json")
-    if format not in formats:
-        raise unknown("format", format, formats)
+    one_of("format", format, ("table", "markdown", "json"))
     at, resamples = count("--step", step), count("--reps", reps) or 0
     from flowbench import store
     from flowbench.report import comparison

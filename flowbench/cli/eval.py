@@ -35,11 +35,9 @@ def evaluate(
     results: Results = RESULTS,
 ) -> None:
     """Evaluate a trained policy from the weights that its run has kept."""
-    from flowbench.errors import unknown
+    from flowbench.errors import one_of
 
-    formats = ("table", "json")
-    if format not in formats:
-        raise unknown("format", format, formats)
+    one_of("format", format, ("table", "json"))
     number = count("--episodes", episodes)
     import dataclasses
 

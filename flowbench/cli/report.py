@@ -41,11 +41,9 @@ def report(
     results: Results = RESULTS,
 ) -> None:
     """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
-    from flowbench.errors import UsageError, unknown
+    from flowbench.errors import UsageError, one_of
 
-    formats = ("table", "markdown", "latex", "csv", "json")
-    if format not in formats:
-        raise unknown("format", format, formats)
+    one_of("format", format, ("table", "markdown", "latex", "csv", "json"))
     if thin and figures is None:
         raise UsageError("--thin draws lines into figures: name their folder with --figures DIR")
     at, resamples = count("--step", step), count("--reps", reps) or 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from flowbench import stats
-from flowbench.errors import UsageError, unknown
+from flowbench.errors import UsageError, one_of
 from flowbench.published.curve import Curve
 
 CURVES = {"tdmpc2": "tdmpc2", "simbav2": "simbav2", "csv": "plain"}
@@ -31,8 +31,7 @@ def run(format: str, path: Path, runs: pd.DataFrame, evals: pd.DataFrame, *, ste
 
     Raises UsageError for a format that is not known, runs of several suites or none, and a path that cannot be written.
     """
-    if format not in (*CURVES, SCORES):
-        raise unknown("format", format, (*CURVES, SCORES))
+    one_of("format", format, (*CURVES, SCORES))
     if step is not None and format != SCORES:
         raise UsageError(f"--step is for --format {SCORES}; {format} holds whole curves")
     ours = runs[~stats.is_published(runs)]

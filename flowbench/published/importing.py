@@ -15,7 +15,7 @@ from typing import Any
 
 import suites
 from flowbench import store
-from flowbench.errors import UsageError, unknown
+from flowbench.errors import UsageError, one_of
 from flowbench.plan import task_folder
 from flowbench.published import match
 from flowbench.published.curve import Curve, Source, gather
@@ -48,9 +48,7 @@ def run(format: str, path: Path, root: Path, *, prefix: str = PREFIX, suite: str
     Raises UsageError for a file that cannot be read, for curves that were imported from another file before, and where
     a folder cannot be written; SuiteError for a suite that is not known.
     """
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    reader = import_module(f"flowbench.published.{FORMATS[format]}")
+    reader = import_module(f"flowbench.published.{FORMATS[one_of('format', format, FORMATS)]}")
     sources = [gather(file, reader.read(file)) for file in _files(path, reader.SUFFIX)]
     among = match.candidates(suite)
     robot = ROBOT.get(format, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import math
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from flowbench.errors import one_of
 from flowbench.report import latex, tables
 from flowbench.report.assemble import Report, Section
 from flowbench.report.grid import escaped, markdown
@@ -25,12 +25,8 @@ COLUMNS = (
 
 
 def render(report: Report, format: str) -> str:
-    """The report as ``markdown``, ``latex``, ``csv`` or ``json``. Raises ValueError for another format."""
-    if format not in FORMATS:
-        near = difflib.get_close_matches(format, FORMATS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}{hint}")
-    return FORMATS[format](report)
+    """The report as ``markdown``, ``latex``, ``csv`` or ``json``. Raises UsageError for another format."""
+    return FORMATS[one_of("format", format, FORMATS)](report)
 
 
 def _markdown(report: Report) -> str:

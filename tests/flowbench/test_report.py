@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from flowbench import report, stats
+from flowbench.errors import UsageError
 from flowbench.report.grid import leaders
 
 VARIANT = "flowrl[flow_steps=5,constraint=false]"
@@ -271,7 +272,7 @@ def test_markdown_tables_are_well_formed_and_escaped(holed):
 
 
 def test_an_unknown_format_names_the_others(holed):
-    with pytest.raises(ValueError, match=r"'markdow'.*markdown, latex, csv, json; did you mean 'markdown'"):
+    with pytest.raises(UsageError, match=r"'markdow'; did you mean 'markdown'\? \(choices: markdown, latex, csv, json"):
         report.render(holed, "markdow")
 
 

@@ -258,11 +258,13 @@ import numpy as np
 import suites
 env = suites.make(suites.Task("pendulum-swingup", "dm_control", 2, suites.Score(0, 1000)), render=True)
 bare = suites.make(suites.Task("pendulum-swingup", "dm_control", 2, suites.Score(0, 1000)))
-seen = [(env.reset(seed=3)[0], bare.reset(seed=3)[0])]
-try:
-    first = env.render()
+try:  # dm_control's own: whether anything can be drawn on this machine
+    import dm_control.suite  # after the adapter has chosen what draws
+    dm_control.suite.load("pendulum", "swingup").physics.render(8, 8)
 except Exception as error:
     sys.exit(f"no OpenGL: {error}")
+seen = [(env.reset(seed=3)[0], bare.reset(seed=3)[0])]
+first = env.render()
 for _ in range(10):
     seen.append((env.step(np.ones(1, np.float32))[0], bare.step(np.ones(1, np.float32))[0]))
 last = env.render()
