@@ -1,4 +1,4 @@
-"""What `flowbench run` does: read the request, plan, show, train, sum up."""
+"""What `flowbench run` does with a grid: plan, show, train, sum up."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rich.console import Console
 import suites
 from flowbench import duration, mirrors, progress, schedule
 from flowbench.errors import UsageError, one_of
+from flowbench.plan import Cell
 from flowbench.preview import Grid, look_ahead
-from flowbench.request import Request
 from flowbench.runner import Outcome, Runner
 from flowbench.slots import choose_gpus, share, stack_size
 
@@ -30,7 +30,7 @@ PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 
 
 def run(
-    request: Request,
+    cells: Sequence[Cell],
     root: Path,
     *,
     device: str = "auto",
@@ -51,22 +51,23 @@ def run(
     retries: int = 0,
     timeout: float | None = None,
     shard: tuple[int, int] | None = None,
+    auto: int | None = None,
     quiet: bool = False,
     cluster: Cluster | None = None,
 ) -> int:
     """Train what is due of a grid, or of a `shard` of it, here or on a cluster.
 
+    `auto` is recorded: seeds are being added until a comparison is decided, or there are so many.
     The exit status: 0, 1 (a cell failed), 130 (interrupted).
     """
     _choice("device", device, DEVICES)
     console = Console()
-    grid = request.cells()
     if cluster and (calibrate or per_gpu == "auto"):
         raise UsageError("--calibrate and --per-gpu auto measure this machine: they are not for --engine ray")
     cards = cluster.gpus(device, gpus) if cluster else choose_gpus(device, gpus)
     cores = cluster.cores(bool(cards)) if cluster else ()
     size = stack_size(stack, len(cards))
-    cells = schedule.shard(grid, size, *shard) if shard else grid
+    grid, cells = cells, schedule.shard(cells, size, *shard) if shard else cells
     due = schedule.due(root, cells, force)
     if device == "cuda" and not cards:
         raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
@@ -111,6 +112,7 @@ def run(
             keep_weights=keep_weights,
             retries=retries,
             timeout=timeout,
+            auto=auto,
         )
         outcomes = []
         for outcome in runner.run(groups):

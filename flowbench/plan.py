@@ -105,13 +105,26 @@ def expand(
     return [Cell(loaded, task, variant, seed) for seed in numbers for task in chosen for variant in resolved]
 
 
+def parse_auto(text: str) -> int | None:
+    """20 from "auto:20", seeds to be added until a comparison is decided; None from seeds that are fixed."""
+    kind, _, most = text.partition(":")
+    if kind != "auto":
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,3}", most) or int(most) < 2:
+        raise UsageError(f"seeds {text!r}: write auto:20, with the most seeds there may be, 2 to 9999")
+    return int(most)
+
+
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from "5" (the first five, 0-4), "0,3,7", "0-9" or a mix such as "0-4,8"."""
+    """Seeds from "5" (the first five, 0-4), "0,3,7", "0-9", a mix such as "0-4,8", or the most from "auto:20"."""
+    most = parse_auto(text)
+    if most:
+        return list(range(most))
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
         if match is None:
-            raise UsageError(f"cannot read seeds {text!r}; write a count (5), a list (0,3,7) or a range (0-9)")
+            raise UsageError(f"cannot read seeds {text!r}; write a count (5), a list (0,3,7), a range (0-9) or auto:20")
         first = int(match[1])
         last = int(match[2]) if match[2] else first
         if "," not in text and match[2] is None:

@@ -44,8 +44,13 @@ class Request:
             raise UsageError("nothing to run: name an algorithm with --algo (flowbench list algos shows them)")
         return request
 
+    @property
+    def auto(self) -> int | None:
+        """The most seeds where they are to be added until a comparison is decided, None where they are fixed."""
+        return plan.parse_auto(self.seeds or "")
+
     def cells(self) -> list[Cell]:
-        """The cells it stands for."""
+        """The cells it stands for, at most."""
         return plan.expand(
             self.suite or "",
             self.algo,

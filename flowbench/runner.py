@@ -57,12 +57,14 @@ class Runner:
         keep_weights: bool = False,
         retries: int = 0,
         timeout: float | None = None,
+        auto: int | None = None,
     ) -> None:
         """`fail_fast` starts nothing more after a failure; `redo` trains everything from its start, also what is done.
 
         Workers run on this machine unless there is another `engine`. A group that a fault of the machine ended is
         started again up to `retries` times; a worker has `timeout` seconds.
-        `log` names mirrors; checkpoints come with each evaluation unless `checkpoint_every` gives steps.
+        `log` names mirrors; checkpoints come with each evaluation unless `checkpoint_every` gives steps. `auto` is
+        recorded: the seeds at which a comparison that adds them ends.
         """
         self.interrupted = False
         self._root = root
@@ -76,6 +78,7 @@ class Runner:
         self._keep_weights = keep_weights
         self._attempts = retries + 1
         self._timeout = timeout
+        self._auto = auto
         self._begun: set[Path] = set()  # what this runner has written a record of
         self._halted = threading.Event()  # nothing more is started
         self._engine = engine or Local(slots)
@@ -222,6 +225,7 @@ class Runner:
             "keep_weights": self._keep_weights,
             "log": self._log,
             "timeout": self._timeout,
+            "auto": self._auto,
         }
 
     def _outcome(self, cell: Cell, log: Path, code: int, died: str, ours: bool) -> Outcome:

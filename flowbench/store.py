@@ -214,7 +214,7 @@ class Results:
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
-    "published", "origin",
+    "auto", "published", "origin",
 ]  # fmt: skip
 EVAL_KEYS = ["suite", "task", "algo", "config_id", "seed", "published"]
 EVAL_NUMBERS = ["step", "mean", "score", "seconds", "success"]
@@ -329,6 +329,7 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "action_repeat": run["task"]["action_repeat"],
         "episodes": run["protocol"]["episodes"],
         **{name: _version(run, name) for name in ("mujoco", "dm_control")},
+        "auto": run.get("auto") or 0,  # seeds were added until a comparison was decided, or there were so many
         "published": "published" in run,  # by others, and imported
         "origin": run.get("published", {}).get("format", ""),
     }

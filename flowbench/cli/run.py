@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,9 @@ def run(
         typer.Option(metavar="ALGO[,ALGO]", help="Algorithms: name, name\\[key=value,...] or path/to/file.py:Class."),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Only this task; may be repeated.")] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="SEEDS", help="5 (the first five), 0,3,7 or 0-9.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="SEEDS", help="5 (the first five), 0,3,7, 0-9, or auto:20.")
+    ] = None,
     steps: Annotated[str | None, typer.Option(metavar="N", help="Environment steps, instead of the suite's.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -106,10 +109,16 @@ def run(
         steps=count("--steps", steps),
         set=settings or [],
     )
+    cells = request.cells()
+    train = grid.run
+    if request.auto:
+        from flowbench import decide
+
+        train = partial(decide.run, most=request.auto)
     with engines.cluster(engine, address) as cluster:
-        return grid.run(
-            request,
-            results,
+        return train(
+            cells,
+            root=results,
             device=device,
             gpus=gpus,
             per_gpu="auto" if per_gpu == "auto" else count("--per-gpu", per_gpu),

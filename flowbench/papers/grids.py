@@ -23,7 +23,7 @@ def cost(scale: Mapping[str, Any]) -> str:
 
 def run(scale: Mapping[str, Any], results: Path, folder: Path, **options: Any) -> int:
     """Train and draw into `folder`; `options` are those of `flowbench.grid.run`. The exit status of the grid."""
-    status = grid.run(_request(scale), results, **options)
+    status = grid.run(_cells(scale), results, **options)
     if status or options.get("dry_run"):
         return status
     cells = _cells(scale)

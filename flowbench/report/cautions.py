@@ -82,6 +82,21 @@ def _differ(runs: pd.DataFrame, column: str, spoken: str) -> str:
     return f"the runs differ in their {spoken}: {said}"
 
 
+def sequential(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Algorithms whose number of seeds came of looking at their results."""
+    if "auto" not in runs:
+        return []
+    counted = runs.merge(table.loc[table["counts"], stats.RUN], on=stats.RUN)
+    names = sorted(set(counted.loc[counted["auto"] > 0, "algo"]))
+    if not names:
+        return []
+    most = counted["auto"].max()
+    return [
+        f"{', '.join(names)}: seeds were added until a comparison was decided (--seeds auto:{most}); intervals and "
+        "p-values here know nothing of that, the verdict that `flowbench run --seeds auto` ends with does"
+    ]
+
+
 def resamples(reps: int) -> list[str]:
     """Too few resamples for intervals that would come out the same with another seed."""
     if reps >= ROUGH:

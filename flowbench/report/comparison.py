@@ -18,7 +18,7 @@ from flowbench.report import grid as layout
 from flowbench.report.assemble import Section
 from flowbench.report.cautions import plural
 from flowbench.report.formats import SCHEMA, records
-from flowbench.report.grid import Grid, escaped, interval, markdown
+from flowbench.report.grid import Grid, escaped, interval, markdown, p_value
 from flowbench.stats import power, ranks
 
 
@@ -116,8 +116,9 @@ def _over_all(comparison: Comparison) -> str:
     }[row["verdict"]]
     chance = interval(row["estimate"], row["low"], row["high"], digits=3)
     difference = interval(row["difference"], row["difference_low"], row["difference_high"], digits=3)
+    p = p_value(row["p"], "= ")
     return (
-        f"Over the {plural(row['tasks'], 'task')}: {outcome} (p {_p(row['p'], '= ')}). P({algo} > {over}) is {chance}, "
+        f"Over the {plural(row['tasks'], 'task')}: {outcome} (p {p}). P({algo} > {over}) is {chance}, "
         f"the difference in IQM {difference}."
     )
 
@@ -130,7 +131,7 @@ def _too_few(tasks: pd.DataFrame) -> list[str]:
     enough = next(n for n in range(2, 100) if ranks.least_p(n, n) * len(tasks) <= stats.LEVEL)
     return [
         f"So few seeds can decide no task of {len(tasks)}: were every run of one above every run of the other, p would "
-        f"be {_p(min(1.0, smallest))} after the correction. It takes {enough} seeds of each at least."
+        f"be {p_value(min(1.0, smallest))} after the correction. It takes {enough} seeds of each at least."
     ]
 
 
@@ -185,7 +186,7 @@ def grid(comparison: Comparison) -> Grid:
         chance = interval(row["estimate"], row["low"], row["high"], digits=2)
         difference = interval(row["difference"], row["difference_low"], row["difference_high"], digits=2)
         seeds = [f"{row['seeds']}, {row['over_seeds']}"] if uneven else []
-        rows.append((str(row["task"]), str(row["verdict"]), _p(p), chance, difference, *seeds))
+        rows.append((str(row["task"]), str(row["verdict"]), p_value(p), chance, difference, *seeds))
     header = ("task", "X is", "p", "P(X > Y)", "IQM of X - Y", *(["seeds"] if uneven else []))
     return Grid("X against Y on each task", header, tuple(rows))
 
@@ -248,10 +249,6 @@ def _json(comparisons: Comparisons) -> str:
         "skipped": [{"suite": suite, "reason": why} for suite, why in comparisons.skipped],
     }
     return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n"
-
-
-def _p(value: float, equal: str = "") -> str:
-    return f"{'< ' if equal else '<'}0.001" if value < 0.001 else f"{equal}{value:.3f}"
 
 
 def _seeds(counts: pd.Series[int]) -> str:

@@ -44,6 +44,11 @@ def number(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def p_value(value: float, equal: str = "") -> str:
+    """``0.012``, or ``<0.001``; with ``equal`` as it stands in a sentence, ``= 0.012`` or ``< 0.001``."""
+    return f"{'< ' if equal else '<'}0.001" if value < 0.001 else f"{equal}{value:.3f}"
+
+
 def leaders(intervals: Sequence[tuple[float, float, float]], *, lowest: bool = False) -> list[int]:
     """Where the highest (or lowest) estimate stands and those whose interval overlaps its own; without one, nobody.
 

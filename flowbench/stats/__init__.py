@@ -17,6 +17,7 @@ from flowbench.stats.cells import RUN, at_step, common_step, complete_seeds, dis
 from flowbench.stats.curve import curves, task_curves
 from flowbench.stats.pairs import improvement
 from flowbench.stats.profile import profiles
+from flowbench.stats.sequential import Pair, looks, pairs
 from flowbench.stats.versus import LEVEL, versus
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "METRICS",
     "REPS",
     "RUN",
+    "Pair",
     "aggregates",
     "at_step",
     "common_step",
@@ -33,8 +35,10 @@ __all__ = [
     "distinct_labels",
     "improvement",
     "is_published",
+    "looks",
     "missing",
     "on_our_tasks",
+    "pairs",
     "per_task",
     "profiles",
     "score_matrices",

@@ -1,0 +1,123 @@
+"""Seeds added until a comparison is decided: which cells are trained, when it ends, and what it says."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from fakes import make_cell, make_suite
+
+from flowbench import decide, grid, store
+
+MOST = 15  # looks at 5, 10 and 15
+SUITE = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"), steps=40, every=20)
+
+
+def cells_of(*names: str):
+    return [
+        make_cell(name, suite=SUITE, task=task, seed=seed)
+        for seed in range(MOST)
+        for task in SUITE.tasks
+        for name in names
+    ]
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch):
+    """Stands in for a grid's training: returns around a mean of each algorithm's own. It gives what it was given."""
+    given = []
+    means = {"td3": -200.0, "sac": -210.0, "qvpo": -1000.0}
+
+    def run(cells, root, **options):
+        given.append((list(cells), options))
+        if options.get("dry_run"):
+            return 0
+        for cell in cells:
+            folder = root / cell.path
+            if store.recorded(folder).get("status") == "done":
+                continue
+            random = np.random.default_rng([cell.seed, *map(ord, cell.task.name + cell.variant.label)])
+            mean = means[cell.variant.label] + 100 * random.normal()
+            store.write_run(folder, {**store.record(cell, [cell.seed]), "status": "done", "auto": options["auto"]})
+            (folder / "evals.csv").write_text(f"step,mean\n20,-1500\n40,{mean}\n")
+        return train.status
+
+    def train():
+        return given
+
+    train.status = 0
+    monkeypatch.setattr(grid, "run", run)
+    return train
+
+
+def seeds(cells) -> dict[str, list[int]]:
+    return {
+        name: sorted({c.seed for c in cells if c.variant.label == name}) for name in {c.variant.label for c in cells}
+    }
+
+
+def test_it_ends_with_the_look_that_decides(train, tmp_path, capsys) -> None:
+    assert decide.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
+    (first,) = train()
+    assert seeds(first[0]) == {"td3": [0, 1, 2, 3, 4], "qvpo": [0, 1, 2, 3, 4]}
+    assert first[1]["auto"] == MOST
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Look 1 of 3, 5 seeds" in out
+    assert "td3 is better than qvpo: p" in out
+    assert "at most 5 % of false verdicts over 3 planned looks" in out
+
+
+def test_what_is_decided_gets_no_more_seeds(train, tmp_path, capsys) -> None:
+    assert decide.run(cells_of("td3", "sac", "qvpo"), MOST, tmp_path) == 0
+    trained = [seeds(cells) for cells, _ in train()]
+    assert trained[0].keys() == {"td3", "sac", "qvpo"}
+    assert trained[1:] == [
+        {"td3": [*range(5, 10)], "sac": [*range(5, 10)]},
+        {"td3": [*range(10, 15)], "sac": [*range(10, 15)]},
+    ]
+    out = " ".join(capsys.readouterr().out.split())
+    assert "sac and td3: undecided with 15 seeds of each" in out
+    assert "and 3 pairs" in out
+
+
+def test_the_same_command_says_the_same(train, tmp_path, capsys) -> None:
+    decide.run(cells_of("td3", "sac", "qvpo"), MOST, tmp_path)
+    before = capsys.readouterr().out
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")}
+    assert decide.run(cells_of("td3", "sac", "qvpo"), MOST, tmp_path) == 0
+    assert capsys.readouterr().out == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")} == files
+
+
+def test_runs_of_another_config_or_task_are_none_of_it(train, tmp_path) -> None:
+    decide.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    other = make_cell("td3", suite=SUITE, seed=0, hidden=16)
+    store.write_run(tmp_path / other.path, {**store.record(other, [0]), "status": "done"})
+    (tmp_path / other.path / "evals.csv").write_text("step,mean\n40,-1500\n")
+    assert decide.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
+
+
+def test_a_failure_ends_it_before_its_look(train, tmp_path, capsys) -> None:
+    train.status = 1
+    assert decide.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 1
+    assert len(train()) == 1
+    assert "Look" not in capsys.readouterr().out
+
+
+def test_no_look_is_taken_at_runs_that_another_process_still_trains(train, tmp_path, capsys) -> None:
+    cells = cells_of("td3", "qvpo")
+    busy = cells[3]
+    store.write_run(tmp_path / busy.path, {**store.record(busy, [busy.seed]), "status": "done"})  # without evaluations
+    assert decide.run(cells, MOST, tmp_path) == 0
+    said = capsys.readouterr()
+    assert "no look at 5 seeds yet" in said.err
+    assert "better" not in said.out
+
+
+def test_a_dry_run_shows_the_most_it_can_be(train, tmp_path, capsys) -> None:
+    cells = cells_of("td3", "qvpo")
+    assert decide.run(cells, MOST, tmp_path, dry_run=True) == 0
+    (given,) = train()
+    assert Counter(given[0]) == Counter(cells)
+    assert "looks at 5, 10, 15 seeds" in " ".join(capsys.readouterr().out.split())
