@@ -12,11 +12,10 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from flowbench import grid, stats, store
+from flowbench import grid, layout, stats, store
 from flowbench.errors import UsageError
+from flowbench.layout import plural
 from flowbench.plan import Cell
-from flowbench.report import grid as layout
-from flowbench.report.cautions import plural
 from flowbench.stats import Pair
 
 

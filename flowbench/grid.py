@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 import suites
-from flowbench import duration, mirrors, progress, schedule
+from flowbench import duration, layout, mirrors, progress, schedule
 from flowbench.errors import UsageError, one_of
 from flowbench.plan import Cell
 from flowbench.preview import Grid, look_ahead
@@ -85,7 +85,8 @@ def run(
     preview = look_ahead(root, Grid(cells, due, groups), sharing, per_gpu, calibrate=calibrate, force=force)
     slots = preview.slots
     if dry_run:
-        console.print(preview.table())
+        layout.show(preview.table(), console)
+        console.print()
         for line in preview.lines():
             _say(console, line)
         for problem in lacking:

@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
-from flowbench import calibration, estimate, machine, memory
+from flowbench import calibration, estimate, layout, machine, memory
 from flowbench.estimate import Here, Need, Record
 from flowbench.plan import Cell
 from flowbench.schedule import Due, Group
@@ -98,24 +94,30 @@ class Preview(Grid):
         seconds = estimate.duration(self.needs, slots.jobs)
         return told if seconds is None else f"{told}; about {estimate.hours(seconds)}"
 
-    def table(self) -> Table:
-        """A line a task and algorithm: seeds to run, done and running, steps, the variant's id, what they will take."""
+    def table(self) -> layout.Grid:
+        """A line a task and algorithm: seeds, how many to run and done, the variant's id; if known, what they take."""
         state = {id(cell): word for word, group in
                  (("to run", self.due.due), ("done", self.due.done), ("running", self.due.running))
                  for cell in group}  # fmt: skip
-        columns = ("task", "algorithm", "steps", "seeds", "to run", "done", "config", "time", "memory", "known from")
-        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        bases = self._bases()
+        more = ("time", "memory", "known from")[: 3 if len(bases) > 1 else 2] if any(self.needs) else ()
         lines: dict[tuple[str, str], list[Cell]] = {}
         for cell in self.cells:
             lines.setdefault(_line(cell), []).append(cell)
+        rows = []
         for line, of_line in lines.items():
             count = Counter(state[id(cell)] for cell in of_line)
             steps = f"{of_line[0].variant.protocol.steps:,}"
-            seeds = ",".join(str(cell.seed) for cell in of_line)
+            seeds = layout.ranges(cell.seed for cell in of_line)
             done = f"{count['done']}" + (f" (+{count['running']} running)" if count["running"] else "")
-            row = (*line, steps, seeds, str(count["to run"]), done, of_line[0].variant.config_id)
-            table.add_row(*map(escape, (*row, *self._line_takes(line))))
-        return table
+            row = (" ".join(line), steps, seeds, str(count["to run"]), done, of_line[0].variant.config_id)
+            rows.append((*row, *self._line_takes(line)[: len(more)]))
+        columns = ("", "steps", "seeds", "to run", "done", "config", *more)
+        return layout.Grid("Cells", columns, tuple(rows))
+
+    def _bases(self) -> list[str]:
+        """How what is known of the groups is known, and "?" where of some nothing is."""
+        return list(dict.fromkeys(need.basis if need else "?" for need in self.needs))
 
     def _line_takes(self, line: tuple[str, str]) -> tuple[str, str, str]:
         """Time of a line's groups one after the other, memory of the largest of them, and how that is known."""
@@ -151,11 +153,14 @@ class Preview(Grid):
                 f"time: ?, no run like {unknown} of {len(self.groups)} groups has finished; --calibrate measures them"
             )
         told = f"time: about {estimate.hours(seconds)}; memory: {self._memory(self.needs, slots.jobs, slots.per_gpu)}"
-        return f"{told} of {estimate.gigabytes(memory.of_host())}" if not slots.gpus else told
+        if not slots.gpus:
+            told = f"{told} of {estimate.gigabytes(memory.of_host())}"
+        bases = self._bases()
+        return told if len(bases) > 1 else f"{told}; known from {bases[0]}"
 
 
 def _line(cell: Cell) -> tuple[str, str]:
-    return cell.task.name, cell.variant.label
+    return cell.variant.label, cell.task.name
 
 
 def _threads(slots: Slots) -> str:

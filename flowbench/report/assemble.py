@@ -9,6 +9,7 @@ import pandas as pd
 
 from flowbench import stats
 from flowbench.errors import UsageError
+from flowbench.layout import plural
 from flowbench.report import cautions
 
 
@@ -129,7 +130,7 @@ def _nothing(runs: pd.DataFrame, evals: pd.DataFrame, step: int | None) -> str:
     """Why one suite has nothing to report, and what to do about it; empty if it has something."""
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(Counter(runs["status"]).items()))
     if evals.empty or evals.merge(runs[stats.RUN], on=stats.RUN).empty:
-        number = cautions.plural(len(runs), "run")
+        number = plural(len(runs), "run")
         return f"no evaluation yet in {number} ({statuses}): let `flowbench run` get to one first"
     wanted = stats.common_step(runs, evals) if step is None else step
     table = stats.at_step(runs, evals, wanted)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from flowbench import stats
+from flowbench.layout import plural, ranges
 
 FEW = 3  # fewer seeds than this get a warning
 ROUGH = 1000  # so do fewer resamples
@@ -179,19 +178,3 @@ def evaluations(table: pd.DataFrame, step: int) -> list[str]:
             at = f"step {low:,}" if low == high else f"steps {low:,} to {high:,}"
             texts.append(f"{algo}: evaluated at {at}, the last at or before {step:,}")
     return texts
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """``0-2, 5`` for 0, 1, 2, 5."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
-
-
-def plural(number: int, noun: str) -> str:
-    """``1 seed``, ``2 seeds``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -11,14 +11,12 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from flowbench import stats
+from flowbench import layout, stats
 from flowbench.errors import UsageError, unknown
+from flowbench.layout import Grid, escaped, interval, markdown, p_value, plural
 from flowbench.report import assemble, tables
-from flowbench.report import grid as layout
 from flowbench.report.assemble import Section
-from flowbench.report.cautions import plural
 from flowbench.report.formats import SCHEMA, records
-from flowbench.report.grid import Grid, escaped, interval, markdown, p_value
 from flowbench.stats import power, ranks
 
 

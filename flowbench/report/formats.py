@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from flowbench.errors import one_of
+from flowbench.layout import escaped, markdown
 from flowbench.report import latex, tables
 from flowbench.report.assemble import Report, Section
-from flowbench.report.grid import escaped, markdown
 from flowbench.stats import CONFIDENCE
 
 SCHEMA = 1

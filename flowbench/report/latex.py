@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from flowbench.layout import Grid
 from flowbench.report import tables
 from flowbench.report.assemble import Report, Section
-from flowbench.report.grid import Grid
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -6,10 +6,9 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from flowbench.report import grid as layout
+from flowbench import layout
+from flowbench.layout import NOTHING, Grid, interval, leaders, ranges
 from flowbench.report.assemble import Report, Section
-from flowbench.report.cautions import ranges
-from flowbench.report.grid import NOTHING, Grid, interval, leaders
 from flowbench.stats import METRICS
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flowbench import report, stats
 from flowbench.errors import UsageError
-from flowbench.report.grid import leaders
+from flowbench.layout import leaders
 
 VARIANT = "flowrl[flow_steps=5,constraint=false]"
 ALGOS = ("flowrl", VARIANT, "sac", "td3")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from flowbench.layout import broken
 from flowbench.report.assemble import Section
 from flowbench.report.figures.style import COLUMN, Look, interval, rows_axis
-from flowbench.report.grid import broken
 
 
 def draw(section: Section, styles: dict[str, Look]) -> Figure | None:

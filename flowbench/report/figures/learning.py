@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flowbench import stats
+from flowbench.layout import broken
 from flowbench.report.figures.style import PAGE, Look, legend, line, steps_axis
-from flowbench.report.grid import broken
 
 COLUMNS = 3
 PANEL_HEIGHT = 1.55

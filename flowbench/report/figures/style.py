@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from flowbench.report.grid import broken
+from flowbench.layout import broken
 from flowbench.stats import is_published
 
 Dashes = Literal["-", "--", "-.", ":"]

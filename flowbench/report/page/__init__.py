@@ -16,9 +16,9 @@ import pandas as pd
 
 import flowbench
 from flowbench import stats, store
+from flowbench.layout import ranges
 from flowbench.report import coverage, formats, tables
 from flowbench.report.assemble import Report, Section, drawn
-from flowbench.report.cautions import ranges
 from flowbench.report.figures.style import looks
 from flowbench.report.page import verdict
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from flowbench.layout import interval, plural
 from flowbench.report.assemble import Section
-from flowbench.report.cautions import plural
-from flowbench.report.grid import interval
 
 MANY = 6  # more pairs than this of which nothing is known are counted, not listed
 Pair = dict[Hashable, Any]  # a row of ``Section.improvement``

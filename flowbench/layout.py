@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -47,6 +47,22 @@ def number(value: float, digits: int) -> str:
 def p_value(value: float, equal: str = "") -> str:
     """``0.012``, or ``<0.001``; with ``equal`` as it stands in a sentence, ``= 0.012`` or ``< 0.001``."""
     return f"{'< ' if equal else '<'}0.001" if value < 0.001 else f"{equal}{value:.3f}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """``0-2, 5`` for 0, 1, 2, 5."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def leaders(intervals: Sequence[tuple[float, float, float]], *, lowest: bool = False) -> list[int]:
