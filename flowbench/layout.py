@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich import box
 from rich.console import Console
@@ -22,6 +22,7 @@ class Grid:
     """A titled table of text; the first column names the rows, the others hold ``numbers`` or words.
 
     ``best`` are the (row, column) of cells that are best in their comparison, or cannot be told from the best.
+    ``styles`` are those of words in a terminal.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     numbers: bool = True
     best: frozenset[tuple[int, int]] = frozenset()
+    styles: Mapping[str, str] = field(default_factory=dict)
 
 
 def interval(estimate: float, low: float, high: float, *, digits: int) -> str:
@@ -132,7 +134,11 @@ def _table(grid: Grid, columns: Sequence[int]) -> Table:
         title = Text(broken(grid.header[column]), style="bold")
         table.add_column(title, justify="right" if grid.numbers and place > 0 else "left", overflow="fold")
     for row in grid.rows:
-        table.add_row(*(Text(broken(row[c]) if c == 0 else row[c]) for c in columns))
+        cells = [Text(broken(row[c]) if c == 0 else row[c]) for c in columns]
+        for cell in cells[1:]:
+            for word, style in grid.styles.items():
+                cell.highlight_words([word], style)
+        table.add_row(*cells)
     return table
 
 

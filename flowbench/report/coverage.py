@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from flowbench import layout
 from flowbench.errors import UsageError
+from flowbench.layout import Grid, ranges
 from flowbench.stats import distinct_labels, is_published
 
 STYLES = {
@@ -52,24 +51,21 @@ def show(runs: pd.DataFrame, console: Console) -> None:
 def _show_ours(covered: pd.DataFrame, console: Console) -> None:
     for suite, of_suite in covered.groupby("suite", sort=False):
         algorithms = list(dict.fromkeys(of_suite["algo"]))
-        table = Table(
-            "task", *map(escape, algorithms), title=escape(str(suite)), title_justify="left", box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )  # fmt: skip
+        rows = []
         for task, of_task in of_suite.groupby("task", sort=False):
             cells = {row["algo"]: row for _, row in of_task.iterrows()}
-            table.add_row(escape(str(task)), *(_words(cells[algo]) for algo in algorithms))
-        console.print(table)
+            rows.append((str(task), *(_words(cells[algo]) for algo in algorithms)))
+        layout.show(Grid(str(suite), ("task", *algorithms), tuple(rows), styles=STYLES), console)
         total = {status: sum(map(len, of_suite[status])) for status in STYLES}
-        console.print(", ".join(f"{count} {status}" for status, count in total.items() if count))
+        console.print(Text("\n" + ", ".join(f"{count} {status}" for status, count in total.items() if count)))
 
 
 def _words(row: pd.Series) -> str:
     """Counts for what went well; the seeds themselves where something is left to do."""
     parts = []
-    for status, style in STYLES.items():
+    for status in STYLES:
         seeds = row[status]
         if seeds:
-            which = "" if status in ("done", "running") else f" ({','.join(map(str, seeds))})"
-            parts.append(f"[{style}]{len(seeds)} {status}{which}[/]")
+            which = "" if status in ("done", "running") else f" ({ranges(seeds)})"
+            parts.append(f"{len(seeds)} {status}{which}")
     return ", ".join(parts)
