@@ -39,16 +39,17 @@ def run(
         status = grid.run(cells, root, dry_run=True, quiet=quiet, **options)
         _say(console, f"that is the most it can take: looks at {_listed(plan)} seeds, until every pair is decided")
         return status
-    going_on, found = set(labels), list[Pair]()
+    going_on, found, failed = set(labels), list[Pair](), 0
     for number, (low, high) in enumerate(pairwise((0, *plan)), start=1):
         due = [cell for cell in cells if low <= cell.seed < high and cell.variant.label in going_on]
         status = grid.run(due, root, quiet=quiet, auto=most, **options)
-        if status:
+        if status not in (0, 1):
             return status
+        failed |= status  # a run that diverged has failed, and counts
         found = stats.pairs(_table([cell for cell in cells if cell.seed < high], root), plan)
         if any(pair.seeds < high and pair.verdict == "undecided" for pair in found):
             print(f"flowbench: not every run is finished: no look at {high} seeds yet", file=sys.stderr)
-            return 0
+            return failed
         if not quiet:
             console.print()
             layout.show(_grid(found, f"Look {number} of {len(plan)}, {plural(high, 'seed')}"), console)
@@ -58,7 +59,7 @@ def run(
     if not quiet:
         for line in verdict(found, len(plan)):
             _say(console, line)
-    return 0
+    return failed
 
 
 def verdict(found: Sequence[Pair], looks: int) -> list[str]:

@@ -35,7 +35,7 @@ def train(monkeypatch: pytest.MonkeyPatch):
             return 0
         for cell in cells:
             folder = root / cell.path
-            if store.recorded(folder).get("status") == "done":
+            if store.recorded(folder).get("status") == "done" or cell.path in train.leave:
                 continue
             random = np.random.default_rng([cell.seed, *map(ord, cell.task.name + cell.variant.label)])
             mean = means[cell.variant.label] + 100 * random.normal()
@@ -46,7 +46,7 @@ def train(monkeypatch: pytest.MonkeyPatch):
     def train():
         return given
 
-    train.status = 0
+    train.status, train.leave = 0, set()
     monkeypatch.setattr(grid, "run", run)
     return train
 
@@ -100,7 +100,31 @@ def test_runs_of_another_config_or_task_are_none_of_it(train, tmp_path) -> None:
 
 def test_a_failure_ends_it_before_its_look(train, tmp_path, capsys) -> None:
     train.status = 1
-    assert decide.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 1
+    cells = cells_of("td3", "qvpo")
+    failed = {**store.record(cells[3], [cells[3].seed]), "status": "failed", "error": "ValueError: boom"}
+    store.write_run(tmp_path / cells[3].path, failed)
+    train.leave.add(cells[3].path)
+    assert decide.run(cells, MOST, tmp_path) == 1
+    assert len(train()) == 1
+    said = capsys.readouterr()
+    assert "Look" not in said.out
+    assert "no look at 5 seeds yet" in said.err
+
+
+def test_a_run_that_diverged_is_looked_at(train, tmp_path, capsys) -> None:
+    train.status = 1
+    cells = cells_of("td3", "qvpo")
+    error = "FloatingPointError: critic/loss is nan by step 30"
+    store.write_run(tmp_path / cells[3].path, {**store.record(cells[3], [0]), "status": "failed", "error": error})
+    (tmp_path / cells[3].path / "evals.csv").write_text("step,mean\n20,-1500\n")
+    train.leave.add(cells[3].path)
+    assert decide.run(cells, MOST, tmp_path) == 1
+    assert "td3 is better than qvpo" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_interrupt_ends_it(train, tmp_path, capsys) -> None:
+    train.status = 130
+    assert decide.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 130
     assert len(train()) == 1
     assert "Look" not in capsys.readouterr().out
 
