@@ -47,7 +47,7 @@ class Variant:
     def config_id(self) -> str:
         """Eight hex digits of what was asked for, the task and the seed aside.
 
-        Versions, device and threads are not in it; a report names runs that differ in versions or device.
+        Versions, device and threads are not in it; a report names runs that differ in them.
         """
         decided = {
             "algo": self.entry.name,

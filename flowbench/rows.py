@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TABLES = ("evals.csv", "train.csv")  # of every run
 TAIL_BYTES = 65536  # of a file, that are read at most to know its last rows
 TAIL_ROWS = 200
+LARGEST = 2**53  # the largest whole number that a float in a file stands for without doubt
 ADDED = frozenset(["success"])  # columns that a file which an earlier version began may lack
 
 
@@ -82,7 +83,7 @@ def _cell_text(value: float | None) -> str:
 def read(path: Path) -> pd.DataFrame:
     """A CSV file of a run as numbers, without a last line that was cut short. No file, no rows.
 
-    Raises Unreadable for a file that is no table.
+    Raises Unreadable for a file that cannot be read or is no table.
     """
     import pandas as pd
 
@@ -161,7 +162,11 @@ def _lines(path: Path) -> tuple[list[str], list[list[str]]]:
     """The header and the whole lines under it."""
     if not path.exists():
         return [], []
-    return _table(path.read_text(encoding="utf-8", errors="replace"), path)
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from error
+    return _table(text, path)
 
 
 def _table(text: str, path: Path) -> tuple[list[str], list[list[str]]]:

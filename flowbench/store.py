@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import math
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +134,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The folder's run.json. Raises NotARun when it is missing, unreadable or of another schema."""
     path = folder / "run.json"
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        run = json.loads(text)
+        if "\\ud" in text.lower():  # maybe half a character, as an error has that names a file in another encoding
+            run = json.loads(json.dumps(run, ensure_ascii=False).encode(errors="replace"))
     except (OSError, ValueError, RecursionError) as error:
         raise NotARun(f"{path}: {error}") from error
     check(run, path)
@@ -148,12 +154,21 @@ def check(run: Any, path: Path) -> None:
         value: Any = run
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise NotARun(f"{path}: {key} is {value!r}")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or _is_absurd(value):
+            raise NotARun(f"{path}: {key} is {reprlib.repr(value)}")
+    try:
+        task(run)
+    except suites.SuiteError as error:
+        raise NotARun(f"{path}: {error}") from error
     if not isinstance(run.get("published", {}), dict):
         raise NotARun(f"{path}: published is {run['published']!r}")
     if run["status"] not in STATUSES:
         raise NotARun(f"{path}: unknown status {run['status']!r}")
+
+
+def _is_absurd(value: Any) -> bool:
+    """Whether a whole number is so large that tables and floats cannot hold it."""
+    return isinstance(value, int) and abs(value) > rows.LARGEST
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -281,11 +296,15 @@ def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] 
             continue
         row = _run_row(run, folder)
         runs.append(row)
+        table = folder / "evals.csv"
+        columns: Mapping[str, Sequence[float]] = {}
         try:
-            evals.append(_evaluations(row, rows.columns(folder / "evals.csv", ("step", "mean", "seconds", "success"))))
+            columns = rows.columns(table, ("step", "mean", "seconds", "success"))
         except rows.Unreadable as error:
             problems.append(str(error))
-            evals.append(_evaluations(row, {}))
+        if wrong := [step for step in columns.get("step", ()) if _is_no_step(step)]:
+            problems.append(f"{table}: {len(wrong)} row{'s' * (len(wrong) > 1)} at what is no step, such as {wrong[0]}")
+        evals.append(_evaluations(row, columns))
     selection.check(root)
     frame = pd.DataFrame(runs, columns=RUN_COLUMNS)
     return Results(frame, _eval_frame(frame, evals), problems)
@@ -342,13 +361,22 @@ def _version(run: Mapping[str, Any], name: str) -> str:
 
 
 def _software(run: Mapping[str, Any]) -> str:
-    """What a run's numbers depend on beside its config, in a line; empty for one that has not begun."""
-    versions = run.get("versions")
-    if not isinstance(versions, dict):
-        return ""
-    parts = [f"{name} {version}" for name, version in versions.items() if version and name != "python"]
-    where = f"on {run.get('device')}"
-    precision = run.get("precision", "float32")
+    """What a run's numbers depend on beside its config, in a line; empty for one that has not begun.
+
+    Of a run that went on with something else it is what it had at first, and then.
+    """
+    resumed = run.get("resumed")
+    stretches = [run.get("began"), *(resumed if isinstance(resumed, list) else []), run]
+    known = [each for each in stretches if isinstance(each, dict) and isinstance(each.get("versions"), dict)]
+    return "; then ".join(text for text, _ in groupby(map(_stretch, known)))
+
+
+def _stretch(run: Mapping[str, Any]) -> str:
+    """What one stretch of training was done with."""
+    parts = [f"{name} {version}" for name, version in run["versions"].items() if version and name != "python"]
+    where, threads, precision = f"on {run.get('device')}", run.get("threads"), run.get("precision", "float32")
+    if isinstance(threads, int):
+        where += f" with {threads} thread{'s' * (threads != 1)}"
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
 
 
@@ -356,7 +384,7 @@ Evaluations = dict[str, "NDArray[np.float64]"]  # columns of one length, named a
 
 
 def _evaluations(run: Mapping[str, Any], columns: Mapping[str, Sequence[float]]) -> Evaluations:
-    """The evaluations of one run, those with a step; seconds and success are NaN where nobody counted them."""
+    """The evaluations of one run by their steps, of each the last; seconds and success are NaN where nobody counted."""
     import numpy as np
 
     if not {"step", "mean"} <= columns.keys():
@@ -365,9 +393,15 @@ def _evaluations(run: Mapping[str, Any], columns: Mapping[str, Sequence[float]])
     nowhere = np.full(len(step), np.nan)
     seconds, success = (np.array(columns.get(name, nowhere)) for name in ("seconds", "success"))
     score = suites.Score(run["low"], run["high"]).normalise(mean)
-    there = np.isfinite(step)
+    there = np.flatnonzero([not (math.isnan(each) or _is_no_step(each)) for each in columns["step"]])[::-1]
+    there = there[np.unique(step[there], return_index=True)[1]]
     found = zip(EVAL_NUMBERS, (step, mean, score, seconds, success), strict=True)
     return {name: column[there] for name, column in found}
+
+
+def _is_no_step(number: float) -> bool:
+    """Whether a number cannot be a step; a word, which is NaN, is what a disk left of a line."""
+    return not (math.isnan(number) or (0 <= number <= rows.LARGEST and number.is_integer()))
 
 
 def _eval_frame(runs: pd.DataFrame, evals: Sequence[Evaluations]) -> pd.DataFrame:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flowbench.errors import UsageError, unknown
-
-LARGEST = 2**53  # the largest whole number that a float in a file stands for without doubt
+from flowbench.rows import LARGEST
 
 
 class Point(NamedTuple):
@@ -111,6 +110,8 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 raise UsageError(
                     f"{path}: line 1: {unknown('column', column, header)}" if header else f"{path}: is empty"
                 )
+            if header.count(column) > 1:
+                raise UsageError(f"{path}: line 1: {header.count(column)} columns are called {column!r}")
         for cells in lines:
             if not cells:
                 continue

@@ -311,6 +311,64 @@ def test_evaluations_that_are_noise_do_no_harm_to_others(tmp_path: Path, evals: 
     assert len(found.runs) == 2
 
 
+def test_of_two_rows_of_one_step_the_later_counts(tmp_path: Path) -> None:
+    put(tmp_path, make_cell(), evals="step,mean\n40,-1500\n20,-750\n40,0\n")
+    found = store.load(tmp_path)
+    assert found.evals[["step", "mean"]].values.tolist() == [[20, -750.0], [40, 0.0]]
+
+
+@pytest.mark.parametrize("step", ["20.5", "-20", "inf", "1e300", "18014398509481984"])
+def test_a_row_at_what_is_no_step_is_left_out_and_said(tmp_path: Path, step: str) -> None:
+    folder = put(tmp_path, make_cell(), evals=f"step,mean\n{step},-1500\n40,-750\n")
+    found = store.load(tmp_path)
+    assert found.evals["step"].tolist() == [40]
+    (problem,) = found.problems
+    assert problem.startswith(f"{folder / 'evals.csv'}: 1 row at what is no step, such as ")
+
+
+def test_evaluations_that_are_a_folder_are_a_problem(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell(), evals=None)
+    (folder / "evals.csv").mkdir()
+    found = store.load(tmp_path)
+    assert len(found.runs) == 1
+    assert str(folder / "evals.csv") in found.problems[0]
+
+
+@pytest.mark.parametrize("bounds", [(0, 10**400), (5.0, 5.0), (1.0, 0.0), (math.nan, 1.0), (0.0, math.inf)])
+def test_bounds_that_normalise_nothing_are_a_problem(tmp_path: Path, bounds: tuple[float, float]) -> None:
+    good, bad = put(tmp_path, make_cell(seed=0)), put(tmp_path, make_cell(seed=1))
+    change_record(bad, ("task", "low"), bounds[0])
+    change_record(bad, ("task", "high"), bounds[1])
+    found = store.load(tmp_path)
+    assert found.runs["folder"].tolist() == [str(good)]
+    (problem,) = found.problems
+    assert problem.startswith(f"{bad / 'run.json'}: ")
+    assert len(problem) < 300
+
+
+def test_half_a_character_in_a_record_can_be_printed(tmp_path: Path) -> None:
+    folder = put(tmp_path, make_cell(), "failed", evals=None, error="no file \udcff \U0001f600")
+    assert "\\udcff" in (folder / "run.json").read_text()
+    assert store.load(tmp_path).runs["error"].tolist() == ["no file ? \U0001f600"]
+
+
+def test_what_a_run_was_trained_with_names_threads_and_what_it_went_on_with(tmp_path: Path) -> None:
+    first = {"device": "cpu", "precision": "float32", "threads": 1, "versions": {"torch": "2.1", "python": "3.11"}}
+    later = {**first, "threads": 4}
+    put(tmp_path, make_cell(seed=0), **first)
+    put(tmp_path, make_cell(seed=1), **first, began=first, resumed=[{"at": "now", "step": 20, **first}])
+    put(tmp_path, make_cell(seed=2), **later, began=first, resumed=[{"at": "now", "step": 20, **later}])
+    put(tmp_path, make_cell(seed=3), **first, resumed=[{"at": "now", "step": 20}])  # as earlier versions wrote it
+    put(tmp_path, make_cell(seed=4), **(first | {"threads": None, "precision": "tf32"}))
+    assert store.load(tmp_path).runs["software"].tolist() == [
+        "torch 2.1, on cpu with 1 thread",
+        "torch 2.1, on cpu with 1 thread",
+        "torch 2.1, on cpu with 1 thread; then torch 2.1, on cpu with 4 threads",
+        "torch 2.1, on cpu with 1 thread",
+        "torch 2.1, on cpu in tf32",
+    ]
+
+
 def test_foreign_files_do_no_harm(tmp_path: Path) -> None:
     folder = put(tmp_path, make_cell())
     (tmp_path / "README.md").write_text("notes")
