@@ -47,6 +47,9 @@ def read(path: Path) -> Iterator[Point]:
 def _mapping(value: Any, path: Path, *keys: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _wrong("a mapping", type(value).__name__, path, *keys)
+    for key in value:
+        if any("\ud800" <= character <= "\udfff" for character in key):
+            raise _wrong("a name", key, path, *keys)
     return value
 
 
@@ -57,7 +60,10 @@ def _numbers(curve: Any, axis: str, path: Path, *keys: str) -> list[float]:
     for value in values:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise _wrong("numbers only", value, path, *keys, axis)
-    return [float(value) for value in values]
+    try:
+        return [float(value) for value in values]
+    except OverflowError as error:
+        raise _wrong("numbers that a float can hold", max(values, key=abs), path, *keys, axis) from error
 
 
 def _wrong(wanted: str, value: object, path: Path, *keys: str) -> UsageError:

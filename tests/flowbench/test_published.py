@@ -124,6 +124,11 @@ BAD = {
     "a near column": ("csv", "algo,task,seed,step,returns\n", "did you mean 'returns'?"),
     "text for a return": ("csv", PLAIN + "ppo,dog-run,0,10,1\nppo,dog-run,0,20,high\n", "line 3: return is 'high'"),
     "no return": ("csv", PLAIN + "ppo,dog-run,0,10,\n", "line 2: return is ''"),
+    "two returns": (
+        "csv",
+        "algo,task,seed,step,return,return\nppo,dog-run,0,10,1,2\n",
+        "line 1: 2 columns are called 'return'",
+    ),
     "half a step": ("csv", PLAIN + "ppo,dog-run,0,10.5,1\n", "line 2: step is '10.5'"),
     "a step before": ("csv", PLAIN + "ppo,dog-run,0,-10,1\n", "line 2: step is '-10'"),
     "an endless step": ("csv", PLAIN + "ppo,dog-run,0,inf,1\n", "line 2: step is 'inf'"),
@@ -153,6 +158,12 @@ BAD = {
         '{"walk": {"SAC": {"seed_0": {"million_steps": ["1"], "return": [1]}}}}',
         "million_steps: wants numbers only, got '1'",
     ),
+    "an endless whole number": (
+        "humanoidbench",
+        '{"walk": {"SAC": {"seed_0": {"million_steps": [1], "return": [1' + 400 * "0" + "]}}}}",
+        "SAC: seed_0: return: wants numbers that a float can hold, got 1000",
+    ),
+    "half a character": ("humanoidbench", r'{"walk": {"\ud800": {}}}', r"walk: wants a name, got '\ud800'"),
     "no step": (
         "humanoidbench",
         '{"walk": {"SAC": {"seed_0": {"million_steps": [-1], "return": [1]}}}}',
