@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flowbench import checkpoint, lease, memory, store
+from flowbench import checkpoint, faults, lease, memory, store
 from flowbench.errors import line
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Cells:
         self.children = 0  # processes that step and evaluate
         self.timed_out = False
         self.stopping = False
+        self.failed_transiently = True  # all that have failed did so by a fault of the machine
         self._leases = list(leases)
 
     @property
@@ -56,6 +57,7 @@ class Cells:
     def fail(self, seed: int, error: Exception) -> None:
         """One cell came to nothing; the others go on. Raises lease.Lost."""
         self.check()
+        self.failed_transiently &= faults.is_transient(error)
         for folder, run in zip(self.folders, self.runs, strict=True):
             if run["seed"] == seed:
                 run.update(status="failed", ended=store.now(), error=said(error))

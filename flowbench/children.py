@@ -18,7 +18,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from flowbench.faults import Killed
+from flowbench.faults import Killed, signal_name
 
 _DONE, _FAILED = b".", b"!"
 _PATIENCE = 2.0  # seconds a child gets to end by itself
@@ -145,7 +145,7 @@ class Child:
         how = f"ended unexpectedly with exit status {code}"
         if code is None or code >= 0:
             return self._fault(f"{self._name} {how}")
-        how = f"was killed by {signal.Signals(-code).name}"
+        how = f"was killed by {signal_name(-code)}"
         how += " (out of memory?)" if -code == signal.SIGKILL else ""
         death = self._fault(f"{self._name} {how}")
         death.__cause__ = Killed(how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 
 # A disk that is full or over its quota, one that cannot be reached, a machine short of memory, processes or files.
 NAMES = "ENOSPC EDQUOT EIO ESTALE ETIMEDOUT EREMOTEIO EHOSTDOWN EHOSTUNREACH ENOMEM EAGAIN EMFILE ENFILE"
@@ -19,4 +20,14 @@ def is_transient(error: BaseException) -> bool:
         return True
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):  # torch's, which is not imported here
         return True
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):  # torch's, of main memory
+        return True
     return error.__cause__ is not None and is_transient(error.__cause__)
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL``; a real-time signal has no name and is ``signal 40``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -167,5 +167,5 @@ def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, qu
 
 
 def _say(console: Console, text: str) -> None:
-    with contextlib.suppress(BrokenPipeError, SystemExit):  # the exit status tells more than a line nobody reads
+    with contextlib.suppress(OSError, SystemExit):  # the exit status tells more than a line nobody reads
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -257,14 +257,14 @@ class StackedLearner(_Learner):
         twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
         # Outside a loss or `act` the agent's own tensors are those of no seed: to compute with them fails on "meta".
         twin.agent.to("meta")
-        own = dict(twin.agent.named_buffers())
+        own = dict(_tensors(twin.agent))
         versions = {name: tensor._version for name, tensor in own.items()}
         with TorchStream(0, self.device):
             for _ in range(self.agent.period):
                 twin.update(batch)
             for explore in (True, False):
                 twin.act(batch.obs, explore)
-        for name, tensor in twin.agent.named_buffers():
+        for name, tensor in _tensors(twin.agent):
             if tensor is not own.get(name) or tensor._version != versions[name]:
                 raise CannotStack(f"update() changes {name}, of which every seed has its own; a loss can change it")
         return twin.logged.read()
@@ -282,6 +282,12 @@ class StackedLearner(_Learner):
     def _of(self, part: str) -> list[Tensor]:
         """The stacked parameters of a sub-module."""
         return [self._state[name] for name in self._parameters if name.startswith(f"{part}.")]
+
+
+def _tensors(agent: Agent[Any]) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers with their names."""
+    yield from agent.named_parameters()
+    yield from agent.named_buffers()
 
 
 def flat(tree: Mapping[str, Mapping[str, Tensor]], **numbers: float) -> State:

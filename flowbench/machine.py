@@ -90,7 +90,7 @@ def gpu_model(gpu: str) -> tuple[str, int] | None:
     for line in _nvidia_smi("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits").splitlines():
         index, uuid, name, mebibytes = (part.strip() for part in line.split(","))
         if gpu == index or (gpu.startswith("GPU-") and uuid.startswith(gpu)):  # the start of an identifier is enough
-            return name, int(mebibytes) * 2**20
+            return (name, int(mebibytes) * 2**20) if mebibytes.isdecimal() else None
     return None
 
 

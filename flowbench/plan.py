@@ -122,7 +122,7 @@ def parse_seeds(text: str) -> list[int]:
         return list(range(most))
     seeds: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part)
         if match is None:
             raise UsageError(f"cannot read seeds {text!r}; write a count (5), a list (0,3,7), a range (0-9) or auto:20")
         first = int(match[1])

@@ -99,11 +99,11 @@ class Board:
         return self._group[id(outcome.cell)]
 
     def _show(self, show: Callable[..., None], *what: Any) -> None:
-        """Training goes on when the reader of a pipe has gone, as in `flowbench run | head`."""
+        """Training goes on when nobody can read of it: a pipe's reader has gone, or the disk of a log is full."""
         if self._read:
             try:
                 show(*what)
-            except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+            except (OSError, SystemExit):  # rich turns a broken pipe into the other
                 self._read = False
 
     def show_event(self, group: Group, event: dict[str, Any]) -> None:

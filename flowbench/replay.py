@@ -48,7 +48,8 @@ class Replay:
         # Observation and discount. Final 0 is shared by all within an episode: discount 1, its observation is not used.
         self._finals = torch.zeros(count, 1 + math.ceil(self.capacity / SHORT_EPISODE), obs_dim + 1, device=device)
         self._finals[:, 0, -1].fill_(1.0)
-        self._free = [list(range(1, self._finals.shape[1])) for _ in seeds]
+        free = range(1, self._finals.shape[1]) if device.type != "meta" else ()  # there none is ever taken
+        self._free = [list(free) for _ in seeds]
         self._ends: list[deque[tuple[int, int]]] = [deque() for _ in seeds]  # (transition, its final), oldest first
         # Drawn on the CPU, so that a seed draws the same on every device.
         self._generators = [torch.Generator().manual_seed(stream_seed(seed, "replay")) for seed in seeds]

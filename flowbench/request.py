@@ -92,7 +92,7 @@ def _as_option(value: Any, key: str, where: str) -> Any:
         if not all(isinstance(part, (int, str)) and not isinstance(part, bool) for part in parts):
             raise UsageError(f"{where} must be a count, a range or a list of numbers")
         text = ",".join(map(str, parts))
-        return f"{text}-{text}" if isinstance(value, list) and len(value) == 1 else text
+        return f"{text}-{text}" if isinstance(value, list) and len(value) == 1 and text.isdecimal() else text
     if key == "steps" and isinstance(value, float) and value.is_integer():
         return int(value)
     wanted = int if key == "steps" else str

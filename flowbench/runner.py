@@ -186,7 +186,8 @@ class Runner:
         held = stack.enter_context(lock.hold(folder, abandoned))
         record = store.recorded(folder)
         foreign = (folder / "run.json").exists() and not (record and store.is_of(record, cell))
-        if not (foreign or (self._redo and record.get("status") == "done")):
+        redo = self._redo and folder not in self._begun and record.get("status") == "done"
+        if not (foreign or redo):
             return held
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
         aside = folder.with_name(f"replaced-{stamp}-{folder.name}")
@@ -263,10 +264,7 @@ class Runner:
             return f"the worker exited with {code} before it was done"
         if -code == signal.SIGKILL:
             return "the worker was killed by SIGKILL, most likely for want of memory; fewer --jobs at once need less"
-        try:
-            return f"the worker was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"the worker was killed by signal {-code}"
+        return f"the worker was killed by {faults.signal_name(-code)}"
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:

@@ -154,7 +154,8 @@ def _interrupted(cells: Sequence[Cell], root: Path) -> list[list[Cell]]:
             without.append((cell, beside))
             continue
         for common, ever, group in found:
-            if _line(group[0]) == _line(cell) and group[0].seed in beside and common & saved:
+            mates = group[0].seed in beside or cell.seed in _beside(root / group[0].path)
+            if _line(group[0]) == _line(cell) and mates and common & saved:
                 common &= saved
                 ever |= saved
                 group.append(cell)

@@ -120,6 +120,8 @@ def _algorithm(recorded: Mapping[str, Any], given: str | None) -> type[Agent[Any
         if given is None:
             raise UsageError(f"algorithm {name!r} was trained from a file, {target}: give it with --algo FILE.py:CLASS")
         entry = algos.find(given)
+        if entry.path is None:
+            raise UsageError(f"--algo {given} is no file: algorithm {name!r} was trained from {target}")
         target = entry.target
     else:
         if given is not None:

@@ -263,8 +263,8 @@ class _Stand:
 
     def _replay(self, env: Env, slot: int, actions: np.ndarray) -> None:
         self._reset(env, slot)
-        for action in actions:
-            self._shared["obs"][slot] = advance(env, action)[0]
+        for action in actions:  # copied, as in `_step`: the environment may change it
+            self._shared["obs"][slot] = advance(env, action.copy())[0]
 
 
 def reset(env: Env, seed: int) -> np.ndarray:
@@ -327,7 +327,7 @@ def _serve(link: Link, make_env: Callable[[], Env], slots: Sequence[int]) -> Non
 def _leave(shared: dict[str, np.ndarray], slot: int, fault: str = "") -> None:
     """Leave a slot as it stands: no environment steps it any more."""
     shared["failed"][slot] = True
-    shared["fault"][slot] = " ".join(fault.split()).encode()[:FAULT_BYTES]
+    shared["fault"][slot] = " ".join(fault.split()).encode(errors="replace")[:FAULT_BYTES]
     shared["next_obs"][slot] = shared["obs"][slot]
     shared["reward"][slot] = 0.0
     shared["terminated"][slot] = shared["truncated"][slot] = False

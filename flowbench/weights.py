@@ -73,7 +73,8 @@ def _read(path: Path) -> Trained:
     except store.NotARun as error:
         raise UsageError(f"{error}: no weights of flowbench") from error
     numbers = {key: said.get(key) for key in ("step", "obs_dim", "act_dim", "threads")}
-    if not all(isinstance(number, int) and number > 0 for number in numbers.values()):
+    numbers["episodes"] = said["protocol"].get("episodes")
+    if not all(isinstance(number, int) and 0 < number < 2**53 for number in numbers.values()) or said["seed"] < 0:
         raise UsageError(f"{path}: {numbers}: no weights of flowbench")
     return Trained(path, said, said["step"], said["obs_dim"], said["act_dim"], weights)
 

@@ -1,7 +1,7 @@
 """`python -m flowbench.worker FOLDER...`: trains one group of cells, a folder each, in one process.
 
-All it needs is the folders' run.json files, so a cell can be run by hand again as it was run. What goes on is told as
-JSON lines on standard output; everything else that is printed goes to the log.
+All it needs is the folders' run.json files, so a cell that is not done can be run by hand as it was to be run. What
+goes on is told as JSON lines on standard output; everything else that is printed goes to the log.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 abandoned = lease.abandoned(folders)
                 leases = [stack.enter_context(lock.hold(folder, abandoned)).lease for folder in folders]
+                done = [str(folder) for folder in folders if store.recorded(folder).get("status") == "done"]
+                if done:
+                    print(f"done already: {', '.join(done)}; flowbench run --force runs it again", file=sys.stderr)
+                    return 2
             with lease.beating(leases, _end):
                 status = _run(Cells(folders, leases), tell)
         except (lock.Busy, lease.Lost) as error:
@@ -100,9 +104,11 @@ def _outcome(cells: Cells, tell: TextIO) -> int:
         if cells.stopping and cells.trainer is None:
             return _stopped(cells)  # amid an import: what that makes of it is no failure
         return _failed(cells, error)
-    cells.end("done")
+    _end_as(cells, "done")
     cells.drop_checkpoints()
-    return EXIT_FAILED if cells.failed else 0
+    if not cells.failed:
+        return 0
+    return EXIT_TRANSIENT if cells.failed_transiently else EXIT_FAILED
 
 
 def _train(cells: Cells, say: Callable[..., None]) -> None:
@@ -115,24 +121,29 @@ def _train(cells: Cells, say: Callable[..., None]) -> None:
 
 def _stopped(cells: Cells) -> int:
     if cells.timed_out:
-        cells.end("failed", timed_out(cells.first["timeout"]))
+        _end_as(cells, "failed", timed_out(cells.first["timeout"]))
         return EXIT_FAILED
-    cells.end("stopped")
+    _end_as(cells, "stopped")
     return EXIT_STOPPED
 
 
 def _failed(cells: Cells, error: BaseException) -> int:
     """Write that it failed; called while the error is handled."""
+    _end_as(cells, "failed", said(error))
+    with suppress(OSError):
+        traceback.print_exc()
+    return EXIT_TRANSIENT if faults.is_transient(error) else EXIT_FAILED
+
+
+def _end_as(cells: Cells, status: str, error: str | None = None) -> None:
+    """Write how it ended."""
     try:
-        cells.end("failed", said(error))
+        cells.end(status, error)
     except OSError:  # a full disk, most likely
         with suppress(OSError):  # the log lies on it, too
             traceback.print_exc()
         # Not returned, so that the leases stay: whoever started this process writes the record under them.
         sys.exit(EXIT_TRANSIENT)
-    with suppress(OSError):
-        traceback.print_exc()
-    return EXIT_TRANSIENT if faults.is_transient(error) else EXIT_FAILED
 
 
 def timed_out(seconds: float) -> str:

@@ -44,8 +44,14 @@ def _status(arguments: list[str] | None) -> int:
     except BrokenPipeError:  # `flowbench report | head`
         sys.stderr.close()
         return 0
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # what rich makes of it
+            return 0
+        raise
     except _mistakes() as error:
         return _complain(str(error), 2)
+    except OSError as error:  # a path that cannot be used is a mistake, too; a full disk under the output is none
+        return _complain(f"{error.filename!r}: {error.strerror}", 2) if error.filename else _complain(str(error), 1)
     except Exception as error:
         # Typer's own usage errors have no base class that all its versions share, but all carry this method.
         if not hasattr(error, "format_message"):

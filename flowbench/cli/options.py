@@ -19,8 +19,8 @@ Strict = Annotated[
 ]
 
 
-def count(option: str, text: str | None, least: int = 1) -> int | None:
-    """A whole number of at least `least`, also written 1e6 or 1_000_000; None stays None."""
+def count(option: str, text: str | None, least: int = 1, most: int = 2**53) -> int | None:
+    """A whole number from `least` to `most`, also written 1e6 or 1_000_000; None stays None."""
     from flowbench.errors import UsageError
 
     if text is None:
@@ -29,8 +29,8 @@ def count(option: str, text: str | None, least: int = 1) -> int | None:
         number = float(text)
     except ValueError:
         number = -1.0
-    if not (least <= number <= 2**53 and number.is_integer()):
-        raise UsageError(f"{option} {text!r} is no whole number of at least {least}")
+    if not (least <= number <= most and number.is_integer()):
+        raise UsageError(f"{option} {text!r} is no whole number of at least {least} and at most {most:,}")
     return int(number)
 
 

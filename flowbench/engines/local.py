@@ -60,6 +60,20 @@ class Local:
             self._workers.add(process)
         if self._stopping.is_set():  # it may have been started while the others were being asked to stop
             process.terminate()
+        try:
+            self._listen(process, tell)
+        except BaseException:  # nobody would hear of it any more, nor end it
+            process.terminate()
+            raise
+        finally:
+            code = process.wait()
+            with self._mutex:
+                self._workers.discard(process)
+        return code
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], tell: Callable[[dict[str, Any]], None]) -> None:
+        """Tell what the worker tells, until it ends."""
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
@@ -68,10 +82,6 @@ class Local:
                 except json.JSONDecodeError:
                     continue  # cut off by a kill
                 tell(event)
-        code = process.wait()
-        with self._mutex:
-            self._workers.discard(process)
-        return code
 
     def stop(self, grace: float) -> None:
         """Ask every worker to stop. A signal handler calls it: it waits for no lock."""

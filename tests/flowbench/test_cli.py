@@ -252,6 +252,9 @@ def test_a_grid_file_holds_the_options(grid, flowbench, no_workers, tmp_path: Pa
     path.write_text(f"suite: {suite}\nalgo: td3[{TINY}]\nseeds: [1]\nsteps: 300\n")
     _, out, _ = flowbench("run", "--file", path, "--results", results, "--dry-run")
     assert "2 cells, 0 to run, 2 done already" in out
+    path.write_text(f"suite: {suite}\nalgo: td3[{TINY}]\nseeds: ['0-1']\n")
+    _, out, _ = flowbench("run", "--file", path, "--results", results, "--dry-run")
+    assert "4 cells, 0 to run, 4 done already" in out
 
 
 # Algorithms from elsewhere
@@ -556,6 +559,11 @@ MISTAKES = [
     ([*GRID, "--seeds", "1,1"], ["1,1"]),
     ([*GRID, "--seeds", ""], ["seeds"]),
     ([*GRID, "--seeds", "99999999999"], ["99999999999"]),
+    ([*GRID, "--seeds", "9" * 5000], ["seeds"]),
+    ([*GRID, "--threads", "99999999999"], ["--threads", "99999999999", "1,024"]),
+    ([*GRID, "--timeout", ""], ["--timeout", "''"]),
+    ([*GRID, "--shard", ""], ["--shard", "''"]),
+    (["status", "--results", "{}/" + "x" * 300], ["xxx"]),
     ([*GRID, "--steps", "0"], ["--steps", "0"]),
     ([*GRID, "--steps", "-5"], ["--steps", "-5"]),
     ([*GRID, "--steps", "1.5"], ["--steps", "1.5"]),
@@ -650,6 +658,31 @@ def test_a_grid_goes_on_when_its_reader_has_gone(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.wait(120) == 0
     assert [store.status(folder) for folder in store.folders(results)] == ["done", "done"]
+
+
+@pytest.mark.parametrize("arguments", [["list", "suites"], ["list", "params", "sac"]])
+def test_a_reader_that_has_gone_is_no_failure(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    command = [sys.executable, "-m", "flowbench.cli", *arguments]
+    process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(write)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_grid_goes_on_when_its_output_cannot_be_written(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    arguments = ["run", "--suite", write_suite(tmp_path), "--algo", f"td3[{TINY}]", "--seeds", "1", "--jobs", "1",
+                 "--task", "pendulum-swingup", "--results", str(results), "--device", "cpu"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
+    with open("/dev/full", "w") as full:
+        subprocess.run(
+            [sys.executable, "-u", "-m", "flowbench.cli", *arguments], stdout=full, stderr=subprocess.PIPE,
+            env=environment, check=False,
+        )  # fmt: skip
+    assert [store.status(folder) for folder in store.folders(results)] == ["done"]
 
 
 def test_a_package_that_a_source_needs_is_asked_for_before_anything_starts(flowbench, tmp_path, monkeypatch) -> None:

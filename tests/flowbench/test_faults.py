@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 import torch
 
 from flowbench.children import Child
-from flowbench.faults import is_transient
+from flowbench.faults import is_transient, signal_name
 from flowbench.vecenv import EnvironmentFault
 
 
@@ -39,6 +40,12 @@ def test_a_fault_is_the_machines_or_not(error: BaseException, transient: bool) -
     assert is_transient(error) == transient
 
 
+def test_main_memory_that_torch_does_not_get_is_a_fault_of_the_machine() -> None:
+    with pytest.raises(RuntimeError, match="allocate") as raised:
+        torch.empty(10**15)
+    assert is_transient(raised.value)
+
+
 def _wait(link) -> None:
     link.wait()
 
@@ -50,3 +57,12 @@ def test_a_child_that_was_killed_is_a_fault_of_the_machine() -> None:
         child.wait()
     child.close()
     assert is_transient(raised.value)
+
+
+def test_a_signal_without_a_name_has_its_number() -> None:
+    assert [signal_name(number) for number in (9, 40)] == ["SIGKILL", "signal 40"]
+    child = Child("a child", _wait, fault=EnvironmentFault)
+    os.kill(child._process.pid, 40)
+    with pytest.raises(EnvironmentFault, match=r"killed by signal 40$"):
+        child.wait()
+    child.close()

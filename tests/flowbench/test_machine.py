@@ -116,6 +116,13 @@ def test_graphics_cards_that_the_driver_lists(
     assert machine.gpus() == shown
 
 
+def test_a_graphics_cards_memory_that_the_driver_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "0, GPU-8a3f, NVIDIA GB10, [N/A]\n1, GPU-9b, NVIDIA H100, 81559\n"
+    monkeypatch.setattr(machine, "_nvidia_smi", lambda *arguments: listed)
+    assert machine.gpu_model("0") is None
+    assert machine.gpu_model("GPU-9b") == ("NVIDIA H100", 81559 * 2**20)
+
+
 def test_no_graphics_card_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)

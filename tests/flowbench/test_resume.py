@@ -146,6 +146,32 @@ def test_an_environment_that_does_not_repeat_itself_is_named(capsys) -> None:
     assert "seed 0 cannot go on exactly: the environment gives another observation" in capsys.readouterr().err
 
 
+def test_an_environment_may_change_its_action(capsys) -> None:
+    class Scales(Walk):
+        def step(self, action):
+            given = super().step(action)
+            action *= 0.5
+            return given
+
+    whole = trainer(env=partial(Scales, 50), save_every=10)
+    expected = rows(whole.run())
+    states, chunks, found = None, [[], []], []
+    for at in (20, 30, None):  # twice within one episode: the second time from what the first has replayed
+        part = trainer(env=partial(Scales, 50), save_every=10)
+        if states:
+            assert part.restore(states, chunks) == []
+        start = part.transitions(0, 0)["numbers"][0] if not states else int(chunks[0][-1]["numbers"][1])
+        for happened in part.run():
+            found.append(happened)
+            if isinstance(happened, Save) and happened.step == at:
+                for slot, chunk in enumerate(chunks):
+                    chunk.append(part.transitions(slot, int(start)))
+                states = [part.state(slot) for slot in range(2)]
+                break
+        part.close()
+    assert rows(found) == expected
+
+
 # Files
 
 

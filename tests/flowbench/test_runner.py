@@ -549,6 +549,22 @@ def test_what_is_forced_begins_anew_once(tmp_path: Path, script: Script) -> None
     assert [path.name for path in (folder / "checkpoint").iterdir()] == ["5.json"]
 
 
+def test_what_a_first_attempt_of_forced_cells_has_finished_is_left_as_it_is(tmp_path: Path, script: Script) -> None:
+    done = (
+        "record = json.load(open(sys.argv[1] + '/run.json')); record.update(status='done'); "
+        "json.dump(record, open(sys.argv[1] + '/run.json', 'w')); "
+    )
+    cells = (make_cell(seed=0), make_cell(seed=1))
+    script.codes = {0: done + KILL}
+    _, outcomes = run(tmp_path, [Group(cells)], retries=1, redo=True)
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
+    assert [[Path(folder).name for folder in folders] for folders in script.started] == [
+        ["seed-0", "seed-1"],
+        ["seed-1"],
+    ]
+    assert not list(tmp_path.rglob("replaced-*"))
+
+
 def test_nothing_is_started_again_after_an_interrupt(tmp_path: Path, script: Script) -> None:
     script.usual = f"print(json.dumps({{'event': 'ready'}}), flush=True); time.sleep(0.5); {KILL}"
     runner, _ = run(tmp_path, groups(1), tell=lambda *_: os.kill(os.getpid(), signal.SIGINT), retries=9)

@@ -121,6 +121,14 @@ def test_an_interrupted_group_stays_together(tmp_path: Path) -> None:
     assert seeds(8, None) == [list(range(8))]
 
 
+@pytest.mark.parametrize("alone", [0, 1])
+def test_a_group_of_which_one_was_begun_alone_for_a_moment_stays_together(tmp_path: Path, alone: int) -> None:
+    for seed in (0, 1):
+        interrupted(tmp_path, seed, [alone] if seed == alone else [0, 1], 20, 40)
+    cells = [make_cell(seed=seed) for seed in (0, 1)]
+    assert [len(group.cells) for group in schedule.gather(cells, 2, tmp_path)] == [2]
+
+
 def test_what_finished_cells_left_behind_is_removed_unless_it_was_to_be_kept(tmp_path: Path) -> None:
     for seed, keep in ((0, False), (1, True)):
         interrupted(tmp_path, seed, [seed], 100)

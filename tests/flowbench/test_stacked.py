@@ -233,6 +233,13 @@ class Counts(Toy):
         super().update(batch, learner, phase)
 
 
+class Clips(Toy):
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        with torch.no_grad():
+            self.critic.weight.clamp_(-0.01, 0.01)
+
+
 class Closes(Toy):
     def update(self, batch, learner, phase):
         learner.minimise("critic", lambda: self.critic_loss(batch))
@@ -252,6 +259,7 @@ class Looks(Toy):
     ("algorithm", "said"),
     [
         (Counts, r"update\(\) changes count, of which every seed has its own"),
+        (Clips, r"update\(\) changes critic.weight, of which every seed has its own"),
         (Closes, r"critic/loss of a seed depends on the batch of another"),
         (Looks, r".*test_stacked.py:\d+ \(target = batch.reward"),
     ],

@@ -66,6 +66,8 @@ class Tally(gymnasium.Env):
     def _go_wrong(self):
         if self.wrong == "step":
             raise ZeroDivisionError("the second episode")
+        if self.wrong == "text":
+            raise ValueError("mesh \udcff is missing")
         if self.wrong == "exit":
             os._exit(3)
         if self.wrong == "hang":
@@ -289,6 +291,7 @@ def test_a_task_of_a_suite_in_a_process() -> None:
     ("wrong", "fault"),
     [
         ("step", "the environment raised ZeroDivisionError: the second episode"),
+        ("text", "the environment raised ValueError: mesh ? is missing"),
         ("reset", "the environment raised OutOfStock: 3 screws missing"),
         ("reward", "the environment returned a reward that is not finite"),
         ("exit", "environment process 0 ended unexpectedly with exit status 3"),

@@ -89,6 +89,8 @@ def test_an_attempt_that_begins_anew_clears_the_weights_of_the_one_before(tmp_pa
         ({"algo": None}, "algo.name is None"),
         ({"obs_dim": "3"}, "'obs_dim': '3'"),
         ({"step": 0}, "'step': 0"),
+        ({"threads": 10**30}, "'threads': 1000"),
+        ({"seed": -1}, "no weights of flowbench"),
         ({"schema": 99}, "schema 99"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 import torch
 from fakes import make_cell, make_suite, without_clock, write_algorithm
 
-from flowbench import checkpoint, lock, places, store, worker
+from flowbench import checkpoint, faults, lock, places, store, worker
 from flowbench.cells import Cells
 from flowbench.plan import Cell
 
@@ -356,6 +356,49 @@ def test_a_fault_of_the_machine_has_an_exit_status_of_its_own(tmp_path: Path, nu
     folder = queue(tmp_path, make_cell(number.lower(), target=spec))
     assert train(folder)[0] == status
     assert store.read_run(folder)["status"] == "failed"
+
+
+def test_a_disk_that_is_full_at_the_last_record_is_a_fault_of_the_machine(tmp_path, monkeypatch, capsys) -> None:
+    folder = queue(tmp_path, make_cell())
+    write_run = store.write_run
+
+    def full_at_the_end(folder: Path, run: dict[str, object]) -> None:
+        if run["status"] == "done":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_run(folder, run)
+
+    monkeypatch.setattr(store, "write_run", full_at_the_end)
+    with pytest.raises(SystemExit) as ended:
+        train(folder)
+    assert ended.value.code == worker.EXIT_TRANSIENT
+    assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(faults.Killed("an environment"), worker.EXIT_TRANSIENT), (ValueError("odd"), worker.EXIT_FAILED)],
+)
+def test_a_seed_lost_to_the_machine_while_others_go_on_may_be_tried_again(tmp_path, monkeypatch, error, status) -> None:
+    folders = [queue(tmp_path, make_cell(seed=seed), [0, 1]) for seed in (0, 1)]
+    train_for_real = worker._train
+
+    def loses_one(cells: Cells, say: object) -> None:
+        train_for_real(cells, say)
+        cells.fail(1, error)
+
+    monkeypatch.setattr(worker, "_train", loses_one)
+    assert train(*folders)[0] == status
+    assert [store.read_run(folder)["status"] for folder in folders] == ["done", "failed"]
+
+
+def test_by_hand_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = queue(tmp_path, make_cell(), status="done")
+    before = (folder / "run.json").read_bytes()
+    process = start(folder)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "done already" in said
+    assert (folder / "run.json").read_bytes() == before
 
 
 def test_a_disk_that_takes_no_record_either_leaves_it_to_whoever_started_the_worker(tmp_path, monkeypatch) -> None:
