@@ -23,15 +23,21 @@ def import_(
         str | None,
         typer.Option(metavar="SUITE", help="Where the tasks belong; every suite that has them, if left out."),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Files are new versions of those that the same curves came from.")
+    ] = False,
     results: Results = RESULTS,
 ) -> None:
     """Take published learning curves into the results folder, where reports set them beside our runs."""
     from flowbench.errors import UsageError
+    from flowbench.layout import plural
     from flowbench.published import importing
 
     prefix = importing.PREFIX if algo_prefix is None else algo_prefix
-    found = importing.run(format, path, results, prefix=prefix, suite=suite)
+    found = importing.run(format, path, results, prefix=prefix, suite=suite, replace=replace)
     warn(found.left_out)
     if not found.runs:
         raise UsageError(f"{path}: nothing in it could be imported")
     table(["algorithm", "suite", "tasks", "curves", "last step"], importing.summary(found))
+    if found.removed:
+        print(f"removed {plural(len(found.removed), 'curve')} of an earlier version, which the new one does not hold")

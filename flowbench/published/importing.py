@@ -6,7 +6,8 @@ import hashlib
 import json
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
@@ -36,17 +37,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Imported:
-    """Runs by their folders, and what could not be imported or was passed over, a line each."""
+    """Runs by their folders, what could not be imported or was passed over, a line each, and folders that are gone."""
 
     runs: dict[Path, Run]
     left_out: list[str]
+    removed: list[Path]
 
 
-def run(format: str, path: Path, root: Path, *, prefix: str = PREFIX, suite: str | None = None) -> Imported:
+def run(
+    format: str, path: Path, root: Path, *, prefix: str = PREFIX, suite: str | None = None, replace: bool = False
+) -> Imported:
     """Import a file, or every file of the format below a folder; files are all read before a run is written.
 
-    Raises UsageError for a file that cannot be read, for curves that were imported from another file before, and where
-    a folder cannot be written; SuiteError for a suite that is not known.
+    What an earlier version of a file held and this one does not is removed. With `replace` a file that the same curves
+    came from before counts as an earlier version. Raises UsageError for a file that cannot be read, for curves that
+    were imported from another file before, and where a folder cannot be written; SuiteError for a suite that is not
+    known.
     """
     reader = import_module(f"flowbench.published.{FORMATS[one_of('format', format, FORMATS)]}")
     sources = [gather(file, reader.read(file)) for file in _files(path, reader.SUFFIX)]
@@ -68,12 +74,19 @@ def run(format: str, path: Path, root: Path, *, prefix: str = PREFIX, suite: str
                 points = _by_suite_step(curve, task.action_repeat)
                 record = _record(curve, list(points), source, of_suite, task, format, prefix)
                 folder = root / _place(record)
-                _check_free(folder, record["published"], runs)
+                if folder in runs:
+                    raise _twice(record, runs[folder].record)
                 runs[folder] = Run(record, points)
     left_out += [_missed(name, count, among, robot, suite) for name, count in missed.items()]
+    versions = {source.path.resolve() for source in sources} | _replaced(runs, replace)
+    held = _held(root, format, prefix, [each.name for each in among])
+    # A file of which nothing is to be imported is no new version of anything.
+    removed = [folder for folder, file in held if runs and file in versions and folder not in runs]
+    for folder in removed:
+        _remove(folder, root)
     for folder, each in runs.items():
         _write(folder, each)
-    return Imported(runs, left_out)
+    return Imported(runs, left_out, removed)
 
 
 def _missed(name: str, count: int, among: Sequence[suites.Suite], robot: str, suite: str | None) -> str:
@@ -128,7 +141,7 @@ def _record(
         "seed": curve.seed,
         "published": {
             "format": format,
-            "file": str(source.path),
+            "file": str(source.path.resolve()),
             "sha256": source.sha256,
             "algo": curve.algo,
             "task": curve.task,
@@ -150,25 +163,74 @@ def _place(record: dict[str, Any]) -> Path:
     return Path(*parts, f"seed-{record['seed']}")
 
 
-def _check_free(folder: Path, published: dict[str, Any], runs: Mapping[Path, Run]) -> None:
-    """Refuse to put a curve in the place of another file's, or of a run that was trained."""
-    if folder not in runs and not (folder / "run.json").exists():
-        return
-    before = runs[folder].record if folder in runs else store.recorded(folder)
-    origin = before.get("published")
-    if not origin:
-        raise UsageError(f"{folder} is not one of an import; use another --results")
-    if folder not in runs and (origin.get("sha256") == published["sha256"] or _same_name(origin, published)):
-        return
-    raise UsageError(
-        f"{published['file']}: {published['algo']}, {published['task']}, {folder.name} has been imported from "
-        f"{origin.get('file')}; give one of them another --algo-prefix"
+def _twice(record: Mapping[str, Any], before: Mapping[str, Any]) -> UsageError:
+    """The error for two curves that are one run here."""
+    one, other = before["published"], record["published"]
+    if one["file"] != other["file"]:
+        return UsageError(
+            f"{other['file']}: {_spelled(record)} is in {one['file']}, too; import one of them apart, with another "
+            "--algo-prefix"
+        )
+    return UsageError(
+        f"{other['file']}: {_spelled(before)} and {_spelled(record)} are the same run, of {record['task']['name']} in "
+        f"{record['suite']['name']}; take one of them out"
     )
 
 
-def _same_name(origin: dict[str, Any], published: dict[str, Any]) -> bool:
-    """Whether a file of the same name was imported before, which this one then replaces."""
-    return Path(str(origin.get("file"))).name == Path(published["file"]).name
+def _spelled(record: Mapping[str, Any]) -> str:
+    """A curve as its file calls it."""
+    return f"{record['published']['algo']}, {record['published']['task']}, seed {record['seed']}"
+
+
+def _replaced(runs: Mapping[Path, Run], replace: bool) -> set[Path]:
+    """The other files whose curves these runs take the place of.
+
+    Raises UsageError where there is such a file though none is to be replaced, or a run that was trained.
+    """
+    files = set()
+    for folder, run in runs.items():
+        if not (folder / "run.json").exists():
+            continue
+        before, published = store.recorded(folder).get("published"), run.record["published"]
+        if not before:
+            raise UsageError(f"{folder} is not one of an import; use another --results")
+        if published["sha256"] == before.get("sha256") or published["file"] == str(_file(before)):
+            continue
+        if not replace:
+            raise UsageError(
+                f"{published['file']}: {_spelled(run.record)} has been imported from {before.get('file')}; give one of "
+                "them another --algo-prefix, or take this for a new version with --replace"
+            )
+        files.add(_file(before))
+    return files
+
+
+def _held(root: Path, format: str, prefix: str, suite_names: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """Every run that such an import has made before, with the file that it came from."""
+    for folder in store.folders(root):
+        if folder.parts[-5] in suite_names and folder.parent.name.startswith(f"{format}-"):
+            record = store.recorded(folder)
+            published = record.get("published", {})
+            if "algo" in published and record["algo"]["name"] == task_folder(f"{prefix}{published['algo']}"):
+                yield folder, _file(published)
+
+
+def _file(published: Mapping[str, Any]) -> Path:
+    """The file that a run came from, without links; earlier versions recorded it as it was spelled."""
+    return Path(str(published.get("file"))).resolve()
+
+
+def _remove(folder: Path, root: Path) -> None:
+    """Take away a run, and the folders that are then empty; the record goes first: without it the folder is no run."""
+    try:
+        for name in ("run.json", "evals.csv"):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be removed: {error.strerror}") from error
+    with suppress(OSError):  # something else is there
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _write(folder: Path, run: Run) -> None:

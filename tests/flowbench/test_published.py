@@ -324,6 +324,72 @@ def test_a_new_version_of_a_file_takes_the_place_of_the_old_one(tmp_path: Path) 
     assert curves(tmp_path / "out") == {("dog-run", "ppo (published)", 0): [(10, 3.0)]}
 
 
+def test_curves_that_a_new_version_no_longer_holds_are_removed(tmp_path: Path) -> None:
+    """Those that the same command made; neither another prefix's or suite's, nor what another file holds."""
+    rows = [f"{algo},dog-run,{seed},10,1\n" for algo in ("ppo", "sac") for seed in (0, 1)]
+    path = write(tmp_path / "a.csv", PLAIN + "".join(rows))
+    other = write(tmp_path / "b.csv", PLAIN + "dreamer,dog-run,0,10,1\n")
+    out = tmp_path / "out"
+    for file in (path, other):
+        importing.run("csv", file, out, suite="dmc-hard")
+    importing.run("csv", path, out, suite="flowrl-paper")
+    importing.run("csv", path, out, suite="dmc-hard", prefix="other-")
+    kept = {name: data for name, data in content(out).items() if not name.startswith("dmc-hard/dog-run/published-")}
+
+    write(path, PLAIN + rows[0])
+    removed = importing.run("csv", path, out, suite="dmc-hard").removed
+    assert sorted(folder.relative_to(out).parts[2::2] for folder in removed) == [
+        ("published-ppo", "seed-1"), ("published-sac", "seed-0"), ("published-sac", "seed-1"),
+    ]  # fmt: skip
+    assert {name: data for name, data in content(out).items() if name in kept} == kept
+    labels = sorted(curves(out, suite_names=["dmc-hard"]))
+    assert [own for own in labels if "other" not in own[1]] == [
+        ("dog-run", "dreamer (published)", 0), ("dog-run", "ppo (published)", 0),
+    ]  # fmt: skip
+    assert not (out / "dmc-hard" / "dog-run" / "published-sac").exists()
+
+
+def test_files_of_one_name_in_different_folders_are_different_files(tmp_path: Path, monkeypatch, capsys) -> None:
+    for folder, seeds in (("v1", (0, 1, 2)), ("v2", (0, 1))):
+        rows = "".join(f"ppo,dog-run,{seed},10,{len(seeds)}\n" for seed in seeds)
+        write(tmp_path / folder / "a.csv", PLAIN + rows)
+    monkeypatch.chdir(tmp_path)
+    importing.run("csv", Path("v1/a.csv"), tmp_path / "out", suite="dmc-hard")
+    before = content(tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "v2")
+    arguments = ["import", "csv", "a.csv", "--suite", "dmc-hard", "--results", str(tmp_path / "out")]
+    assert cli._status(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"has been imported from {tmp_path / 'v1' / 'a.csv'}; " in line
+    assert line.endswith("--replace")
+    assert content(tmp_path / "out") == before
+
+    assert cli._status([*arguments, "--replace"]) == 0
+    assert "1 curve of an earlier version removed" in capsys.readouterr().out
+    assert curves(tmp_path / "out") == {
+        ("dog-run", "ppo (published)", 0): [(10, 2.0)],
+        ("dog-run", "ppo (published)", 1): [(10, 2.0)],
+    }
+    assert cli._status(arguments) == 0  # from now on it is that file's
+
+
+def test_a_file_that_has_moved_is_the_same_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "v1" / "a.csv", PLAIN + "ppo,dog-run,0,10,1\n")
+    importing.run("csv", path, tmp_path / "out", suite="dmc-hard")
+    (tmp_path / "v1").rename(tmp_path / "v2")
+    importing.run("csv", tmp_path / "v2", tmp_path / "out", suite="dmc-hard")
+    assert [record["published"]["file"] for record in records(tmp_path / "out")] == [str(tmp_path / "v2" / "a.csv")]
+
+
+def test_what_else_lies_beside_a_removed_curve_stays(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", PLAIN + "ppo,dog-run,0,10,1\nppo,dog-run,1,10,1\n")
+    importing.run("csv", path, tmp_path / "out", suite="dmc-hard")
+    gone = next(folder for folder in store.folders(tmp_path / "out") if folder.name == "seed-1")
+    write(gone / "mine.txt", "mine")
+    importing.run("csv", write(path, PLAIN + "ppo,dog-run,0,10,1\n"), tmp_path / "out", suite="dmc-hard")
+    assert [file.name for file in gone.iterdir()] == ["mine.txt"]
+
+
 def test_a_curve_of_another_file_is_refused_until_it_has_a_name_of_its_own(tmp_path: Path) -> None:
     first = write(tmp_path / "a.csv", PLAIN + "ppo,dog-run,0,10,1\n")
     second = write(tmp_path / "b.csv", PLAIN + "ppo,dog-walk,0,10,1\nppo,dog-run,0,10,2\n")
@@ -340,8 +406,20 @@ def test_a_curve_of_another_file_is_refused_until_it_has_a_name_of_its_own(tmp_p
 
 def test_two_spellings_of_one_task_in_a_file_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", PLAIN + "ppo,dog-run,0,10,1\nppo,dog_run,0,20,1\n")
-    with pytest.raises(UsageError, match="dog_run, seed-0 has been imported from"):
+    said = (
+        "ppo, dog-run, seed 0 and ppo, dog_run, seed 0 are the same run, of dog-run in dmc-hard; take one of them out"
+    )
+    with pytest.raises(UsageError, match=said):
         importing.run("csv", path, tmp_path / "out", suite="dmc-hard")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_one_curve_in_two_files_of_a_folder_is_refused(tmp_path: Path, replace: bool) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "in" / f"{name}.csv", PLAIN + f"ppo,dog-run,0,10,{len(name)}\n")
+    with pytest.raises(UsageError, match=r"b\.csv: ppo, dog-run, seed 0 is in .*a\.csv, too; import one of them apart"):
+        importing.run("csv", tmp_path / "in", tmp_path / "out", suite="dmc-hard", replace=replace)
+    assert not (tmp_path / "out").exists()
 
 
 def test_our_own_runs_are_never_touched(tmp_path: Path) -> None:
