@@ -51,12 +51,12 @@ def run(
             print(f"flowbench: not every run is finished: no look at {high} seeds yet", file=sys.stderr)
             return failed
         if not quiet:
-            console.print()
             layout.show(_grid(found, f"Look {number} of {len(plan)}, {plural(high, 'seed')}"), console)
         going_on = {name for pair in found if pair.verdict == "undecided" for name in (pair.algo, pair.over)}
         if not going_on:
             break
     if not quiet:
+        console.print()
         for line in verdict(found, len(plan)):
             _say(console, line)
     return failed
