@@ -365,7 +365,7 @@ def test_files_of_one_name_in_different_folders_are_different_files(tmp_path: Pa
     assert content(tmp_path / "out") == before
 
     assert cli._status([*arguments, "--replace"]) == 0
-    assert "1 curve of an earlier version removed" in capsys.readouterr().out
+    assert "removed 1 curve of an earlier version" in capsys.readouterr().out
     assert curves(tmp_path / "out") == {
         ("dog-run", "ppo (published)", 0): [(10, 2.0)],
         ("dog-run", "ppo (published)", 1): [(10, 2.0)],
@@ -379,6 +379,13 @@ def test_a_file_that_has_moved_is_the_same_file(tmp_path: Path) -> None:
     (tmp_path / "v1").rename(tmp_path / "v2")
     importing.run("csv", tmp_path / "v2", tmp_path / "out", suite="dmc-hard")
     assert [record["published"]["file"] for record in records(tmp_path / "out")] == [str(tmp_path / "v2" / "a.csv")]
+
+
+def test_a_new_version_of_which_nothing_is_imported_removes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", PLAIN + "ppo,dog-run,0,10,1\n")
+    importing.run("csv", path, tmp_path / "out", suite="dmc-hard")
+    importing.run("csv", write(path, PLAIN), tmp_path / "out", suite="dmc-hard")
+    assert len(records(tmp_path / "out")) == 1
 
 
 def test_what_else_lies_beside_a_removed_curve_stays(tmp_path: Path) -> None:
