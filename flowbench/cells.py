@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flowbench import checkpoint, faults, lease, memory, store
-from flowbench.errors import line
+from flowbench.errors import line, tells_divergence
 
 if TYPE_CHECKING:
     from flowbench.trainer import Trainer
@@ -80,7 +80,7 @@ class Cells:
         """Remove the checkpoints of what is done, unless they are to be kept, and those that lead nowhere."""
         for folder, run in zip(self.folders, self.runs, strict=True):
             # A cell that failed while the others went on is given up in its checkpoints, too. It begins anew, alone.
-            begins_anew = run["status"] == "failed" and not str(run["error"]).startswith(FloatingPointError.__name__)
+            begins_anew = run["status"] == "failed" and not tells_divergence(str(run["error"]))
             if begins_anew or (run["status"] == "done" and not run.get("keep_checkpoints")):
                 checkpoint.remove(folder)
 

@@ -34,6 +34,11 @@ def line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
+def tells_divergence(said: str) -> bool:
+    """Whether what a record says of an error (`line`) is that a loss or an action was no number any more."""
+    return said.startswith(FloatingPointError.__name__)
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Has an OSError within name the file it came of, which one of a write, such as of a full disk, does not."""

@@ -177,6 +177,8 @@ class EagerLearner(_Learner):
             if chosen.shape != batch.action.shape:
                 given, wanted, n = tuple(chosen.shape), tuple(batch.action.shape), len(batch.obs)
                 raise ValueError(f"act(obs, explore={explore}) gave shape {given} for {n} observations, not {wanted}")
+            if not chosen.isfinite().all():
+                raise FloatingPointError(f"act(obs, explore={explore}) gave an action that is not finite")
             if not (chosen.abs() <= 1.0).all():
                 raise ValueError(f"act(obs, explore={explore}) gave an action outside [-1, 1]")
         return list(twin.pop_means())

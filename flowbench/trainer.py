@@ -368,7 +368,7 @@ class Trainer:
         for done in finished:
             if isinstance(done, Failed):
                 traceback.print_exception(type(done.error), done.error, done.error.__traceback__)
-                said = EvaluationFault(f"the evaluation of step {done.step}: {line(done.error)}")
+                said = _said(done)
                 said.__cause__ = done.error
                 yield from self._lose({self.seeds.index(done.seed): said})
             else:
@@ -392,6 +392,14 @@ class Trainer:
         if self._success is not None:
             values["success"] = float((done.returns >= self._success).mean())
         return Row("evals", done.seed, values)
+
+
+def _said(failed: Failed) -> Exception:
+    """What a seed is lost by whose evaluation failed: a policy that gives no numbers has diverged there, too."""
+    where = f"the evaluation of step {failed.step}"
+    if isinstance(failed.error, FloatingPointError):
+        return FloatingPointError(f"{failed.error}, in {where}")
+    return EvaluationFault(f"{where}: {line(failed.error)}")
 
 
 def _episode_seed(seeds: Sequence[int], slot: int, episode: int) -> int:

@@ -31,8 +31,8 @@ def labels(plain: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 
 
 def unfinished(table: pd.DataFrame) -> list[str]:
-    """Runs that reached the step and count, but are not done."""
-    rows = table[table["counts"] & (table["status"] != "done")]
+    """Runs that reached the step and count, but are not done; of those that diverged ``evaluations`` tells."""
+    rows = table[table["counts"] & ~table["diverged"] & (table["status"] != "done")]
     return [
         f"{row.algo}, {row.task}, seed {row.seed}: {row.status}, but it had reached the step and counts"
         for row in rows.itertuples()
@@ -168,9 +168,14 @@ def few(aggregates: pd.DataFrame, per_task: pd.DataFrame) -> list[str]:
 def evaluations(table: pd.DataFrame, step: int) -> list[str]:
     """Runs that diverged, and algorithms whose evaluations are older than the step."""
     texts = [
-        f"{row.algo}, {row.task}, seed {row.seed}: not finite at step {step:,}; "
+        f"{row.algo}, {row.task}, seed {row.seed}: diverged by step {step:,}; "
         f"its last finite evaluation, at step {row.step:,}, counts"
         for row in table[table["diverged"]].itertuples()
+    ]
+    texts += [
+        f"{row.algo}, {row.task}, seed {row.seed}: diverged before any finite evaluation, so it CANNOT COUNT: the "
+        f"numbers of {row.algo} there are those of survivors only"
+        for row in table[table["lost"]].itertuples()
     ]
     for algo, group in table[table["counts"] & ~table["diverged"]].groupby("algo"):
         low, high = int(group["step"].min()), int(group["step"].max())

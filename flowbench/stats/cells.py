@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flowbench.errors import tells_divergence
 from flowbench.stats.beside import is_published
 
 RUN = ["suite", "task", "algo", "config_id", "seed"]
@@ -56,6 +57,8 @@ def common_step(runs: pd.DataFrame, evals: pd.DataFrame) -> int:
     if not done.empty:
         return int(done.min())
     last = of_runs(runs, evals).groupby(RUN)["step"].max()
+    onward = of_runs(runs[~ended_diverged(runs)], evals).groupby(RUN)["step"].max()
+    last = last if onward.empty else onward  # a run that diverged counts at any later step
     if last.empty:
         raise ValueError("no run is done and none has an evaluation, so there is no step to report")
     return int(last.min())
@@ -66,15 +69,16 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
 
     A run counts if it reached ``step``: it has an evaluation at or after it, or its last evaluation is the
     newest that its interval allows by then (last + every > step, within its budget, which of a published curve
-    nobody knows). A run that diverged
-    reached it too; NaN must neither spread to every average nor quietly drop the worst run, so its last
-    finite evaluation counts and ``diverged`` is set for the report to say so.
+    nobody knows). A run that diverged, whether its evaluations became NaN or ``ended_diverged``, reached it too, if
+    its budget did; NaN must neither spread to every average nor quietly drop the worst run, so its last finite
+    evaluation counts and ``diverged`` is set for the report to say so. Where it has none, there is nothing to count,
+    and ``lost`` is set: what counts beside it are survivors.
 
     Columns: those of RUN, ``published``, ``status``, ``error``; ``counts`` (bool); ``step`` (of the evaluation used),
     ``mean`` (return), ``score`` and ``success`` (the rate, where it is known), all missing unless it counts;
-    ``diverged`` (bool); ``reached`` (the last evaluated step, missing if none); ``reason`` (why it does not count, else
-    empty). Evaluations of cells that are not in ``runs`` are left out. Raises ValueError if a cell has two rows in
-    ``runs``.
+    ``diverged`` and ``lost`` (bool); ``reached`` (the last evaluated step, missing if none); ``reason`` (why it does
+    not count, else empty). Evaluations of cells that are not in ``runs`` are left out. Raises ValueError if a cell has
+    two rows in ``runs``.
     """
     if runs.duplicated(RUN).any():
         raise ValueError("the same cell (suite, task, algorithm, config, seed) has more than one row in runs")
@@ -93,15 +97,25 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     ):
         table = table.merge(steps.rename(name), left_on=RUN, right_index=True, how="left")
     in_budget = (table["steps"] >= step) | table["published"]
-    arrived = (table["reached"] >= step) | ((table["reached"] + table["every"] > step) & in_budget)
+    trained = (table["reached"] >= step) | ((table["reached"] + table["every"] > step) & in_budget)
+    ended = ended_diverged(table) & in_budget & ~trained
+    arrived = trained | ended
     table["counts"] = arrived & table["step"].notna()
-    table["diverged"] = table["counts"] & (table["newest"] > table["step"])
+    table["diverged"] = table["counts"] & (ended | (table["newest"] > table["step"]))
+    table["lost"] = arrived & table["step"].isna() & ~(table["first"] > step)
     facts = zip(table["counts"], arrived, table["first"], table["reached"], strict=True)
     table["reason"] = ["" if counts else _reason(ok, first, last, step) for counts, ok, first, last in facts]
     table.loc[~table["counts"], numbers] = np.nan
     table = table.astype({"step": "Int64", "reached": "Int64", "error": object}).fillna({"error": ""})
-    columns = [*RUN, "published", "status", "error", "counts", *numbers, "diverged", "reached", "reason"]
+    columns = [*RUN, "published", "status", "error", "counts", *numbers, "diverged", "lost", "reached", "reason"]
     return table[columns].sort_values(RUN, ignore_index=True)
+
+
+def ended_diverged(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Which of the runs ended because losses or actions were no numbers any more."""
+    errors = runs.get("error", pd.Series("", index=runs.index))
+    said = errors.fillna("").astype(str).map(tells_divergence).astype(bool)
+    return (runs["status"] == "failed") & said
 
 
 def missing(table: pd.DataFrame) -> pd.DataFrame:

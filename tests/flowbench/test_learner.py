@@ -167,6 +167,15 @@ def test_a_rehearsal_acts_as_in_evaluation_too() -> None:
         EagerLearner(Half(), CPU).rehearse()
 
 
+def test_a_rehearsal_takes_an_action_that_is_no_number_for_what_it_is() -> None:
+    class Nan(Two):
+        def act(self, obs, explore):
+            return obs[:, :1] * math.nan
+
+    with pytest.raises(FloatingPointError, match=r"explore=True\) gave an action that is not finite"):
+        EagerLearner(Nan(), CPU).rehearse()
+
+
 def test_a_mean_over_something_that_is_not_a_number_is_not_a_number() -> None:
     learner = EagerLearner(Two(), CPU)
     learner.minimise("a", learner.agent.loss, float("nan"))

@@ -120,8 +120,24 @@ def test_warnings(holed):
     assert "td3: no aggregate, because no seed has all 7 tasks" in text
     pairs = f"flowrl > td3, {VARIANT} > td3, sac > td3"
     assert f"{pairs}: over 6 of 7 tasks, those that both have (without dog-run)" in text
-    assert "sac, dog-run, seed 1: not finite at step 10,000; its last finite evaluation, at step 7,500, counts" in text
+    assert "sac, dog-run, seed 1: diverged by step 10,000; its last finite evaluation, at step 7,500, counts" in text
     assert "50 resamples: the intervals are rough" in text
+
+
+def test_runs_that_ended_diverged_count_and_those_that_cannot_are_said_loudly():
+    runs, evals = frames(algos=("sac", "td3"), tasks=("a", "b"))
+    ended = (runs["algo"] == "sac") & (runs["task"] == "a") & (runs["seed"] < 2)
+    runs.loc[ended, ["status", "error"]] = ["failed", "FloatingPointError: critic/loss became nan by step 6123"]
+    evals = without(without(evals, algo="sac", task="a", seed=0, after=5000), algo="sac", task="a", seed=1)
+    section = build(runs, evals).sections[0]
+    assert section.missing[["algo", "task", "seed", "reason"]].values.tolist() == [["sac", "a", 1, "no evaluation"]]
+    of_sac = section.per_task.set_index(["algo", "task"]).loc[("sac", "a")]
+    assert of_sac["seeds"] == 4
+    text = "\n".join(section.warnings)
+    assert "sac, a, seed 0: diverged by step 10,000; its last finite evaluation, at step 5,000, counts" in text
+    assert "sac, a, seed 1: diverged before any finite evaluation, so it CANNOT COUNT" in text
+    assert "survivors only" in text
+    assert "failed, but it had reached" not in text
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,37 @@ def test_a_diverged_run_counts_with_its_last_finite_evaluation_and_is_marked():
     assert values(stats.aggregates(table, reps=REPS))["Mean"] == pytest.approx(0.4)
 
 
+DIVERGED = {"status": "failed", "error": "FloatingPointError: critic/loss became nan by step 60"}
+
+
+def test_a_run_that_ended_diverged_counts_as_one_whose_evaluations_became_nan():
+    nan = float("nan")
+    ended = grid({"a": {0: [(10, 0.1), (40, 0.3)], 1: [(40, nan)], 2: [], 3: [(40, 0.2), (50, nan)]}}, **DIVERGED)
+    table = table_of(ended, grid({"a": {4: 0.5}}))
+    assert table["counts"].tolist() == [True, False, False, True, True]
+    assert table["diverged"].tolist() == [True, False, False, True, False]
+    assert table["lost"].tolist() == [False, True, True, False, False]
+    assert table["score"].dropna().tolist() == [0.3, 0.2, 0.5]
+    assert stats.missing(table)["reason"].tolist() == ["no finite evaluation", "no evaluation"]
+    early = table_of(ended, step=40)  # they had not diverged by then
+    assert early["diverged"].tolist() == [False] * 4
+    assert early["counts"].tolist() == [True, False, False, True]
+    assert not table_of(ended, step=200)["counts"].any()  # beyond its budget it would not have been
+    assert not table_of(ended, step=200)["lost"].any()
+
+
+def test_a_run_that_ended_for_another_reason_has_not_arrived():
+    table = table_of(grid({"a": {0: [(40, 0.3)]}}, status="failed", error="EnvironmentFault: FloatingPointError"))
+    assert not table[["counts", "diverged", "lost"]].any(axis=None)
+
+
+def test_a_diverged_run_does_not_draw_the_common_step_to_its_end():
+    ended = grid({"a": {0: [(20, 0.1)]}}, **DIVERGED)
+    going = grid({"a": {1: [(20, 0.1), (60, 0.2)]}}, status="running")
+    assert stats.common_step(*join(ended, going)) == 60
+    assert stats.common_step(*ended) == 20
+
+
 def test_a_gap_of_nan_before_the_evaluation_used_is_no_divergence():
     table = table_of(grid({"a": {0: [(90, float("nan")), (100, 0.2)]}}))
     assert not table["diverged"].any()

@@ -348,6 +348,15 @@ def test_an_action_that_is_no_number_ends_the_run() -> None:
         Run(Lost, random_steps=5).finish()
 
 
+def test_an_evaluated_action_that_is_no_number_ends_the_run_as_diverged() -> None:
+    class Lost(Toy):
+        def act(self, obs, explore):
+            return obs[:, :1].clamp(-1, 1) * (1.0 if explore or obs[0, 1] < 3 else math.nan)
+
+    with pytest.raises(FloatingPointError, match=r"action that is not finite, in the evaluation of step 10$"):
+        Run(Lost, random_steps=5).finish()
+
+
 def test_an_environment_that_gives_no_number_ends_the_run() -> None:
     class Broken(Walk):
         def step(self, action):
