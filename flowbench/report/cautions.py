@@ -165,6 +165,23 @@ def few(aggregates: pd.DataFrame, per_task: pd.DataFrame) -> list[str]:
     ]
 
 
+def tails(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """Learning curves that end before the longest of their runs, because every point is of all of them."""
+    ours = runs.loc[~stats.is_published(runs), "steps"]
+    rows = table[table["counts"] & ~stats.ended_diverged(table)].merge(runs[[*stats.RUN, "every"]], on=stats.RUN)
+    if len(ours):  # published curves are drawn as far as ours
+        rows["reached"] = rows["reached"].clip(upper=int(ours.max()))
+    cut: dict[str, list[str]] = {}
+    for (algo, task), group in rows.groupby(["algo", "task"]):
+        first, last = group["reached"].min(), group["reached"].max()
+        if first + group["every"].max() <= last:
+            cut.setdefault(str(algo), []).append(f"{task} (step {first:,} of {last:,})")
+    return [
+        f"{algo}: its learning curve ends where the first of its runs does on {', '.join(tasks)}"
+        for algo, tasks in cut.items()
+    ]
+
+
 def evaluations(table: pd.DataFrame, step: int) -> list[str]:
     """Runs that diverged, and algorithms whose evaluations are older than the step."""
     texts = [

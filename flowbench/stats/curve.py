@@ -9,7 +9,7 @@ import pandas as pd
 
 from flowbench.stats.aggregate import drawn_iqm, iqm
 from flowbench.stats.bootstrap import REPS, Floats, ends, strata_drawn, times_drawn
-from flowbench.stats.cells import RUN, check, complete_seeds, of_runs
+from flowbench.stats.cells import RUN, at_step, check, complete_seeds, ended_diverged, of_runs
 
 
 def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = R
     frames = []
     for algo, seeds in complete_seeds(table).items():
         own = before[(before["algo"] == algo) & before["seed"].isin(seeds)]
-        scores = _aligned(own, ["seed", "task"], "score")
+        scores = _aligned(table[table["algo"] == algo], own, ["seed", "task"], "score")
         if not seeds or scores.empty:
             continue
         values = scores.to_numpy(dtype=np.float64)
@@ -44,15 +44,18 @@ def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = R
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
-def task_curves(runs: pd.DataFrame, evals: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
+def task_curves(runs: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
     """The mean return over the seeds at every step of each task and algorithm of one suite, with 95 % intervals.
 
-    Takes frames with distinct labels; returns task, algo, step, estimate, low, high and seeds (count). Steps at which
-    each run of the task and algorithm was evaluated; diverged runs as in ``curves``. One seed has no interval.
+    Takes frames with distinct labels; returns task, algo, step, estimate, low, high and seeds (count). The runs of a
+    task and algorithm are those that count at ``step``, or all if none does. Every point is of all of them, so it goes
+    to the end of the one that ends first, beyond ``step`` too; diverged runs as in ``curves``. One seed has no
+    interval.
     """
+    runs = _counting(runs, evals, step)
     frames = []
     for (task, algo), own in of_runs(runs, evals).groupby(["task", "algo"]):
-        curve = _aligned(own, ["seed"], "mean")
+        curve = _aligned(runs[(runs["task"] == task) & (runs["algo"] == algo)], own, ["seed"], "mean")
         values = curve.to_numpy(dtype=np.float64)
         seeds = values.shape[1]
         low = high = np.full(len(values), np.nan)
@@ -65,12 +68,25 @@ def task_curves(runs: pd.DataFrame, evals: pd.DataFrame, *, reps: int = REPS, se
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
-def _aligned(evals: pd.DataFrame, by: list[Hashable], value: str) -> pd.DataFrame:
-    """The steps at which every run was evaluated down, runs in the order of ``by`` across; for NaN the last value."""
+def _counting(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
+    """The runs that count at a step, and all of a task and algorithm of which none does."""
+    table = at_step(runs, evals, step)
+    counts = runs[RUN].merge(table[[*RUN, "counts"]], on=RUN)["counts"].set_axis(runs.index)
+    return runs[counts | ~counts.groupby([runs["task"], runs["algo"]]).transform("any")]
+
+
+def _aligned(runs: pd.DataFrame, evals: pd.DataFrame, by: list[Hashable], value: str) -> pd.DataFrame:
+    """The steps at which every run was evaluated down, runs in the order of ``by`` across.
+
+    For NaN the last value, which is also that of a run that ended diverged, as long as another goes on.
+    """
     evals = evals.assign(**{value: evals[value].where(np.isfinite(evals[value]))})
     by_run = evals.groupby(RUN, sort=False)[value]
     evals[value] = by_run.ffill()
-    return evals.pivot(index="step", columns=by, values=value).sort_index(axis="columns").dropna()
+    values = evals.pivot(index="step", columns=by, values=value).sort_index(axis="columns")
+    ended = values.columns.isin(runs[ended_diverged(runs)].set_index(by).index)
+    values.loc[:, ended] = values.loc[:, ended].ffill()
+    return values.dropna()
 
 
 def _seconds(evals: pd.DataFrame, steps: pd.Index) -> Floats:

@@ -132,7 +132,7 @@ def test_in_figures_they_are_dashed_and_end_with_our_longest_run():
     runs, evals = beside()
     evals = stats.within_our_budget(runs, stats.on_our_tasks(evals))
     assert evals.groupby("published")["step"].max().to_dict() == {False: 10_000, True: 8000}
-    figure = learning.draw(runs[runs["task"].isin(TASKS[:2])], evals, looks(runs), reps=50, seed=0, thin=False)
+    figure = learning.draw(runs[runs["task"].isin(TASKS[:2])], evals, 10_000, looks(runs), reps=50, seed=0, thin=False)
     assert len(figure.axes) == 2
     styles = {line.get_label(): line.get_linestyle() for line in figure.axes[0].lines}
     assert {label: styles[label] for label in (*OURS, *THEIRS)} == {

@@ -126,7 +126,19 @@ def test_files_of_every_kind_repeat_byte_for_byte(tmp_path):
     assert first[png].read_bytes() == second[png].read_bytes()
 
 
+def test_a_label_that_only_short_runs_make_another_is_drawn_in_every_figure(tmp_path):
+    runs, evals = frames(algos=("sac", "td3"), tasks=("a",), seeds=range(4), suite_steps=10_000)
+    trial = (runs["algo"] == "sac") & (runs["seed"] == 3)
+    runs.loc[trial, "steps"] = 2500
+    for frame in (runs, evals):
+        frame.loc[(frame["algo"] == "sac") & (frame["seed"] == 3), "config_id"] = "0" * 10
+    built = build(runs, without(evals, algo="sac", seed=3, after=2500))
+    assert built.sections[0].algos == ("sac", "td3")
+    names = {path.name for path in figures.save(built, runs, evals, tmp_path)}
+    assert {f"dmc-hard-{name}.svg" for name in ("curves", "aggregates", "improvement")} <= names
+
+
 def test_a_curve_goes_on_where_the_report_ends():
     runs, evals = frames(algos=("sac",), tasks=("a",), seeds=range(2))
-    figure = learning.draw(runs, evals, style.looks(runs), reps=50, seed=0, thin=False)
+    figure = learning.draw(runs, evals, 5000, style.looks(runs), reps=50, seed=0, thin=False)
     assert lines(figure, "sac")[0].get_xdata().tolist() == [2500, 5000, 7500, 10_000]

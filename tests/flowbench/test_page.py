@@ -113,7 +113,7 @@ def test_it_holds_every_number_of_the_report(holed):
     found = content(text)
     assert found["report"] == json.loads(report.render(built, "json"))
     runs, evals = stored(*holes())
-    expected = stats.task_curves(runs, evals, reps=50, seed=0)
+    expected = stats.task_curves(runs, evals, 10_000, reps=50, seed=0)
     (section,) = found["sections"]
     for own in section["curves"]:
         curve = expected[(expected["task"] == own["task"]) & (expected["algo"] == own["algo"])]

@@ -140,6 +140,18 @@ def test_runs_that_ended_diverged_count_and_those_that_cannot_are_said_loudly():
     assert "failed, but it had reached" not in text
 
 
+def test_learning_curves_that_end_early_are_named():
+    runs, evals = frames(algos=("sac", "td3"), tasks=("a", "b"), seeds=range(3))
+    stopped = (runs["algo"] == "sac") & (runs["task"] == "b") & (runs["seed"] == 1)
+    runs.loc[stopped, "status"] = "stopped"
+    evals = without(evals, algo="sac", task="b", seed=1, after=5000)
+    said = "sac: its learning curve ends where the first of its runs does on b (step 5,000 of 10,000)"
+    assert said in build(runs, evals, step=5000).sections[0].warnings
+    assert "learning curve" not in "\n".join(build(runs, evals).sections[0].warnings)  # there it does not count
+    runs.loc[stopped, ["status", "error"]] = ["failed", "FloatingPointError: q"]
+    assert "learning curve" not in "\n".join(build(runs, evals, step=5000).sections[0].warnings)
+
+
 @pytest.mark.parametrize(
     ("count", "said"), [(1, "1 seed: there is no interval"), (2, "2 seeds: the interval says little"), (3, None)]
 )

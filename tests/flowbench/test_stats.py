@@ -538,9 +538,36 @@ def test_a_curve_leaves_a_diverged_run_at_its_last_finite_evaluation():
     runs, evals = curved(scores)
     found = stats.curves(stats.at_step(runs, evals, 40), evals, 40, reps=REPS)
     assert found["estimate"].tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5])
-    tasks = stats.task_curves(runs, evals, reps=REPS)
+    tasks = stats.task_curves(runs, evals, 40, reps=REPS)
     assert tasks["estimate"].tolist() == pytest.approx([200, 300, 400, 500])
     assert tasks[["low", "high"]].notna().all(axis=None)
+
+
+def test_a_curve_carries_a_run_that_ended_diverged_on_to_where_the_others_go():
+    ended = grid({"a": {0: [(10, 0.1), (20, 0.3), (30, np.nan)], 1: [(10, 0.5)]}}, step=40, **DIVERGED)
+    whole = curved(np.array([[[0.3, 0.4, 0.6, 0.8]]]))
+    whole[0]["seed"] = whole[1]["seed"] = 2
+    whole[0]["task"] = whole[1]["task"] = "a"
+    runs, evals = join(ended, whole)
+    found = stats.curves(stats.at_step(runs, evals, 40), evals, 40, reps=REPS)
+    assert found["step"].tolist() == [10, 20, 30, 40]
+    assert found["estimate"].tolist() == pytest.approx([0.3, 0.4, 1.4 / 3, 1.6 / 3])
+    tasks = stats.task_curves(runs, evals, 40, reps=REPS)
+    assert tasks["step"].tolist() == [10, 20, 30, 40]
+    assert tasks["estimate"].tolist() == pytest.approx([300, 400, 1400 / 3, 1600 / 3])
+
+
+def test_a_tasks_curve_is_of_the_runs_that_count_or_of_all_where_none_does():
+    scores = np.array([[[0.1, 0.2, 0.3, 0.4]], [[0.3, 0.4, 0.5, 0.6]]])
+    runs, evals = join(curved(scores), grid({"t0": {2: [(10, 0.9), (20, 0.9)]}}, status="failed", error="Boom"))
+    found = stats.task_curves(runs, evals, 40, reps=REPS)
+    assert found["step"].tolist() == [10, 20, 30, 40]
+    assert found["estimate"].tolist() == pytest.approx([200, 300, 400, 500])
+    assert set(found["seeds"]) == {2}
+    early = stats.task_curves(runs, evals, 20, reps=REPS)
+    assert early["step"].tolist() == [10, 20]
+    assert set(early["seeds"]) == {3}
+    assert stats.task_curves(runs, evals, 80, reps=REPS)["step"].tolist() == [10, 20]
 
 
 def test_a_curve_of_one_seed_has_no_interval_and_one_without_complete_seeds_is_none():
@@ -549,7 +576,7 @@ def test_a_curve_of_one_seed_has_no_interval_and_one_without_complete_seeds_is_n
     for found in (stats.curves(table, evals, 20, reps=REPS), stats.profiles(table, reps=REPS)):
         assert set(found["algo"]) == {"sac"}
         assert found[["low", "high"]].isna().all(axis=None)
-    tasks = stats.task_curves(runs, evals, reps=REPS)
+    tasks = stats.task_curves(runs, evals, 20, reps=REPS)
     assert tasks.groupby("algo")["low"].apply(lambda low: low.isna().all()).to_dict() == {"sac": True, "td3": False}
     assert tasks.groupby("algo")["seeds"].unique().to_dict() == {"sac": [1], "td3": [3]}
 

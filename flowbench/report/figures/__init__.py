@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -32,7 +33,7 @@ def save(report: Report, runs: pd.DataFrame, evals: pd.DataFrame, folder: Path, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     runs, evals = drawn(runs, evals)
-    styles = looks(runs)
+    styles = looks(runs, *(section.table for section in report.sections))
     written = []
     with mpl.rc_context(SETTINGS):
         for section in report.sections:
@@ -48,7 +49,8 @@ def _figures(
     section: Section, runs: pd.DataFrame, evals: pd.DataFrame, styles: dict[str, Look], report: Report, thin: bool
 ) -> Iterator[tuple[str, Figure]]:
     of_suite = runs["suite"] == section.suite
-    yield "curves", learning.draw(runs[of_suite], evals, styles, reps=report.reps, seed=report.seed, thin=thin)
+    options: dict[str, Any] = {"reps": report.reps, "seed": report.seed, "thin": thin}
+    yield "curves", learning.draw(runs[of_suite], evals, section.step, styles, **options)
     for name, draw in OF_SECTION.items():
         figure = draw(section, styles)
         if figure:

@@ -17,10 +17,13 @@ PANEL_HEIGHT = 1.55
 
 
 def draw(
-    runs: pd.DataFrame, evals: pd.DataFrame, styles: dict[str, Look], *, reps: int, seed: int, thin: bool
+    runs: pd.DataFrame, evals: pd.DataFrame, step: int, styles: dict[str, Look], *, reps: int, seed: int, thin: bool
 ) -> Figure:
-    """Evaluation return against environment steps of one suite's runs; with ``thin`` a thin line a seed, too."""
-    curves = stats.task_curves(runs, evals, reps=reps, seed=seed)
+    """Evaluation return against environment steps of one suite's runs, those that count at ``step``.
+
+    With ``thin`` a thin line a seed, too, whether it counts or not.
+    """
+    curves = stats.task_curves(runs, evals, step, reps=reps, seed=seed)
     tasks = sorted(set(runs["task"]))
     columns = min(COLUMNS, len(tasks))
     rows = math.ceil(len(tasks) / columns)

@@ -59,11 +59,15 @@ class Look:
     dashes: Dashes
 
 
-def looks(runs: pd.DataFrame) -> dict[str, Look]:
-    """A look for every algorithm among all runs of all suites, so that none changes from figure to figure."""
-    published = set(runs.loc[is_published(runs), "algo"])
+def looks(*frames: pd.DataFrame) -> dict[str, Look]:
+    """A look for every algorithm among all runs of all suites, so that none changes from figure to figure.
+
+    They may be in several frames: where a report leaves short runs out, a label may be another in its tables.
+    """
+    published = {algo for frame in frames for algo in frame.loc[is_published(frame), "algo"]}
+    algos = {algo for frame in frames for algo in frame["algo"]}
     found = {}
-    for place, algo in enumerate(sorted(set(runs["algo"]), key=lambda algo: (algo in published, algo))):
+    for place, algo in enumerate(sorted(algos, key=lambda algo: (algo in published, algo))):
         dashes = PUBLISHED if algo in published else DASHES[place // len(PALETTE) % len(DASHES)]
         found[str(algo)] = Look(str(algo), PALETTE[place % len(PALETTE)], dashes)
     return found

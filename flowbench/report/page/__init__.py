@@ -58,12 +58,11 @@ def _part(name: str) -> str:
 
 def _content(report: Report, runs: pd.DataFrame, evals: pd.DataFrame) -> dict[str, Any]:
     runs, evals = drawn(runs, evals)
-    # A label may be another where a report leaves short runs out.
-    algos = pd.concat([runs, *(section.table for section in report.sections)])
+    styles = looks(runs, *(section.table for section in report.sections))
     return {
         "version": flowbench.__version__,
         "report": formats.content(report),
-        "looks": [{"algo": look.name, "colour": look.colour, "dashes": look.dashes} for look in looks(algos).values()],
+        "looks": [{"algo": look.name, "colour": look.colour, "dashes": look.dashes} for look in styles.values()],
         "sections": [
             _section(section, runs[runs["suite"] == section.suite], evals, report) for section in report.sections
         ],
@@ -71,7 +70,7 @@ def _content(report: Report, runs: pd.DataFrame, evals: pd.DataFrame) -> dict[st
 
 
 def _section(section: Section, runs: pd.DataFrame, evals: pd.DataFrame, report: Report) -> dict[str, Any]:
-    curves = stats.task_curves(runs, evals, reps=report.reps, seed=report.seed)
+    curves = stats.task_curves(runs, evals, section.step, reps=report.reps, seed=report.seed)
     gaps = tables.missing(section)
     ours = runs[~stats.is_published(runs)]
     return {
