@@ -310,6 +310,19 @@ def test_a_browser_rounds_as_the_other_formats_do(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_an_axis_has_two_labels_at_least(tmp_path):
+    # From 0.03 to 0.87 steps of 0.5, of which there is one alone, come next to a third of it.
+    runs, evals = frames(algos=("flowrl", "sac"), tasks=("a",), seeds=range(3))
+    evals["mean"] = evals["score"] = np.where(evals["algo"] == "sac", 0.8, 0.1)
+    text, _ = rendered(runs, evals)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    document, _ = opened(tmp_path / "page.html", tmp_path)
+    cards = re.findall(r'<table class="bars">(.*?)</table>', document, re.DOTALL)
+    assert cards
+    assert all(len(re.findall(r'<text[^>]*text-anchor="middle"', card)) >= 2 for card in cards)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_runs_nothing_that_a_run_brings(evil, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(evil[0], encoding="utf-8")

@@ -52,7 +52,10 @@
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
     const first = Math.ceil(low / step - 1e-9);
-    return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, place) => (first + place) * step);
+    const count = Math.floor(high / step + 1e-9) - first + 1;
+    // One label tells no scale.
+    if (count < 2 && wanted < 50) return ticks(low, high, 2 * wanted);
+    return Array.from({ length: count }, (_, place) => (first + place) * step);
   }
   function range(values, least) {
     const known = [...values, ...least].filter((value) => value !== null);
