@@ -40,7 +40,7 @@ def unfinished(table: pd.DataFrame) -> list[str]:
 
 
 def mixed(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Algorithms whose runs differ in software or device, which no config tells."""
+    """Algorithms whose runs differ in software, device or threads, which no config tells."""
     if "software" not in runs:
         return []
     counted = runs.merge(table.loc[table["counts"], stats.RUN], on=stats.RUN)
@@ -48,7 +48,7 @@ def mixed(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     for algo, group in counted[counted["software"] != ""].groupby("algo"):
         kinds = sorted(set(group["software"]))
         if len(kinds) > 1:
-            texts.append(f"{algo}: its runs differ in software or device: {' | '.join(kinds)}")
+            texts.append(f"{algo}: its runs differ in software, device or threads: {' | '.join(kinds)}")
     return texts
 
 
