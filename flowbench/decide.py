@@ -82,11 +82,8 @@ def verdict(found: Sequence[Pair], looks: int) -> list[str]:
 
 def _table(cells: Sequence[Cell], root: Path) -> pd.DataFrame:
     """The table of `stats.at_step` of these very cells, at their last step."""
-    first = cells[0]
-    found = store.load(root, [first.suite.name], list({cell.variant.entry.name for cell in cells}))
-    ours = {(cell.task.name, cell.variant.config_id, cell.seed) for cell in cells}
-    keys = zip(*(found.runs[name] for name in ("task", "config_id", "seed")), strict=True)
-    return stats.at_step(found.runs[[key in ours for key in keys]], found.evals, first.variant.protocol.steps)
+    found = store.read(root, store.Exactly(cells))
+    return stats.at_step(found.runs, found.evals, cells[0].variant.protocol.steps)
 
 
 def _grid(found: Sequence[Pair], title: str) -> layout.Grid:

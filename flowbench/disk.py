@@ -6,7 +6,17 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from flowbench.errors import naming
+from flowbench.errors import UsageError, naming
+
+
+def make_writable(option: str, folder: Path) -> None:
+    """Make a folder that an option names where there is none. Raises UsageError where nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {str(folder)!r} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {str(folder)!r} cannot be written to")
 
 
 def settle(path: Path, content: bytes) -> None:

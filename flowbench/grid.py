@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 import suites
-from flowbench import duration, layout, mirrors, progress, schedule
+from flowbench import disk, duration, layout, mirrors, progress, schedule
 from flowbench.errors import UsageError, one_of
 from flowbench.plan import Cell
 from flowbench.preview import Grid, look_ahead
@@ -92,7 +91,7 @@ def run(
         for problem in lacking:
             _say(console, f"before this can run: {problem}")
         return 0
-    _check_writable(root)
+    disk.make_writable("--results", root)
     schedule.enqueue(root, due.due)
     schedule.tidy(root, due.done)
     if not quiet:
@@ -136,15 +135,6 @@ def _lacking(sources: Collection[str]) -> list[suites.SuiteError]:
         except suites.SuiteError as error:
             found.append(error)
     return found
-
-
-def _check_writable(root: Path) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--results {str(root)!r} cannot be made: {error.strerror}") from error
-    if not os.access(root, os.W_OK | os.X_OK):
-        raise UsageError(f"--results {str(root)!r} cannot be written to")
 
 
 def _sum_up(console: Console, outcomes: Sequence[Outcome], interrupted: bool, quiet: bool, seconds: float) -> int:

@@ -274,18 +274,45 @@ class Selection:
                     raise UsageError(f"{root}: {unknown(f'{kind} in these results', name, sorted(self._seen[kind]))}")
 
 
+class Exactly:
+    """The runs of these cells, and on their tasks the published ones of these algorithms, as their files call them."""
+
+    def __init__(self, cells: Sequence[Cell], published: Sequence[str] = ()) -> None:
+        self._cells = {(*_task(cell), cell.variant.config_id, cell.seed) for cell in cells}
+        self._tasks = {_task(cell) for cell in cells}
+        self._published = set(published)
+
+    def takes(self, run: Mapping[str, Any]) -> bool:
+        """Whether a record is of a selected run."""
+        task = run["suite"]["name"], run["task"]["name"]
+        if "published" in run:
+            return task in self._tasks and run["published"].get("algo") in self._published
+        return (*task, run["config_id"], run["seed"]) in self._cells
+
+    def check(self, root: Path) -> None:
+        """A cell that is not there selects nothing."""
+
+
+def _task(cell: Cell) -> tuple[str, str]:
+    return cell.suite.name, cell.task.name
+
+
 def load(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] = ()) -> Results:
     """Read every run below `root`, or those of the named suites and algorithms (by name or label).
 
     Raises UsageError when the folder does not exist or a name selects nothing.
     """
+    return read(root, Selection(suite_names, algo_names))
+
+
+def read(root: Path, selection: Selection | Exactly) -> Results:
+    """Read the selected runs below `root`. Raises UsageError as `load` does."""
     import pandas as pd
 
     check_root(root)
     runs: list[dict[str, Any]] = []
     evals: list[Evaluations] = []
     problems: list[str] = []
-    selection = Selection(suite_names, algo_names)
     for folder in folders(root):
         try:
             run = read_placed(folder)

@@ -17,14 +17,14 @@ def paper(
         str | None, typer.Argument(metavar="LIST|NAME", help="An experiment, or list; list if left out.")
     ] = None,
     scale: Annotated[
-        str, typer.Option(metavar="smoke|cpu|full", help="A minute; an hour on two cores; the paper's size.")
+        str, typer.Option(metavar="smoke|cpu|full", help="A minute; minutes to hours on two cores; the paper's size.")
     ] = "smoke",
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where figures go; figures/ in the results folder if left out.")
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     jobs: Annotated[
-        str | None, typer.Option(metavar="N", help="Groups of cells at once; as `run` has them if left out.")
+        str | None, typer.Option(metavar="N", help="Groups of cells of a grid at once; as `run` has them if left out.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost; run nothing.")] = False,
     results: Results = RESULTS,

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from flowbench.errors import UsageError, unknown
+from flowbench.errors import UsageError, one_of, unknown
 from flowbench.papers.experiment import SCALES, Experiment
 
 if TYPE_CHECKING:
@@ -45,11 +45,24 @@ def find(name: str) -> Experiment:
 def run(
     experiment: Experiment, scale: str, results: Path, folder: Path, *, device: str, jobs: int | None, dry_run: bool
 ) -> int:
-    """Say what it costs, run it, draw into `folder`; the exit status. Runs of a grid go to `results`."""
+    """Say what it costs, run it, draw into `folder`; the exit status. Runs of a grid go to `results`.
+
+    Raises UsageError for a scale or device that is not known or not for this, and where nothing can be drawn.
+    """
+    from flowbench import disk
+    from flowbench.grid import DEVICES
     from flowbench.papers import grids, timing
 
+    name = f"{experiment.paper}/{experiment.name}"
     chosen = experiment.scale(scale)
+    one_of("device", device, DEVICES)
+    if device == "cuda" and experiment.kind == "module":
+        raise UsageError(f"--device cuda: {name} is computed on the CPU; use cpu or auto")
+    if jobs is not None and experiment.kind != "grid":
+        raise UsageError(f"--jobs {jobs} is for grids of runs, and {name} is none")
     folder = folder / f"{experiment.name}-{scale}"
+    if not dry_run:
+        disk.make_writable("--figures", folder)
     module: Any = None
     if experiment.kind == "module":
         module = import_module(f"flowbench.papers.{experiment.paper}.{chosen.pop('name')}")

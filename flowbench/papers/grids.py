@@ -1,7 +1,12 @@
-"""Experiments that are grids: train what is due, then print the report and draw."""
+"""Experiments that are grids: train what is due, then print the report and draw.
+
+Beside the keys of a grid a scale has `draw`, one kind of figure or several (all if left out), and `published`, the
+algorithms whose imported curves stand beside, as their files call them.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from flowbench import grid, report, store
+from flowbench.errors import one_of
+from flowbench.papers.outcome import writing
 from flowbench.plan import Cell
 from flowbench.report import figures
 from flowbench.request import Request
@@ -23,20 +30,26 @@ def cost(scale: Mapping[str, Any]) -> str:
 
 def run(scale: Mapping[str, Any], results: Path, folder: Path, **options: Any) -> int:
     """Train and draw into `folder`; `options` are those of `flowbench.grid.run`. The exit status of the grid."""
-    status = grid.run(_cells(scale), results, **options)
+    draw = scale.get("draw", figures.KINDS)
+    kinds = [one_of("figure", kind, figures.KINDS) for kind in ([draw] if isinstance(draw, str) else draw)]
+    cells = _cells(scale)
+    status = grid.run(cells, results, **options)
     if status or options.get("dry_run"):
         return status
-    cells = _cells(scale)
-    found = store.load(results, [cells[0].suite.name], list({cell.variant.label for cell in cells}))
+    found = store.read(results, store.Exactly(cells, scale.get("published", ())))
+    for problem in found.problems:
+        print(f"flowbench: left out: {problem}", file=sys.stderr)
     built = report.build(found.runs, found.evals)
     report.show(built, Console())
-    for path in figures.save(built, found.runs, found.evals, folder):
+    with writing(folder):
+        drawn = figures.save(built, found.runs, found.evals, folder, kinds=kinds)
+    for path in drawn:
         print(f"drew {path}")
     return status
 
 
 def _request(scale: Mapping[str, Any]) -> Request:
-    return Request.of({key: value for key, value in scale.items() if key != "draw"}, "experiment")
+    return Request.of({key: value for key, value in scale.items() if key not in ("draw", "published")}, "experiment")
 
 
 def _cells(scale: Mapping[str, Any]) -> list[Cell]:

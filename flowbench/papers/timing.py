@@ -57,7 +57,7 @@ def seconds_for(whole: int, wall: Mapping[str, float], steps: int, learned: int,
 
 
 def draw(rows: Sequence[tuple[str, float, float]], task: str, steps: int) -> Figure:
-    """Two panels of bars for (name, hours of training, milliseconds an action)."""
+    """Two panels of points for (name, hours of training, milliseconds an action)."""
     names, hours, acting = zip(*rows, strict=True)
     figure = Figure(figsize=(6.75, 2.2), layout="constrained")
     for panel, values, label in zip(
@@ -66,10 +66,13 @@ def draw(rows: Sequence[tuple[str, float, float]], task: str, steps: int) -> Fig
         (f"hours of training, {steps:,} steps of {task}", "milliseconds an action"),
         strict=True,
     ):
-        bars = panel.barh(names, values, color="#0072B2", height=0.6)
-        panel.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
+        # No bars: their length would mean nothing on a logarithmic axis.
+        panel.plot(values, names, "o", color="#0072B2", markersize=6)
+        for name, value in zip(names, values, strict=True):
+            panel.annotate(f"{value:.3g}", (value, name), (0, 5), textcoords="offset points", ha="center", fontsize=7)
         panel.set_xscale("log")
-        panel.margins(x=0.25)
+        panel.grid(axis="y", linewidth=0.3)
+        panel.margins(x=0.25, y=0.2)
         panel.set_xlabel(label, fontsize=8)
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)

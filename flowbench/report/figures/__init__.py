@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,19 @@ OF_SECTION: dict[str, Callable[[Section, dict[str, Look]], Figure | None]] = {
     "efficiency": efficiency.over_steps,
     "time": efficiency.over_time,
 }
+KINDS = ("curves", *OF_SECTION)
 
 
-def save(report: Report, runs: pd.DataFrame, evals: pd.DataFrame, folder: Path, *, thin: bool = False) -> list[Path]:
-    """Write every figure that there is something to draw of to ``folder``; the paths written.
+def save(
+    report: Report,
+    runs: pd.DataFrame,
+    evals: pd.DataFrame,
+    folder: Path,
+    *,
+    kinds: Collection[str] = KINDS,
+    thin: bool = False,
+) -> list[Path]:
+    """Write every figure of these kinds that there is something to draw of to ``folder``; the paths written.
 
     ``runs`` and ``evals`` are those of ``flowbench.store.load`` that the report was built of; their learning curves are
     drawn to the end, beyond the step reported. ``thin`` adds a thin line a seed. Raises OSError if nothing can be
@@ -38,6 +47,8 @@ def save(report: Report, runs: pd.DataFrame, evals: pd.DataFrame, folder: Path, 
     with mpl.rc_context(SETTINGS):
         for section in report.sections:
             for name, figure in _figures(section, runs, evals, styles, report, thin):
+                if name not in kinds:
+                    continue
                 for extension in FORMATS:
                     path = folder / f"{section.suite}-{name}.{extension}"
                     figure.savefig(path)
