@@ -165,7 +165,9 @@ def _manifest(run: Path, step: int) -> dict[str, Any]:
     path = run / FOLDER / f"{step}.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        right = manifest["schema"] == SCHEMA and manifest["step"] == step and _state_name(step) in manifest["files"]
+        if manifest["schema"] != SCHEMA:
+            raise ValueError(f"schema {manifest['schema']!r}; this flowbench reads schema {SCHEMA}")
+        right = manifest["step"] == step and _state_name(step) in manifest["files"]
         names, rows = manifest["files"].keys(), manifest["tables"]
         tables = rows.keys() == set(TABLES) and all(type(of["bytes"]) is int and of["sha256"] for of in rows.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -336,7 +336,6 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
         lambda m: m["files"].update({"../../../run.json": "0"}),
         lambda m: m["files"].update({"/etc/passwd": "0"}),
         lambda m: m["tables"].update({"../seed-1/evals.csv": 3}),
-        lambda m: m.update(schema=99),
         lambda m: m.update(files=[]),
         lambda m: m.update(files=list(m["files"])),
         lambda m: m["tables"].update({"evals.csv": -1}),
@@ -359,6 +358,13 @@ def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, change) -> N
     change(manifest)
     path.write_text(json.dumps(manifest))
     with pytest.raises(checkpoint.Torn):
+        checkpoint.load(tmp_path, 3)
+
+
+def test_a_checkpoint_of_another_schema_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "3.json").write_text('{"schema": 99, "step": 3, "tables": {"evals.csv": 7}}')
+    with pytest.raises(checkpoint.Torn, match=r"3\.json: schema 99; this flowbench reads schema \d"):
         checkpoint.load(tmp_path, 3)
 
 
