@@ -136,25 +136,28 @@ def _too_few(tasks: pd.DataFrame) -> list[str]:
 def _needed(comparison: Comparison) -> list[str]:
     """How many seeds would decide what is open, tasks that need the same number together."""
     where: dict[int, list[str]] = {}
-    hopeless = []
-    total = comparison.overall.iloc[0]
-    undecided = comparison.per_task[comparison.per_task["verdict"] == "undecided"]
-    for name, needed in [
-        *zip(undecided["task"], undecided["needed"], strict=True),
-        *([("all tasks together", total["needed"])] if total["verdict"] == "undecided" else []),
-    ]:
-        if pd.isna(needed):
+    hopeless, unknown = [], []
+    rows = pd.concat([comparison.per_task, comparison.overall.assign(task="all tasks together")])
+    undecided = rows[rows["verdict"] == "undecided"]
+    fewest = undecided[["seeds", "over_seeds"]].min(axis="columns")
+    for name, needed, seeds in zip(undecided["task"], undecided["needed"], fewest, strict=True):
+        if seeds < 2:
+            unknown.append(str(name))
+        elif pd.isna(needed):
             hopeless.append(str(name))
         else:
             where.setdefault(int(needed), []).append(str(name))
     parts = [f"{needed} for {', '.join(names)}" for needed, names in sorted(where.items())]
     parts += [f"more than {power.SEEDS[-1]} for {', '.join(hopeless)}"] if hopeless else []
-    if not parts:
-        return []
-    return [
-        f"Seeds of each, in all, that would decide what is open in four cases of five if more runs came out as "
-        f"these (an estimate): {'; '.join(parts)}."
-    ]
+    said = []
+    if parts:
+        said.append(
+            f"Seeds of each, in all, that would decide what is open in four cases of five if more runs came out as "
+            f"these (an estimate): {'; '.join(parts)}."
+        )
+    if unknown:
+        said.append(f"How many seeds would decide {', '.join(unknown)} nobody can tell: one seed shows no spread.")
+    return said
 
 
 def heading(comparison: Comparison, reps: int) -> list[str]:

@@ -18,7 +18,7 @@ from flowbench.stats.curve import curves, task_curves
 from flowbench.stats.pairs import improvement
 from flowbench.stats.profile import profiles
 from flowbench.stats.sequential import Pair, looks, pairs
-from flowbench.stats.versus import LEVEL, versus
+from flowbench.stats.versus import LEVEL, decisions, versus
 
 __all__ = [
     "CONFIDENCE",
@@ -32,6 +32,7 @@ __all__ = [
     "common_step",
     "complete_seeds",
     "curves",
+    "decisions",
     "distinct_labels",
     "ended_diverged",
     "improvement",

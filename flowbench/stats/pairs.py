@@ -12,6 +12,8 @@ import pandas as pd
 from flowbench.stats.bootstrap import CONFIDENCE, REPS, Floats, ends, times_drawn
 from flowbench.stats.cells import check
 
+FEWEST = 3  # runs of either on every task that a verdict takes
+
 
 def improvement(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """P(algo > over) for every pair of one suite's algorithms: over the tasks that both have, and on each of these.
@@ -73,13 +75,23 @@ def _verdict(low: float, high: float, wins: Sequence[Floats]) -> str:
     """``better`` or ``worse`` if the interval lies beyond 0.5, else ``undecided``; ``too few seeds`` to tell.
 
     Runs that lie all on one side give an interval without width, however few they are: it would call three seeds
-    against three better for what two equal algorithms do in one case of ten. So there is no verdict where even that
-    extreme, either way round, is likelier by chance than the interval leaves room for.
+    against three better for what two equal algorithms do in one case of ten. So there is no verdict where the runs
+    could settle nothing. Nor is there one with fewer than FEWEST runs of either on a task: two drawn anew are the same
+    one half of the time, and over several tasks the interval would be far too narrow.
     """
-    orders = math.prod(math.comb(sum(win.shape), len(win)) for win in wins)
-    if math.isnan(low) or 2 / orders > 1 - CONFIDENCE:
+    sizes = [(len(win), win.shape[1]) for win in wins]
+    if min(map(min, sizes)) < FEWEST or settles_nothing(sizes):
         return "too few seeds"
     rounding = 1e-9  # a mean over tasks that is 0.5 on paper may be off by this much
     if low > 0.5 + rounding:
         return "better"
     return "worse" if high < 0.5 - rounding else "undecided"
+
+
+def settles_nothing(sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether so many runs of each on every task are too few for any outcome to be unlikely.
+
+    That is where even the extreme, all runs of one above all of the other, either way round, is likelier by chance
+    than the confidence leaves room for.
+    """
+    return 2 / math.prod(math.comb(runs + over_runs, runs) for runs, over_runs in sizes) > 1 - CONFIDENCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from flowbench.stats import power, ranks
 from flowbench.stats.aggregate import drawn_iqm, iqm, score_matrices
 from flowbench.stats.bootstrap import CONFIDENCE, REPS, Floats, ends, strata_drawn
 from flowbench.stats.cells import check
-from flowbench.stats.pairs import drawn_means, outcomes
+from flowbench.stats.pairs import drawn_means, outcomes, settles_nothing
 
 LEVEL = 1 - CONFIDENCE
+PERMUTATIONS = REPS  # of the test over the tasks; however few resamples an interval is made of, it can decide
 Sample = tuple[Floats, Floats]  # the scores of both on one task
 
 
@@ -31,7 +33,8 @@ def versus(
 
     A task's p is that of the exact Mann-Whitney test, valid for any number of seeds, and it is decided where p after
     Holm's correction for the number of tasks is at most 0.05. Over the tasks p is that of a permutation test
-    stratified by task. Takes the table of ``at_step``; repeatable and raising as ``aggregates``.
+    stratified by task, of PERMUTATIONS permutations whatever ``reps``. Takes the table of ``at_step``; repeatable and
+    raising as ``aggregates``.
     """
     check(table, reps)
     tasks, samples = _samples(table, algo, over)
@@ -59,11 +62,38 @@ def versus(
     both = score_matrices(table[table["task"].isin(tasks) & table["algo"].isin([algo, over])])
     none = np.empty((0, len(tasks)))
     numbers = _numbers(samples, both.get(algo, none), both.get(over, none), reps, seed)
-    p = ranks.stratified_p_value(samples, reps, seed)
+    p = ranks.stratified_p_value(samples, PERMUTATIONS, seed)
     verdict = _verdict(p, numbers["estimate"])
     needed = power.seeds_needed(samples, LEVEL, seed) if verdict == "undecided" else None
     row = {**numbers, "p": p, "verdict": verdict, "needed": needed, "tasks": len(tasks)}
     return pd.DataFrame([row], columns=[*columns, "tasks"]).astype({"needed": "Int64"}), each
+
+
+def decisions(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Every pair of one suite's algorithms by the test of ``versus`` over the tasks that both have.
+
+    Columns: algo, over (as in ``improvement``), ``p``, ``p_holm`` (after Holm's correction for the number of pairs
+    that have a common task) and ``verdict``: "better", "worse", "undecided", "too few seeds" where even all runs of
+    one above all of the other would leave p above 0.05, or "no common task". Raises as ``aggregates``.
+    """
+    check(table, 1)
+    pairs = list(combinations(sorted(set(table["algo"])), 2))
+    samples = [_samples(table, *pair)[1] for pair in pairs]
+    raw = [ranks.stratified_p_value(each, PERMUTATIONS, seed) for each in samples]
+    adjusted = iter(ranks.holm([p for p, each in zip(raw, samples, strict=True) if each]))
+    rows = []
+    for pair, each, p in zip(pairs, samples, raw, strict=True):
+        p_holm = next(adjusted) if each else 1.0
+        rows.append((*pair, p, p_holm, _decision(each, p_holm)))
+    return pd.DataFrame(rows, columns=["algo", "over", "p", "p_holm", "verdict"])
+
+
+def _decision(samples: Sequence[Sample], p: float) -> str:
+    if not samples:
+        return "no common task"
+    if settles_nothing([(len(x), len(y)) for x, y in samples]):
+        return "too few seeds"
+    return _verdict(p, float(np.mean([outcomes(*sample).mean() for sample in samples])))
 
 
 NUMBERS = (

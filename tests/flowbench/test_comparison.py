@@ -56,11 +56,22 @@ def test_seeds_too_few_for_so_many_tasks_are_said_so():
     tasks = {f"t{k}": TASKS["dog-run"] for k in range(15)}
     said = comparison.verdict(made(*frames(tasks)).of_suites[0])
     assert said[0] == "sac is better on 0 of 15 tasks, td3[tau=0.1] on 0; undecided on 15."
-    assert said[1].startswith("Over the 15 tasks: sac is better than td3[tau=0.1] (p = ")
+    assert said[1].startswith("Over the 15 tasks: sac is better than td3[tau=0.1] (p < 0.001)")
     assert said[2].startswith("So few seeds can decide no task of 15: ")
     assert "p would be 0.119" in said[2]
     assert said[2].endswith("It takes 6 seeds of each at least.")
     assert "6 for t0, " in said[3]
+
+
+def test_one_seed_shows_no_spread_to_estimate_from():
+    one = {"dog-run": ([6], [1]), "dog-walk": ([1, 3, 5, 7, 9], [2, 4, 6, 8, 10])}
+    said = comparison.verdict(made(*frames(one)).of_suites[0])
+    assert said[-2].endswith("(an estimate): more than 50 for dog-walk.")
+    assert said[-1] == (
+        "How many seeds would decide dog-run, all tasks together nobody can tell: one seed shows no spread."
+    )
+    said = comparison.verdict(made(*frames({"dog-run": ([6], [1])})).of_suites[0])
+    assert not any("more than 50" in text for text in said)
 
 
 @pytest.mark.parametrize("width", [50, 80, 160])

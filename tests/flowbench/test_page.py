@@ -196,15 +196,29 @@ def above(evals, algo, by):
 def test_the_verdict_says_who_is_better_than_whom_and_what_is_open():
     runs, evals = frames(algos=("flowrl", "sac", "td3"))
     built = build(runs, above(evals, "td3", 1))
-    said = verdict.sentences(built.sections[0])
+    said = verdict.sentences(built.sections[0], 0)
     assert said[0] == "td3 is better than flowrl (1.000 [1.000, 1.000]) and sac (1.000 [1.000, 1.000])."
     own = built.sections[0].improvement.iloc[0]
     assert said[1] == f"Undecided: flowrl and sac ({own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}])."
     assert "7 tasks, 5 seeds, step 10,000" in said[2]
 
 
+def test_the_verdict_goes_by_the_exact_test_corrected_for_the_pairs_and_says_so():
+    # All four runs of td3 lie above all others: 2 of 70 orders are as extreme, which is not enough for three pairs.
+    runs, evals = frames(algos=("flowrl", "sac", "td3"), tasks=("a",), seeds=range(4))
+    section = build(runs, above(evals, "td3", 1)).sections[0]
+    assert section.improvement["verdict"].tolist()[1:] == ["worse", "worse"]
+    said = verdict.sentences(section, 0)
+    assert said[0].startswith("Undecided: flowrl and sac (")
+    assert "flowrl and td3 (0.000 [0.000, 0.000]); sac and td3" in said[0]
+    assert "permutation test of flowbench compare" in said[1]
+    assert "p <= 0.05 after Holm's correction for 3 pairs" in said[1]
+    two = section.table["algo"] != "flowrl"
+    assert stats.decisions(section.table[two])["verdict"].tolist() == ["worse"]
+
+
 def test_a_verdict_counts_pairs_where_they_are_many():
-    said = verdict.sentences(build(*frames(algos=tuple("abcde"), tasks=("t",), seeds=range(2))).sections[0])
+    said = verdict.sentences(build(*frames(algos=tuple("abcde"), tasks=("t",), seeds=range(2))).sections[0], 0)
     assert said[0] == "Too few seeds to tell: 10 pairs, which stand among the probabilities of improvement below."
 
 

@@ -425,6 +425,15 @@ def test_verdicts(x, y, verdict):
     assert [frame["verdict"].item() for frame in pair({"a": x}, {"a": y}, reps=2000)] == [verdict] * 2
 
 
+def test_two_seeds_are_too_few_on_however_many_tasks():
+    x, y = (dict.fromkeys("abcdefg", scores) for scores in ([8, 9], [1, 2]))
+    overall, each = pair(x, y)
+    assert overall["low"].item() == 1  # the interval is printed, and says nothing
+    assert set(overall["verdict"]) | set(each["verdict"]) == {"too few seeds"}
+    x["a"] = [7, 8, 9]
+    assert pair(x, y)[0]["verdict"].item() == "too few seeds"
+
+
 def test_more_tasks_decide_with_fewer_seeds():
     x, y = (dict.fromkeys("ab", scores) for scores in ([7, 8, 9], [1, 2, 3]))
     overall, each = pair(x, y)

@@ -124,6 +124,35 @@ def test_no_common_task_is_no_comparison():
     assert (overall["tasks"].item(), overall["p"].item()) == (0, 1.0)
 
 
+def test_few_resamples_do_not_keep_the_test_from_deciding():
+    made = table(*shifted(3, 5, by=9))
+    few, many = (stats.versus(made, "sac", "td3", reps=reps)[0] for reps in (10, REPS))
+    assert few["verdict"].item() == "better"
+    assert few["p"].item() == many["p"].item() < 0.001
+
+
+def test_decisions_are_those_of_versus_after_holms_correction_for_the_pairs():
+    x, y = shifted(3, 5, by=9)
+    extra = grid({"t00": {0: 0.5}, "t99": {0: 0.5}}, algo="x")
+    made = table_of(
+        *(grid({t: dict(enumerate(s)) for t, s in each.items()}, algo=algo) for algo, each in (("sac", x), ("td3", y))),
+        extra,
+        grid({"t99": {0: 1.0}}, algo="z"),
+    )
+    found = stats.decisions(made, seed=3).set_index(["algo", "over"])
+    p = stats.versus(made, "sac", "td3", reps=10, seed=3)[0]["p"].item()
+    assert found.loc[("sac", "td3"), "p"] == p
+    assert found.loc[("sac", "td3"), "p_holm"] == min(1, 4 * p)  # the others can decide nothing
+    assert found["verdict"].to_dict() == {
+        ("sac", "td3"): "better",
+        ("sac", "x"): "too few seeds",
+        ("sac", "z"): "no common task",
+        ("td3", "x"): "too few seeds",
+        ("td3", "z"): "no common task",
+        ("x", "z"): "too few seeds",
+    }
+
+
 def test_it_repeats():
     made = table(*shifted(2, 5, by=0.5))
     for first, second in zip(*(stats.versus(made, "sac", "td3", reps=REPS) for _ in range(2)), strict=True):

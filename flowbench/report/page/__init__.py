@@ -75,7 +75,7 @@ def _section(section: Section, runs: pd.DataFrame, evals: pd.DataFrame, report: 
     ours = runs[~stats.is_published(runs)]
     return {
         "heading": tables.heading(section, report.reps),
-        "verdict": verdict.sentences(section),
+        "verdict": verdict.sentences(section, report.seed),
         "curves": [_curve(own) for _, own in curves.groupby(["task", "algo"])],
         "coverage": _covered(ours),
         "missing": {"title": gaps.title, "header": gaps.header, "rows": gaps.rows},

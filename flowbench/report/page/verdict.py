@@ -1,28 +1,33 @@
-"""The verdict on a suite in sentences, from the probabilities of improvement: who is better than whom, what is open."""
+"""The verdict on a suite in sentences, by the test of `flowbench compare`: who is better than whom, what is open."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from flowbench import stats
 from flowbench.layout import interval, plural
 from flowbench.report.assemble import Section
 
 MANY = 6  # more pairs than this of which nothing is known are counted, not listed
-Pair = dict[Hashable, Any]  # a row of ``Section.improvement``
+Pair = dict[Hashable, Any]  # a row of ``Section.improvement``, with the verdict of ``stats.decisions``
 
 
-def sentences(section: Section) -> list[str]:
-    """First of our algorithms among themselves, then beside published ones, which decide nothing."""
-    pairs = section.improvement.to_dict("records")
-    if not pairs:
+def sentences(section: Section, seed: int) -> list[str]:
+    """First of our algorithms among themselves, then beside published ones, which decide nothing.
+
+    ``seed`` is that of the permutations.
+    """
+    if section.improvement.empty:
         return ["One algorithm: there is nothing to compare it with."]
+    tested = stats.decisions(section.table, seed=seed)
+    pairs = section.improvement.drop(columns="verdict").merge(tested, on=["algo", "over"]).to_dict("records")
     ours = [pair for pair in pairs if not {pair["algo"], pair["over"]} & set(section.published)]
     beside = [pair for pair in pairs if pair not in ours]
     said = _of(ours) or ["There are no two algorithms of ours to compare."]
     if beside:
         said += ["Beside published curves:", *_of(beside)]
-    return [*said, _basis(section)]
+    return [*said, _basis(section, sum(pair["tasks"] > 0 for pair in pairs))]
 
 
 def _of(pairs: Sequence[Pair]) -> list[str]:
@@ -69,13 +74,14 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _basis(section: Section) -> str:
+def _basis(section: Section, tested: int) -> str:
     seeds = sorted({section.seeds[algo] for algo in section.algos if algo not in section.published})
     counts = (
         f", {seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f", {plural(seeds[0], 'seed')}" if seeds else ""
     )
     return (
         f"In brackets stands how often a run of the first scores above one of the second on the same task, with its "
-        f"95 % interval: {plural(len(section.tasks), 'task')}{counts}, step {section.step:,}. Better is what lies "
-        f"above 0.5; flowbench compare tests two algorithms exactly."
+        f"95 % interval: {plural(len(section.tasks), 'task')}{counts}, step {section.step:,}. Better is what the "
+        f"permutation test of flowbench compare, stratified by task, decides at p <= {stats.LEVEL:.2f} after Holm's "
+        f"correction for {plural(tested, 'pair')}; the verdicts in the table of pairs go by each interval alone."
     )
