@@ -229,7 +229,7 @@ class Results:
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
-    "auto", "published", "origin",
+    "device", "precision", "auto", "published", "origin",
 ]  # fmt: skip
 EVAL_KEYS = ["suite", "task", "algo", "config_id", "seed", "published"]
 EVAL_NUMBERS = ["step", "mean", "score", "seconds", "success"]
@@ -375,6 +375,7 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "action_repeat": run["task"]["action_repeat"],
         "episodes": run["protocol"]["episodes"],
         **{name: _version(run, name) for name in ("mujoco", "dm_control")},
+        **_computed(run),
         "auto": run.get("auto") or 0,  # seeds were added until a comparison was decided, or there were so many
         "published": "published" in run,  # by others, and imported
         "origin": run.get("published", {}).get("format", ""),
@@ -385,6 +386,14 @@ def _version(run: Mapping[str, Any], name: str) -> str:
     """The version of a library that a run used; empty for one that has not begun or had none."""
     versions = run.get("versions")
     return str(versions.get(name) or "") if isinstance(versions, dict) else ""
+
+
+def _computed(run: Mapping[str, Any]) -> dict[str, str]:
+    """Where a run was trained at last and in which precision; empty for one that has not begun."""
+    if not isinstance(run.get("versions"), dict):
+        return {"device": "", "precision": ""}
+    # Records from before there was a choice name no precision.
+    return {"device": str(run.get("device") or ""), "precision": str(run.get("precision") or "float32")}
 
 
 def _software(run: Mapping[str, Any]) -> str:

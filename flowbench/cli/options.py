@@ -15,7 +15,10 @@ RESULTS = Path("results")
 ResampleSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Seed of the resampling.")]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Refuse runs that differ in steps, evaluation, action repeat, mujoco or dm_control."),
+    typer.Option(
+        "--strict",
+        help="Refuse runs that differ in steps, evaluation, action repeat, device, precision, mujoco or dm_control.",
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from flowbench import stats
 from flowbench.errors import UsageError, one_of
 from flowbench.published.curve import Curve
+from flowbench.report import cautions
 
 CURVES = {"tdmpc2": "tdmpc2", "simbav2": "simbav2", "csv": "plain"}
 SCORES = "scores"
@@ -38,15 +39,20 @@ def run(format: str, path: Path, runs: pd.DataFrame, evals: pd.DataFrame, *, ste
     suites = sorted(set(ours["suite"]))
     if len(suites) > 1:
         raise UsageError(f"runs of several suites ({', '.join(suites)}): name one with --suite")
+    left_out: list[str] = []
+    if format == SCORES and step is None:  # as in a report
+        ours, short = stats.full_length(ours)
+        left_out = cautions.short(short, evals)
     ours, evals = stats.distinct_labels(ours, evals)
     evals = evals.merge(ours[[*stats.RUN, "action_repeat"]], on=stats.RUN) if len(ours) and len(evals) else evals[:0]
     if evals.empty:
-        raise UsageError("no run of ours among these has an evaluation: there is nothing to export")
+        said = "no run of ours among these has an evaluation: there is nothing to export"
+        raise UsageError("; ".join([said, *left_out]))
     if path.exists():
         raise UsageError(f"{str(path)!r} is there already; remove it or name another")
     try:
         if format == SCORES:
-            return _write_scores(path, ours, evals, step)
+            return _write_scores(path, ours, evals, step, left_out)
         curves = _curves(evals)
         import_module(f"flowbench.published.{CURVES[format]}").write(curves, path)
     except OSError as error:
@@ -63,7 +69,9 @@ def _curves(evals: pd.DataFrame) -> list[Curve]:
     return [curves[key] for key in sorted(curves)]
 
 
-def _write_scores(path: Path, runs: pd.DataFrame, evals: pd.DataFrame, step: int | None) -> Written:
+def _write_scores(
+    path: Path, runs: pd.DataFrame, evals: pd.DataFrame, step: int | None, left_out: list[str]
+) -> Written:
     """Matrices of the seeds that have every task, as rliable wants them, with the names of their rows and columns."""
     step = stats.common_step(runs, evals) if step is None else step
     table = stats.at_step(runs, evals, step)
@@ -81,7 +89,9 @@ def _write_scores(path: Path, runs: pd.DataFrame, evals: pd.DataFrame, step: int
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, allow_nan=False, indent=2) + "\n", encoding="utf-8")
     sizes = ", ".join(f"{algo} {len(seeds[algo])} x {len(tasks)}" for algo in algorithms)
-    return Written(f"normalised scores at step {step:,}, runs x tasks: {sizes}", _incomplete(table, seeds))
+    return Written(
+        f"normalised scores at step {step:,}, runs x tasks: {sizes}", [*left_out, *_incomplete(table, seeds)]
+    )
 
 
 def _incomplete(table: pd.DataFrame, complete: dict[str, list[int]]) -> list[str]:

@@ -85,10 +85,11 @@ def build(
         theirs = evals if evals.empty else evals[evals["suite"] == suite]
         left_out: list[str] = []
         if step is None:
-            mine, left_out = _of_full_length(mine)
+            mine, short = stats.full_length(mine)
+            left_out = cautions.short(short, theirs)
         reason = _nothing(mine, theirs, step)
         if reason:
-            skipped.append((str(suite), reason))
+            skipped.append((str(suite), "; ".join([reason, *left_out])))
         else:
             sections.append(_section(str(suite), mine, theirs, step, reps, seed, left_out))
     if not sections:
@@ -103,27 +104,6 @@ def drawn(runs: pd.DataFrame, evals: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
     """Both frames as learning curves are drawn of them: to the end, beyond the step reported, with distinct labels."""
     runs, evals = stats.distinct_labels(stats.on_our_tasks(runs), stats.on_our_tasks(evals))
     return runs, stats.within_our_budget(runs, evals)
-
-
-def _of_full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The runs that train for as long as their suite says, and a line on each algorithm that does not.
-
-    One short trial run must not draw the comparison of a whole grid to its few steps. With nothing but short runs,
-    they are the grid.
-    """
-    if "suite_steps" not in runs:
-        return runs, []
-    published = stats.is_published(runs)
-    judged = published if published.all() else ~published  # beside runs of ours published ones are not judged
-    full = ~judged | (runs["steps"] >= runs["suite_steps"])
-    # All that is known of a published one is its last evaluation.
-    full |= published & (runs["steps"] + runs["every"] > runs["suite_steps"])
-    if full.all() or not full[judged].any():
-        return runs, []
-    texts = []
-    for (algo, steps), _ in runs[~full].groupby(["algo", "steps"]):
-        texts.append(f"{algo} is left out: it trains for {steps:,} steps only (--step {steps} compares there)")
-    return runs[full], texts
 
 
 def _nothing(runs: pd.DataFrame, evals: pd.DataFrame, step: int | None) -> str:

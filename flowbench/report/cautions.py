@@ -15,9 +15,22 @@ SAME = {
     "every": "steps between evaluations",
     "episodes": "episodes an evaluation",
     "action_repeat": "action repeat",
+    "device": "device",
+    "precision": "precision of matrix products",
     "mujoco": "version of mujoco",
     "dm_control": "version of dm_control",
 }
+
+
+def short(runs: pd.DataFrame, evals: pd.DataFrame) -> list[str]:
+    """Algorithms whose runs are left out because they are short, and where they can be compared."""
+    evaluated = set() if evals.empty else set(evals[stats.RUN].itertuples(index=False, name=None))
+    texts = []
+    for (algo, steps), group in runs.groupby(["algo", "steps"]):
+        there = evaluated & set(group[stats.RUN].itertuples(index=False, name=None))
+        where = f" (--step {steps} compares there)" if there else ""
+        texts.append(f"{algo} is left out: it trains for {steps:,} steps only{where}")
+    return texts
 
 
 def labels(plain: pd.DataFrame, runs: pd.DataFrame) -> list[str]:

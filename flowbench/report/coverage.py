@@ -22,15 +22,18 @@ STYLES = {
 
 
 def matrix(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a suite, task and algorithm with the seeds of each status; "missing" ones exist elsewhere in it."""
+    """One row a suite, task and algorithm with the seeds of each status.
+
+    As in a report, "missing" are the seeds that the algorithm has on another task of the suite.
+    """
     rows = []
     for suite, of_suite in runs.groupby("suite", sort=False):
-        seeds = set(of_suite["seed"])
+        seeds = of_suite.groupby("algo")["seed"].agg(set)
         for task in sorted(set(of_suite["task"])):
             for algo in dict.fromkeys(of_suite["algo"]):
                 cells = of_suite[(of_suite["task"] == task) & (of_suite["algo"] == algo)]
                 by_status = {status: sorted(cells["seed"][cells["status"] == status]) for status in STYLES}
-                by_status["missing"] = sorted(seeds - set(cells["seed"]))
+                by_status["missing"] = sorted(seeds[algo] - set(cells["seed"]))
                 rows.append({"suite": suite, "task": task, "algo": algo, **by_status})
     return pd.DataFrame(rows)
 

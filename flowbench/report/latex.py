@@ -44,7 +44,7 @@ def escaped(text: str) -> str:
 def _table(grid: Grid, section: Section, number: int) -> str:
     caption = f"{section.suite}, step {section.step:,}. {grid.title}."
     if grid.best:
-        caption += " Bold: the best, and all whose 95 % interval overlaps that of the best."
+        caption += " Bold: of those with an interval the best, and all whose interval overlaps that of the best."
     body = [
         [_cell(text, bold=(row, column) in grid.best) for column, text in enumerate(cells)]
         for row, cells in enumerate(grid.rows)

@@ -13,7 +13,16 @@ hold one against the other.
 from flowbench.stats.aggregate import METRICS, aggregates, per_task, score_matrices, success_rates
 from flowbench.stats.beside import is_published, on_our_tasks, within_our_budget
 from flowbench.stats.bootstrap import CONFIDENCE, REPS
-from flowbench.stats.cells import RUN, at_step, common_step, complete_seeds, distinct_labels, ended_diverged, missing
+from flowbench.stats.cells import (
+    RUN,
+    at_step,
+    common_step,
+    complete_seeds,
+    distinct_labels,
+    ended_diverged,
+    full_length,
+    missing,
+)
 from flowbench.stats.curve import curves, task_curves
 from flowbench.stats.pairs import improvement
 from flowbench.stats.profile import profiles
@@ -35,6 +44,7 @@ __all__ = [
     "decisions",
     "distinct_labels",
     "ended_diverged",
+    "full_length",
     "improvement",
     "is_published",
     "looks",

@@ -39,6 +39,24 @@ def distinct_labels(runs: pd.DataFrame, evals: pd.DataFrame) -> tuple[pd.DataFra
     return rename(runs), rename(evals)
 
 
+def full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of one suite that train for as long as it says, and the others, which are not to be set beside them.
+
+    One short trial run must not draw the comparison of a whole grid to its few steps. With nothing but short runs,
+    they are the grid.
+    """
+    if "suite_steps" not in runs:
+        return runs, runs.iloc[:0]
+    published = is_published(runs)
+    judged = published if published.all() else ~published  # beside runs of ours published ones are not judged
+    full = ~judged | (runs["steps"] >= runs["suite_steps"])
+    # All that is known of a published one is its last evaluation.
+    full |= published & (runs["steps"] + runs["every"] > runs["suite_steps"])
+    if not full[judged].any():
+        return runs, runs.iloc[:0]
+    return runs[full], runs[~full]
+
+
 def common_step(runs: pd.DataFrame, evals: pd.DataFrame) -> int:
     """The step at which one suite is reported unless another is asked for.
 

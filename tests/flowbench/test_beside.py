@@ -152,6 +152,14 @@ def test_the_grid_of_seeds_is_ours_and_they_are_named_below_it():
     assert "dmc-hard: for reference 12 published runs, a2c (published), tdmpc2 (published)" in text
 
 
+def test_a_seed_that_an_algorithm_has_on_no_task_is_not_missing():
+    runs, _ = frames(algos=("sac", "td3"), tasks=("a", "b"), seeds=range(3))
+    runs = runs[(runs["algo"] == "sac") | (runs["seed"] < 2)]
+    runs = runs[(runs["algo"] == "sac") | (runs["task"] == "a") | (runs["seed"] < 1)]
+    found = coverage.matrix(runs).set_index(["task", "algo"])["missing"].to_dict()
+    assert found == {("a", "sac"): [], ("b", "sac"): [], ("a", "td3"): [], ("b", "td3"): [1]}
+
+
 def test_they_are_still_there_when_nothing_else_is():
     out = io.StringIO()
     coverage.show(alone()[0], Console(file=out, width=100))

@@ -12,7 +12,7 @@ import pytest
 from fakes import make_cell, make_suite, write_suite
 
 import suites
-from flowbench import cli, store
+from flowbench import cli, report, store
 from flowbench.errors import UsageError
 from flowbench.published import exporting, importing, match
 from flowbench.rows import RowWriter
@@ -517,6 +517,22 @@ def test_scores_are_runs_by_tasks_with_their_names_even_where_both_are_as_many(t
     np.testing.assert_allclose(read["algorithms"]["td3"]["scores"], expected)
     assert written.what == "normalised scores at step 40, runs x tasks: td3 2 x 2"
     assert written.left_out == ["td3, seeds 5: not on every task"]
+
+
+def test_scores_are_compared_where_a_report_compares_them(tmp_path: Path) -> None:
+    ours(tmp_path / "ours")
+    ours(tmp_path / "ours", "sac", evals=((20, 1.5),), steps=20)
+    found = store.load(tmp_path / "ours")
+    written = exporting.run("scores", tmp_path / "scores.json", found.runs, found.evals)
+    read = json.loads((tmp_path / "scores.json").read_text())
+    section = report.build(found.runs, found.evals, reps=10).sections[0]
+    assert (read["step"], tuple(read["algorithms"])) == (section.step, section.algos) == (40, ("td3",))
+    assert written.left_out == ["sac is left out: it trains for 20 steps only (--step 20 compares there)"]
+    exporting.run("scores", tmp_path / "early.json", found.runs, found.evals, step=20)
+    assert list(json.loads((tmp_path / "early.json").read_text())["algorithms"]) == ["sac", "td3"]
+    waiting = found.evals[found.evals["algo"] == "sac"]
+    with pytest.raises(UsageError, match=r"nothing to export; sac is left out: .*\(--step 20 compares there\)"):
+        exporting.run("scores", tmp_path / "none.json", found.runs, waiting)
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,22 @@ def test_nothing_to_report():
         build(runs, nan)
 
 
+def test_where_only_short_runs_are_evaluated_it_is_said_how_to_compare_them():
+    runs, evals = frames(algos=("sac",), tasks=("a",), suite_steps=10_000)
+    runs, evals = (frame.assign(config_id="full") for frame in (runs, evals.iloc[:0]))
+    runs["status"] = "queued"
+    short = frames(algos=("sac", "td3"), tasks=("a",), steps=2500, suite_steps=10_000)
+    waiting = (short[0]["algo"] == "td3").to_numpy()
+    short[0].loc[waiting, "status"] = "queued"
+    runs = pd.concat([runs, short[0]], ignore_index=True)
+    evals = pd.concat([evals, without(short[1], algo="td3")], ignore_index=True)
+    with pytest.raises(ValueError, match="no evaluation yet in 5 runs") as said:
+        build(runs, evals)
+    assert "sac is left out: it trains for 2,500 steps only (--step 2500 compares there)" in str(said.value)
+    assert str(said.value).endswith("td3 is left out: it trains for 2,500 steps only")
+    assert build(runs, evals, step=2500).sections[0].step == 2500
+
+
 def test_six_pairs_in_eighty_columns():
     algos, tasks = ("flowrl", "sac", "sb3-sac", "td3"), ("dog-run", "dog-walk")
     runs, evals = frames(algos=algos, tasks=tasks)
@@ -385,6 +401,7 @@ def test_the_same_report_twice_is_the_same_text():
 def alike():
     """Two algorithms' runs and what must be the same for them to compare."""
     same = {"action_repeat": 2, "episodes": 10, "mujoco": "3.3.0", "dm_control": "1.0.30"}
+    same |= {"device": "cpu", "precision": "float32"}
     return frames(algos=("sac", "td3"), tasks=("a", "b"), seeds=range(3), **same)
 
 
@@ -395,6 +412,8 @@ def alike():
         ("every", 1250, "steps between evaluations: 1,250 (td3) | 2,500 (sac)"),
         ("episodes", 5, "episodes an evaluation: 5 (td3) | 10 (sac)"),
         ("action_repeat", 1, "action repeat: 1 (td3) | 2 (sac)"),
+        ("device", "cuda", "device: cpu (sac) | cuda (td3)"),
+        ("precision", "tf32", "precision of matrix products: float32 (sac) | tf32 (td3)"),
         ("mujoco", "3.2.0", "version of mujoco: 3.2.0 (td3) | 3.3.0 (sac)"),
         ("dm_control", "1.0.9", "version of dm_control: 1.0.30 (sac) | 1.0.9 (td3)"),
     ],
@@ -432,6 +451,7 @@ def test_latex_tables_are_whole_and_escaped(holed):
         rows = [line for line in table.splitlines() if line.endswith(r" \\")]
         assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
     assert len(set(re.findall(r"\\label\{.*?\}", text))) == 4
+    assert r"Bold: of those with an interval the best, and all whose interval overlaps that of the best." in text
     assert r"flowrl[flow\_steps=5,constraint=false]" in text
     assert r"a\textbar{}b [red]went[/red] *wrong*" in text
     row = holed.sections[0].aggregates.iloc[0]

@@ -369,6 +369,15 @@ def test_what_a_run_was_trained_with_names_threads_and_what_it_went_on_with(tmp_
     ]
 
 
+def test_where_and_how_precisely_a_run_was_trained_is_known_once_it_has_begun(tmp_path: Path) -> None:
+    begun = {"versions": {"torch": "2.1"}, "device": "cpu"}
+    put(tmp_path, make_cell(seed=0), **begun)  # as earlier versions wrote it
+    put(tmp_path, make_cell(seed=1), **begun | {"device": "cuda", "precision": "tf32"})
+    put(tmp_path, make_cell(seed=2), "queued", evals=None, precision="tf32")
+    runs = store.load(tmp_path).runs
+    assert runs[["device", "precision"]].values.tolist() == [["cpu", "float32"], ["cuda", "tf32"], ["", ""]]
+
+
 def test_foreign_files_do_no_harm(tmp_path: Path) -> None:
     folder = put(tmp_path, make_cell())
     (tmp_path / "README.md").write_text("notes")

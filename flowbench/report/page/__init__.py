@@ -89,11 +89,9 @@ def _curve(own: pd.DataFrame) -> dict[str, Any]:
 
 
 def _covered(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """How many seeds of each task and algorithm have which status; missing ones the algorithm has on another task."""
-    known = runs.groupby("algo")["seed"].agg(set).to_dict()
+    """How many seeds of each task and algorithm have which status."""
     rows = []
     for row in coverage.matrix(runs).to_dict("records"):
-        row["missing"] = [seed for seed in row["missing"] if seed in known[row["algo"]]]
         of_status = [(status, row[status]) for status in coverage.STYLES if row[status]]
         seeds = [{"status": status, "count": len(own), "which": ranges(own)} for status, own in of_status]
         rows.append({"task": row["task"], "algo": row["algo"], "seeds": seeds})
