@@ -55,6 +55,7 @@ SHAPE: dict[str, Any] = {  # what readers rely on in a run.json
     "protocol.episodes": int,
     "seed": int,
 }
+OPTIONAL: dict[str, Any] = {"error": (str, type(None)), "auto": (int, type(None)), "published": dict}
 
 
 class NotARun(ValueError):
@@ -160,8 +161,9 @@ def check(run: Any, path: Path) -> None:
         task(run)
     except suites.SuiteError as error:
         raise NotARun(f"{path}: {error}") from error
-    if not isinstance(run.get("published", {}), dict):
-        raise NotARun(f"{path}: published is {run['published']!r}")
+    for key, kind in OPTIONAL.items():
+        if key in run and (not isinstance(run[key], kind) or _is_absurd(run[key])):
+            raise NotARun(f"{path}: {key} is {reprlib.repr(run[key])}")
     if run["status"] not in STATUSES:
         raise NotARun(f"{path}: unknown status {run['status']!r}")
 

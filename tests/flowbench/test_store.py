@@ -346,6 +346,17 @@ def test_bounds_that_normalise_nothing_are_a_problem(tmp_path: Path, bounds: tup
     assert len(problem) < 300
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("error", 10**400), ("error", ["x"]), ("auto", "many"), ("auto", 10**400), ("published", None)]
+)
+def test_what_a_record_may_hold_besides_is_checked(tmp_path: Path, key: str, value: object) -> None:
+    good, bad = put(tmp_path, make_cell(seed=0), error=None, auto=20), put(tmp_path, make_cell(seed=1))
+    change_record(bad, (key,), value)
+    found = store.load(tmp_path)
+    assert found.runs["folder"].tolist() == [str(good)]
+    assert found.problems[0].startswith(f"{bad / 'run.json'}: {key} is ")
+
+
 def test_half_a_character_in_a_record_can_be_printed(tmp_path: Path) -> None:
     folder = put(tmp_path, make_cell(), "failed", evals=None, error="no file \udcff \U0001f600")
     assert "\\udcff" in (folder / "run.json").read_text()
