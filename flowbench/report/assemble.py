@@ -162,6 +162,7 @@ def _section(
         *cautions.uncommon(improvement, improvement_per_task, sorted(set(table["task"]))),
         *cautions.few(aggregates, per_task),
         *cautions.evaluations(table, step),
+        *cautions.survivors(table),
         *cautions.tails(runs, table),
         *cautions.sequential(runs, table),
         *cautions.resamples(reps),

@@ -195,17 +195,26 @@ def tails(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     ]
 
 
+def survivors(table: pd.DataFrame) -> list[str]:
+    """Algorithms some of whose runs on a task diverged with nothing to count, so that its numbers leave out the worst."""
+    texts = []
+    for (algo, task), group in table[table["counts"] | table["lost"]].groupby(["algo", "task"]):
+        seeds = group.loc[group["lost"], "seed"]
+        if len(seeds):
+            left = "its numbers there are those of SURVIVORS ONLY" if group["counts"].any() else "nothing is left"
+            texts.append(
+                f"{algo}, {task}: {plural(len(seeds), 'seed')} ({ranges(seeds)}) diverged before any finite evaluation "
+                f"and cannot count: {left}"
+            )
+    return texts
+
+
 def evaluations(table: pd.DataFrame, step: int) -> list[str]:
     """Runs that diverged, and algorithms whose evaluations are older than the step."""
     texts = [
         f"{row.algo}, {row.task}, seed {row.seed}: diverged by step {step:,}; "
         f"its last finite evaluation, at step {row.step:,}, counts"
         for row in table[table["diverged"]].itertuples()
-    ]
-    texts += [
-        f"{row.algo}, {row.task}, seed {row.seed}: diverged before any finite evaluation, so it CANNOT COUNT: the "
-        f"numbers of {row.algo} there are those of survivors only"
-        for row in table[table["lost"]].itertuples()
     ]
     for algo, group in table[table["counts"] & ~table["diverged"]].groupby("algo"):
         low, high = int(group["step"].min()), int(group["step"].max())

@@ -135,9 +135,13 @@ def test_runs_that_ended_diverged_count_and_those_that_cannot_are_said_loudly():
     assert of_sac["seeds"] == 4
     text = "\n".join(section.warnings)
     assert "sac, a, seed 0: diverged by step 10,000; its last finite evaluation, at step 5,000, counts" in text
-    assert "sac, a, seed 1: diverged before any finite evaluation, so it CANNOT COUNT" in text
-    assert "survivors only" in text
+    assert "sac, a: 1 seed (1) diverged before any finite evaluation and cannot count: its numbers" in text
+    assert "SURVIVORS ONLY" in text
     assert "failed, but it had reached" not in text
+    gone = build(runs, without(evals, algo="sac", task="a", seed=0).query("algo == 'td3' or task == 'b' or seed < 2"))
+    assert "sac, a: 2 seeds (0-1) diverged before any finite evaluation and cannot count: nothing is left" in (
+        gone.sections[0].warnings
+    )
 
 
 def test_learning_curves_that_end_early_are_named():
