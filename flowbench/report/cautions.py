@@ -196,7 +196,7 @@ def tails(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 
 def survivors(table: pd.DataFrame) -> list[str]:
-    """Algorithms some of whose runs on a task diverged with nothing to count, so that its numbers leave out the worst."""
+    """Algorithms of which runs on a task diverged with nothing to count, so that the worst are left out there."""
     texts = []
     for (algo, task), group in table[table["counts"] | table["lost"]].groupby(["algo", "task"]):
         seeds = group.loc[group["lost"], "seed"]
