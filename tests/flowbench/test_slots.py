@@ -150,7 +150,8 @@ def test_a_worker_sees_its_graphics_card_alone(monkeypatch: pytest.MonkeyPatch) 
     seen = Local(Slots(2, "cuda", 3, choose_gpus("cuda", "1")))._environment("MIG-77aa")
     assert seen["CUDA_VISIBLE_DEVICES"] == "MIG-77aa"
     assert "CUDA_DEVICE_ORDER" not in seen
-    assert Local(Slots(jobs=2, device="cpu", threads=1))._environment(None)["CUDA_VISIBLE_DEVICES"] == ""
+    for device in ("cpu", "auto"):  # also a GPU that nvidia-smi does not list is left alone
+        assert Local(Slots(jobs=2, device=device, threads=1))._environment(None)["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_workers_fill_the_gpus_evenly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
