@@ -109,6 +109,6 @@ class Local:
             if "CUDA_VISIBLE_DEVICES" not in environment:  # then the GPU is a number of nvidia-smi's, which counts so
                 environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        else:  # what was planned for the CPU stays there, also where torch would find a GPU that nvidia-smi does not list
+        else:  # what was planned for the CPU stays there, also where torch finds a GPU that nvidia-smi does not list
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return environment
