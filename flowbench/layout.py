@@ -108,6 +108,11 @@ def markdown(grid: Grid) -> str:
     return heading + "\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def markdown_items(heading: str, items: Sequence[str]) -> list[str]:
+    """A heading and a bulleted list, a block each; nothing if it is empty."""
+    return [heading, "\n".join(f"- {escaped(item)}" for item in items)] if items else []
+
+
 def escaped(text: str) -> str:
     """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))

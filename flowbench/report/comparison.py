@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flowbench import layout, stats
 from flowbench.errors import UsageError, unknown
-from flowbench.layout import Grid, escaped, interval, markdown, p_value, plural
+from flowbench.layout import Grid, escaped, interval, markdown, markdown_items, p_value, plural
 from flowbench.report import assemble, tables
 from flowbench.report.assemble import Section
 from flowbench.report.formats import SCHEMA, records
@@ -217,11 +217,8 @@ def _markdown(comparisons: Comparisons) -> str:
         blocks += map(escaped, heading(comparison, comparisons.reps))
         blocks.append("\n".join(f"- {escaped(line)}" for line in verdict(comparison)))
         blocks += [markdown(grid(comparison)), markdown(tables.missing(section))]
-        if section.warnings:
-            blocks += ["### Warnings", "\n".join(f"- {escaped(text)}" for text in section.warnings)]
-    if comparisons.skipped:
-        items = "\n".join(f"- {escaped(suite)}: {escaped(why)}" for suite, why in comparisons.skipped)
-        blocks += ["## Not compared", items]
+        blocks += markdown_items("### Warnings", section.warnings)
+    blocks += markdown_items("## Not compared", [f"{suite}: {why}" for suite, why in comparisons.skipped])
     return "\n\n".join(blocks) + "\n"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from flowbench.errors import one_of
-from flowbench.layout import escaped, markdown
+from flowbench.layout import escaped, markdown, markdown_items
 from flowbench.report import latex, tables
 from flowbench.report.assemble import Report, Section
 from flowbench.stats import CONFIDENCE
@@ -37,11 +37,8 @@ def _markdown(report: Report) -> str:
         blocks += lines if section.comparable else [f"**{lines[0]}**", *lines[1:]]
         shown = (*tables.grids(section, pairs_per_task=report.pairs_per_task), tables.missing(section))
         blocks += map(markdown, shown)
-        if section.warnings:
-            blocks += ["### Warnings", "\n".join(f"- {escaped(text)}" for text in section.warnings)]
-    if report.skipped:
-        items = "\n".join(f"- {escaped(suite)}: {escaped(reason)}" for suite, reason in report.skipped)
-        blocks += ["## Nothing to report", items]
+        blocks += markdown_items("### Warnings", section.warnings)
+    blocks += markdown_items("## Nothing to report", [f"{suite}: {reason}" for suite, reason in report.skipped])
     return "\n\n".join(blocks) + "\n"
 
 
