@@ -16,8 +16,9 @@ from torch import Tensor
 
 from algos.agent import Agent
 from flowbench.children import Child, Link
+from flowbench.errors import line
 from flowbench.streams import TorchStream, stream_seed
-from flowbench.vecenv import Env, advance, close_all, reset
+from flowbench.vecenv import Env, EnvironmentFault, advance, close_all, reset
 
 MakeEnv = Callable[[], Env]
 BuildAgent = Callable[[int, int], Agent[Any]]
@@ -84,12 +85,18 @@ class Episodes:
                 if not np.isfinite(actions).all():
                     raise FloatingPointError("the policy chose an action that is not finite")
                 for k in list(running):
-                    obs[k], reward, terminated, truncated = advance(self._envs[k], actions[k])
+                    obs[k], reward, terminated, truncated = self._advance(k, actions[k])
                     returns[k] += reward
                     lengths[k] += 1
                     if terminated or truncated:
                         running.remove(k)
         return Played(returns, lengths)
+
+    def _advance(self, k: int, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        try:
+            return advance(self._envs[k], action)
+        except FloatingPointError as error:  # numpy's, where an environment asks for it: no divergence of the policy
+            raise EnvironmentFault(f"the environment raised {line(error)}") from error
 
     def close(self) -> None:
         """Close every environment."""

@@ -48,7 +48,10 @@ def number(value: float, digits: int) -> str:
 
 def p_value(value: float, equal: str = "") -> str:
     """``0.012``, or ``<0.001``; with ``equal`` as it stands in a sentence, ``= 0.012`` or ``< 0.001``."""
-    return f"{'< ' if equal else '<'}0.001" if value < 0.001 else f"{equal}{value:.3f}"
+    if value < 0.001:
+        return f"{'< ' if equal else '<'}0.001"
+    digits = 4 if abs(value - 0.05) < 0.0005 else 3  # 0.0503 is not decided, which 0.050 would not tell
+    return f"{equal}{value:.{digits}f}"
 
 
 def ranges(numbers: Iterable[int]) -> str:

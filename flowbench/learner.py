@@ -243,6 +243,7 @@ class StackedLearner(_Learner):
         for one that would be trained wrongly without a word.
         """
         one = invented_batch(self.agent, self.device)
+        self._refuse_changes(Batch(*(torch.stack([each] * self.seeds) for each in one)))
         other = Batch(-one.obs, -one.action, -one.reward, -one.next_obs, 1.0 - one.discount, 1.0 - one.progress)
         alike, apart = (
             self._rehearsed(Batch(*(torch.stack([first, *[rest] * (self.seeds - 1)]) for first, rest in pairs)))
@@ -268,8 +269,19 @@ class StackedLearner(_Learner):
                 twin.act(batch.obs, explore)
         for name, tensor in _tensors(twin.agent):
             if tensor is not own.get(name) or tensor._version != versions[name]:
-                raise CannotStack(f"update() changes {name}, of which every seed has its own; a loss can change it")
+                raise _changes(name)
         return twin.logged.read()
+
+    def _refuse_changes(self, batch: Batch) -> None:
+        """Raise CannotStack where `update` gives other values to the agent's own tensors, also past autograd's eyes."""
+        twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
+        before = {name: tensor.detach().clone() for name, tensor in _tensors(twin.agent)}
+        with TorchStream(0, self.device):
+            for _ in range(self.agent.period):
+                twin.update(batch)
+        for name, tensor in _tensors(twin.agent):
+            if name not in before or not torch.equal(tensor, before[name]):
+                raise _changes(name)
 
     def _compute(self, function: Any, *args: Any) -> Any:
         """`function(*args)` of every seed, tensors among the arguments being one [S, ...] for all."""
@@ -284,6 +296,10 @@ class StackedLearner(_Learner):
     def _of(self, part: str) -> list[Tensor]:
         """The stacked parameters of a sub-module."""
         return [self._state[name] for name in self._parameters if name.startswith(f"{part}.")]
+
+
+def _changes(name: str) -> CannotStack:
+    return CannotStack(f"update() changes {name}, of which every seed has its own; a loss can change it")
 
 
 def _tensors(agent: Agent[Any]) -> Iterator[tuple[str, Tensor]]:

@@ -280,7 +280,8 @@ class Exactly:
     """The runs of these cells, and on their tasks the published ones of these algorithms, as their files call them."""
 
     def __init__(self, cells: Sequence[Cell], published: Sequence[str] = ()) -> None:
-        self._cells = {(*_task(cell), cell.variant.config_id, cell.seed) for cell in cells}
+        # A label, too: one configuration has another where a suite's defaults have changed, and lies in two folders.
+        self._cells = {(*_task(cell), cell.variant.label, cell.variant.config_id, cell.seed) for cell in cells}
         self._tasks = {_task(cell) for cell in cells}
         self._published = set(published)
 
@@ -289,7 +290,7 @@ class Exactly:
         task = run["suite"]["name"], run["task"]["name"]
         if "published" in run:
             return task in self._tasks and run["published"].get("algo") in self._published
-        return (*task, run["config_id"], run["seed"]) in self._cells
+        return (*task, run["algo"]["label"], run["config_id"], run["seed"]) in self._cells
 
     def check(self, root: Path) -> None:
         """A cell that is not there selects nothing."""

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
                 done = [str(folder) for folder in folders if store.recorded(folder).get("status") == "done"]
                 if done:
                     print(f"done already: {', '.join(done)}; flowbench run --force runs it again", file=sys.stderr)
-                    return 2
+                    return EXIT_BUSY
             with lease.beating(leases, _end):
                 status = _run(Cells(folders, leases), tell)
         except (lock.Busy, lease.Lost) as error:

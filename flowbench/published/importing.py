@@ -78,10 +78,10 @@ def run(
                     raise _twice(record, runs[folder].record)
                 runs[folder] = Run(record, points)
     left_out += [_missed(name, count, among, robot, suite) for name, count in missed.items()]
-    versions = {source.path.resolve() for source in sources} | _replaced(runs, replace)
-    held = _held(root, format, prefix, [each.name for each in among])
     # A file of which nothing is to be imported is no new version of anything.
-    removed = [folder for folder, file in held if runs and file in versions and folder not in runs]
+    versions = {_file(run.record["published"]) for run in runs.values()} | _replaced(runs, replace)
+    held = _held(root, format, prefix, [each.name for each in among])
+    removed = [folder for folder, file in held if file in versions and folder not in runs]
     for folder in removed:
         _remove(folder, root)
     for folder, each in runs.items():

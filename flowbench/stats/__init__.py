@@ -26,7 +26,7 @@ from flowbench.stats.cells import (
 from flowbench.stats.curve import curves, task_curves
 from flowbench.stats.pairs import improvement
 from flowbench.stats.profile import profiles
-from flowbench.stats.sequential import Pair, looks, pairs
+from flowbench.stats.sequential import Pair, least_p, looks, pairs
 from flowbench.stats.versus import LEVEL, decisions, versus
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "full_length",
     "improvement",
     "is_published",
+    "least_p",
     "looks",
     "missing",
     "on_our_tasks",

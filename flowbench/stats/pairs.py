@@ -75,12 +75,9 @@ def _verdict(low: float, high: float, wins: Sequence[Floats]) -> str:
     """``better`` or ``worse`` if the interval lies beyond 0.5, else ``undecided``; ``too few seeds`` to tell.
 
     Runs that lie all on one side give an interval without width, however few they are: it would call three seeds
-    against three better for what two equal algorithms do in one case of ten. So there is no verdict where the runs
-    could settle nothing. Nor is there one with fewer than FEWEST runs of either on a task: two drawn anew are the same
-    one half of the time, and over several tasks the interval would be far too narrow.
+    against three better for what two equal algorithms do in one case of ten.
     """
-    sizes = [(len(win), win.shape[1]) for win in wins]
-    if min(map(min, sizes)) < FEWEST or settles_nothing(sizes):
+    if too_few([(len(win), win.shape[1]) for win in wins]):
         return "too few seeds"
     rounding = 1e-9  # a mean over tasks that is 0.5 on paper may be off by this much
     if low > 0.5 + rounding:
@@ -88,10 +85,13 @@ def _verdict(low: float, high: float, wins: Sequence[Floats]) -> str:
     return "worse" if high < 0.5 - rounding else "undecided"
 
 
-def settles_nothing(sizes: Sequence[tuple[int, int]]) -> bool:
-    """Whether so many runs of each on every task are too few for any outcome to be unlikely.
+def too_few(sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether so many runs of each on every task are too few for a verdict.
 
-    That is where even the extreme, all runs of one above all of the other, either way round, is likelier by chance
-    than the confidence leaves room for.
+    That is fewer than FEWEST of either on any task: two drawn anew are the same one half of the time, and over several
+    tasks an interval would be far too narrow. It is also where even the extreme, all runs of one above all of the
+    other, either way round, is likelier by chance than the confidence leaves room for.
     """
+    if min(map(min, sizes)) < FEWEST:
+        return True
     return 2 / math.prod(math.comb(runs + over_runs, runs) for runs, over_runs in sizes) > 1 - CONFIDENCE

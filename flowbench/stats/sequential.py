@@ -23,6 +23,7 @@ from flowbench.stats.bootstrap import CONFIDENCE, REPS, Floats
 from flowbench.stats.cells import check
 
 SEEDS_A_LOOK = 5
+LEAST = 100  # permutations for each look and pair
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,13 @@ def looks(most: int) -> tuple[int, ...]:
     return tuple(round(most * look / count) for look in range(1, count + 1))
 
 
-def pairs(table: pd.DataFrame, plan: Sequence[int], *, reps: int = REPS, seed: int = 0) -> list[Pair]:
+def least_p(plan: Sequence[int], tasks: int, pairs: int) -> float:
+    """The p of every run of one algorithm above all of the other, on so many tasks: the smallest there can be."""
+    ways: int = math.prod(math.comb(2 * (high - low), high - low) ** tasks for low, high in pairwise((0, *plan)))
+    return min(1.0, 2 / ways * len(plan) * pairs)
+
+
+def pairs(table: pd.DataFrame, plan: Sequence[int], *, reps: int | None = None, seed: int = 0) -> list[Pair]:
     """Every pair of one suite's algorithms, each at the last of the planned looks that both have all the seeds of.
 
     `plan` is what `looks` gives: seeds 0 to n - 1 belong to a look at n; further seeds are not looked at. p is the
@@ -51,8 +58,11 @@ def pairs(table: pd.DataFrame, plan: Sequence[int], *, reps: int = REPS, seed: i
     which holds for sequential tests, too (Maurer and Bretz 2013, "Multiple testing in group sequential trials using
     graphical approaches"). A pair is decided where p is at most 0.05; one without a first look is undecided, p 1.
 
-    Takes the table of ``at_step``; repeatable and raising as ``aggregates``.
+    Takes the table of ``at_step``; repeatable and raising as ``aggregates``. Without `reps` there are as many
+    permutations as it takes to tell p from 0.05 with that many looks and pairs.
     """
+    both = list(combinations(dict.fromkeys(table["algo"]), 2))
+    reps = max(REPS, LEAST * len(plan) * len(both)) if reps is None else reps
     check(table, reps)
     tasks = sorted(set(table["task"]))
     counted = table[table["counts"]]
@@ -64,7 +74,7 @@ def pairs(table: pd.DataFrame, plan: Sequence[int], *, reps: int = REPS, seed: i
 
     found: list[tuple[str, str, int, float]] = []
     levels, sides = [], []
-    for algo, over in combinations(dict.fromkeys(table["algo"]), 2):
+    for algo, over in both:
         cells = [(each, task) for each in (algo, over) for task in tasks]
         taken = [n for n in plan if all((*cell, s) in scores for cell in cells for s in range(n))]
         if taken:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +13,7 @@ from flowbench.stats import power, ranks
 from flowbench.stats.aggregate import drawn_iqm, iqm, score_matrices
 from flowbench.stats.bootstrap import CONFIDENCE, REPS, Floats, ends, strata_drawn
 from flowbench.stats.cells import check
-from flowbench.stats.pairs import drawn_means, outcomes, settles_nothing
+from flowbench.stats.pairs import drawn_means, outcomes, too_few
 
 LEVEL = 1 - CONFIDENCE
 PERMUTATIONS = REPS  # of the test over the tasks; however few resamples an interval is made of, it can decide
@@ -69,29 +69,34 @@ def versus(
     return pd.DataFrame([row], columns=[*columns, "tasks"]).astype({"needed": "Int64"}), each
 
 
-def decisions(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def decisions(table: pd.DataFrame, *, apart: Collection[str] = (), seed: int = 0) -> pd.DataFrame:
     """Every pair of one suite's algorithms by the test of ``versus`` over the tasks that both have.
 
     Columns: algo, over (as in ``improvement``), ``p``, ``p_holm`` (after Holm's correction for the number of pairs
-    that have a common task) and ``verdict``: "better", "worse", "undecided", "too few seeds" where even all runs of
-    one above all of the other would leave p above 0.05, or "no common task". Raises as ``aggregates``.
+    that have a common task) and ``verdict``: "better", "worse", "undecided", "too few seeds" where these runs could
+    have none, or "no common task". Pairs with algorithms that stand ``apart``, such as published ones, are corrected on
+    their own, so that they weaken no verdict on the others. Raises as ``aggregates``.
     """
     check(table, 1)
     pairs = list(combinations(sorted(set(table["algo"])), 2))
     samples = [_samples(table, *pair)[1] for pair in pairs]
     raw = [ranks.stratified_p_value(each, PERMUTATIONS, seed) for each in samples]
-    adjusted = iter(ranks.holm([p for p, each in zip(raw, samples, strict=True) if each]))
-    rows = []
-    for pair, each, p in zip(pairs, samples, raw, strict=True):
-        p_holm = next(adjusted) if each else 1.0
-        rows.append((*pair, p, p_holm, _decision(each, p_holm)))
+    adjusted = [1.0] * len(pairs)
+    for beside in (False, True):
+        places = [k for k, pair in enumerate(pairs) if samples[k] and beside == any(name in apart for name in pair)]
+        for k, p in zip(places, ranks.holm([raw[k] for k in places]), strict=True):
+            adjusted[k] = p
+    rows = [
+        (*pair, p, p_holm, _decision(each, p_holm))
+        for pair, each, p, p_holm in zip(pairs, samples, raw, adjusted, strict=True)
+    ]
     return pd.DataFrame(rows, columns=["algo", "over", "p", "p_holm", "verdict"])
 
 
 def _decision(samples: Sequence[Sample], p: float) -> str:
     if not samples:
         return "no common task"
-    if settles_nothing([(len(x), len(y)) for x, y in samples]):
+    if too_few([(len(x), len(y)) for x, y in samples]):
         return "too few seeds"
     return _verdict(p, float(np.mean([outcomes(*sample).mean() for sample in samples])))
 

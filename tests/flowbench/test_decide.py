@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from fakes import make_cell, make_suite
 
-from flowbench import decide, grid, store
+from flowbench import decide, grid, lock, store
+from flowbench.errors import UsageError
 
 MOST = 15  # looks at 5, 10 and 15
 SUITE = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"), steps=40, every=20)
@@ -108,7 +109,58 @@ def test_a_failure_ends_it_before_its_look(train, tmp_path, capsys) -> None:
     assert len(train()) == 1
     said = capsys.readouterr()
     assert "Look" not in said.out
-    assert "no look at 5 seeds yet" in said.err
+    assert said.err == f"flowbench: no look at 5 seeds yet: {cells[3]}: failed, no evaluation\n"
+
+
+@pytest.mark.parametrize("lost", ["td3", "Pendulum-v1"])
+def test_an_algorithm_or_task_of_which_nothing_can_be_read_is_not_left_out_of_the_test(train, tmp_path, capsys, lost):
+    cells = cells_of("td3", "qvpo")
+    train.leave |= {cell.path for cell in cells if lost in (cell.variant.label, cell.task.name)}
+    assert decide.run(cells, MOST, tmp_path) == 1
+    said = capsys.readouterr()
+    assert "Look" not in said.out
+    lines = said.err.splitlines()
+    assert len(lines) == 6
+    first = next(cell for cell in cells if cell.path in train.leave)
+    assert lines[0] == f"flowbench: no look at 5 seeds yet: {first}: no record that can be read"
+    assert lines[-1] == "flowbench: and 5 more"
+
+
+def test_what_the_runs_differ_in_is_said_beside_the_verdict(train, tmp_path, capsys) -> None:
+    decide.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    assert "Warnings" not in capsys.readouterr().out
+    for folder in store.folders(tmp_path):
+        record = store.read_run(folder)
+        version = "3.1" if record["algo"]["name"] == "td3" else "3.3"
+        store.write_run(folder, {**record, "versions": {"mujoco": version}})
+    decide.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "the runs differ in their version of mujoco: 3.1 (td3) | 3.3 (qvpo)" in out
+
+
+def test_one_configuration_under_two_labels_is_two_runs(train, tmp_path, capsys) -> None:
+    decide.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    before = capsys.readouterr().out
+    other = make_cell("td3", suite=SUITE, seed=0, label="td3[hidden=8]")
+    store.write_run(tmp_path / other.path, {**store.record(other, [0]), "status": "done"})
+    (tmp_path / other.path / "evals.csv").write_text("step,mean\n40,-1500\n")
+    assert decide.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
+    assert capsys.readouterr().out == before
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "options", "said"),
+    [
+        (("td3",), 20, {}, r"auto:20 compares algorithms.*not td3 alone"),
+        (("td3", "sac"), 20, {"shard": (1, 2)}, r"--shard"),
+        (("td3", "sac", "qvpo"), 2, {}, r"auto:2 can decide nothing.*p would be 0\.167 with 2 tasks and 3 pairs"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(train, tmp_path, names, most: int, options, said: str) -> None:
+    cells = [cell for cell in cells_of(*names) if cell.seed < most]
+    with pytest.raises(UsageError, match=said):
+        decide.run(cells, most, tmp_path, **options)
+    assert not train()
 
 
 def test_a_run_that_diverged_is_looked_at(train, tmp_path, capsys) -> None:
@@ -132,10 +184,12 @@ def test_an_interrupt_ends_it(train, tmp_path, capsys) -> None:
 def test_no_look_is_taken_at_runs_that_another_process_still_trains(train, tmp_path, capsys) -> None:
     cells = cells_of("td3", "qvpo")
     busy = cells[3]
-    store.write_run(tmp_path / busy.path, {**store.record(busy, [busy.seed]), "status": "done"})  # without evaluations
-    assert decide.run(cells, MOST, tmp_path) == 0
+    store.write_run(tmp_path / busy.path, {**store.record(busy, [busy.seed]), "status": "running"})
+    train.leave.add(busy.path)
+    with lock.hold(tmp_path / busy.path):
+        assert decide.run(cells, MOST, tmp_path) == 1
     said = capsys.readouterr()
-    assert "no look at 5 seeds yet" in said.err
+    assert said.err == f"flowbench: no look at 5 seeds yet: {busy}: running, no evaluation\n"
     assert "better" not in said.out
 
 

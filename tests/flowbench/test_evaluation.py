@@ -19,6 +19,7 @@ from fakes import Toy, ToyConfig, Walk
 from flowbench.children import RemoteTraceback
 from flowbench.evaluation import EvaluationFault, Evaluator, Failed
 from flowbench.streams import TorchStream, stream_seed
+from flowbench.vecenv import EnvironmentFault
 
 CPU = torch.device("cpu")
 
@@ -129,6 +130,20 @@ def test_environments_are_made_when_first_needed_and_closed_in_the_end() -> None
     assert len(made) == 2
     evaluator.close()
     assert all(env.closed for env in made)
+
+
+def test_an_environment_that_has_numpy_raise_has_not_diverged() -> None:
+    class Strict(Walk):
+        def step(self, action):
+            with np.errstate(all="raise"):
+                return super().step(np.float32(3e38) * np.float32([10.0]))
+
+    evaluator = Evaluator(Strict, build, 1, 0)
+    evaluator.submit(0, 1, weights(1), 0.0)
+    (failed,) = evaluator.collect()
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, EnvironmentFault)
+    assert "the environment raised FloatingPointError: overflow" in str(failed.error)
 
 
 def test_a_failure_here() -> None:

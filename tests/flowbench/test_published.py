@@ -388,6 +388,15 @@ def test_a_new_version_of_which_nothing_is_imported_removes_nothing(tmp_path: Pa
     assert len(records(tmp_path / "out")) == 1
 
 
+def test_of_two_files_the_one_of_which_nothing_is_imported_keeps_its_curves(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.csv", PLAIN + "ppo,dog-run,0,10,1\n")
+    path = write(tmp_path / "in" / "b.csv", PLAIN + "sac,dog-run,0,10,1\n")
+    importing.run("csv", tmp_path / "in", tmp_path / "out", suite="dmc-hard")
+    write(path, PLAIN + "sac,dog-rnu,0,10,1\n")
+    assert importing.run("csv", tmp_path / "in", tmp_path / "out", suite="dmc-hard").removed == []
+    assert len(records(tmp_path / "out")) == 2
+
+
 def test_what_else_lies_beside_a_removed_curve_stays(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", PLAIN + "ppo,dog-run,0,10,1\nppo,dog-run,1,10,1\n")
     importing.run("csv", path, tmp_path / "out", suite="dmc-hard")

@@ -124,6 +124,14 @@ def test_warnings(holed):
     assert "50 resamples: the intervals are rough" in text
 
 
+def test_seeds_that_were_added_until_it_was_decided_are_named():
+    runs, evals = frames(algos=("sac", "td3"))
+    assert not any("added" in text for text in build(runs.assign(auto=0), evals).sections[0].warnings)
+    warnings = build(runs.assign(auto=(runs["algo"] == "sac") * 20), evals).sections[0].warnings
+    (said,) = [text for text in warnings if "added" in text]
+    assert said.startswith("sac: seeds were added until a comparison was decided (--seeds auto:20)")
+
+
 def test_runs_that_ended_diverged_count_and_those_that_cannot_are_said_loudly():
     runs, evals = frames(algos=("sac", "td3"), tasks=("a", "b"))
     ended = (runs["algo"] == "sac") & (runs["task"] == "a") & (runs["seed"] < 2)

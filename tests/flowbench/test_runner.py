@@ -565,6 +565,11 @@ def test_what_a_first_attempt_of_forced_cells_has_finished_is_left_as_it_is(tmp_
     assert not list(tmp_path.rglob("replaced-*"))
 
 
+def test_seeds_that_are_added_until_it_is_decided_are_recorded_as_such(tmp_path: Path, script: Script) -> None:
+    run(tmp_path, groups(1), auto=20)
+    assert store.read_run(tmp_path / make_cell().path)["auto"] == 20
+
+
 def test_nothing_is_started_again_after_an_interrupt(tmp_path: Path, script: Script) -> None:
     script.usual = f"print(json.dumps({{'event': 'ready'}}), flush=True); time.sleep(0.5); {KILL}"
     runner, _ = run(tmp_path, groups(1), tell=lambda *_: os.kill(os.getpid(), signal.SIGINT), retries=9)

@@ -7,7 +7,7 @@ import pytest
 from frames import grid, join, table_of
 
 from flowbench import stats
-from flowbench.stats import ranks
+from flowbench.stats import ranks, sequential
 
 
 def table(**scores):
@@ -80,6 +80,43 @@ def test_two_looks_by_hand() -> None:
         if gone:
             break
     assert pair.p == pytest.approx(min(1.0, 2 * room / 36), abs=0.02)
+
+
+def test_what_an_earlier_look_let_go_of_is_gone() -> None:
+    """Each look lets go of one of these rows; row 0 is the most extreme at the last only without those before it."""
+    two = np.array([[0.1, 0.45], [0.5, 0.5], [0.2, 0.4]])
+    assert sequential._crossing(two, 1) == 1
+    three = np.array([[0.1, 0.1, 0.45], [0.5, 0.0, 0.5], [0.2, 0.3, 0.4], [0.0, 0.2, 0.0]])
+    assert sequential._crossing(three, 1) == 2
+    assert sequential._crossing(np.array([[0.5, 0.1], [0.5, 0.2], [0.4, 0.3]]), 1) is None  # a tie stays together
+
+
+def test_tasks_are_exchanged_apart() -> None:
+    scores = np.random.default_rng(0).normal(size=(2, 5))
+    one = sequential._paths(scores[:1], scores[1:], (5,), 50, 0)
+    alike = sequential._paths(scores[[0, 0]], scores[[1, 1]], (5,), 50, 0)
+    assert alike[0] == pytest.approx(one[0])
+    assert not np.allclose(alike, one)
+
+
+@pytest.mark.parametrize(
+    ("plan", "tasks", "pairs", "least"),
+    [
+        ((2,), 1, 1, 1 / 3),
+        ((3,), 1, 1, 0.1),
+        ((5,), 1, 1, 2 / 252),
+        ((5, 10), 1, 3, 2 / 252**2 * 6),
+        ((2,), 3, 1, 2 / 216),
+    ],
+)
+def test_the_smallest_p_there_can_be(plan, tasks: int, pairs: int, least: float) -> None:
+    assert stats.least_p(plan, tasks, pairs) == pytest.approx(least)
+
+
+def test_there_are_permutations_enough_for_many_looks_and_pairs() -> None:
+    scores = {name: np.arange(20) + 100 * k for k, name in enumerate("abcdef")}
+    found = stats.pairs(table(**scores), tuple(range(1, 21)))
+    assert {pair.verdict for pair in found} == {"worse"}
 
 
 def test_looking_again_and_again_finds_no_more_than_five_percent() -> None:

@@ -240,6 +240,18 @@ class Clips(Toy):
             self.critic.weight.clamp_(-0.01, 0.01)
 
 
+class ClipsData(Toy):
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        self.critic.weight.data.clamp_(-0.01, 0.01)
+
+
+class Replaces(Toy):
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        self.critic.weight.data = 0.5 * self.critic.weight.data
+
+
 class Closes(Toy):
     def update(self, batch, learner, phase):
         learner.minimise("critic", lambda: self.critic_loss(batch))
@@ -260,6 +272,8 @@ class Looks(Toy):
     [
         (Counts, r"update\(\) changes count, of which every seed has its own"),
         (Clips, r"update\(\) changes critic.weight, of which every seed has its own"),
+        (ClipsData, r"update\(\) changes critic.weight, of which every seed has its own"),
+        (Replaces, r"update\(\) changes critic.weight, of which every seed has its own"),
         (Closes, r"critic/loss of a seed depends on the batch of another"),
         (Looks, r".*test_stacked.py:\d+ \(target = batch.reward"),
     ],

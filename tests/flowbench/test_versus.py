@@ -153,6 +153,18 @@ def test_decisions_are_those_of_versus_after_holms_correction_for_the_pairs():
     }
 
 
+def test_pairs_with_what_stands_apart_weaken_no_verdict_on_the_others():
+    scores = [*zip(("sac", "td3"), shifted(3, 5, by=9), strict=True), ("x", shifted(3, 5, by=5)[0])]
+    made = table_of(
+        *(grid({t: dict(enumerate(s)) for t, s in each.items()}, algo=algo) for algo, each in scores),
+    )
+    together, apart = (stats.decisions(made, apart=names).set_index(["algo", "over"]) for names in ((), ("x",)))
+    p = apart.loc[("sac", "td3"), "p"]
+    assert apart.loc[("sac", "td3"), "p_holm"] == p
+    assert together.loc[("sac", "td3"), "p_holm"] > p
+    assert (apart.drop(("sac", "td3"))["p_holm"] >= apart.drop(("sac", "td3"))["p"]).all()
+
+
 def test_it_repeats():
     made = table(*shifted(2, 5, by=0.5))
     for first, second in zip(*(stats.versus(made, "sac", "td3", reps=REPS) for _ in range(2)), strict=True):

@@ -396,7 +396,7 @@ def test_by_hand_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     before = (folder / "run.json").read_bytes()
     process = start(folder)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == worker.EXIT_BUSY
     assert "done already" in said
     assert (folder / "run.json").read_bytes() == before
 

@@ -20,14 +20,14 @@ def sentences(section: Section, seed: int) -> list[str]:
     """
     if section.improvement.empty:
         return ["One algorithm: there is nothing to compare it with."]
-    tested = stats.decisions(section.table, seed=seed)
+    tested = stats.decisions(section.table, apart=section.published, seed=seed)
     pairs = section.improvement.drop(columns="verdict").merge(tested, on=["algo", "over"]).to_dict("records")
     ours = [pair for pair in pairs if not {pair["algo"], pair["over"]} & set(section.published)]
     beside = [pair for pair in pairs if pair not in ours]
     said = _of(ours) or ["There are no two algorithms of ours to compare."]
     if beside:
         said += ["Beside published curves:", *_of(beside)]
-    return [*said, _basis(section, sum(pair["tasks"] > 0 for pair in pairs))]
+    return [*said, _basis(section, sum(pair["tasks"] > 0 for pair in ours), bool(beside))]
 
 
 def _of(pairs: Sequence[Pair]) -> list[str]:
@@ -74,14 +74,15 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _basis(section: Section, tested: int) -> str:
+def _basis(section: Section, tested: int, beside: bool) -> str:
     seeds = sorted({section.seeds[algo] for algo in section.algos if algo not in section.published})
     counts = (
         f", {seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f", {plural(seeds[0], 'seed')}" if seeds else ""
     )
+    apart = ", those beside published curves apart" if beside else ""
     return (
         f"In brackets stands how often a run of the first scores above one of the second on the same task, with its "
         f"95 % interval: {plural(len(section.tasks), 'task')}{counts}, step {section.step:,}. Better is what the "
         f"permutation test of flowbench compare, stratified by task, decides at p <= {stats.LEVEL:.2f} after Holm's "
-        f"correction for {plural(tested, 'pair')}; the verdicts in the table of pairs go by each interval alone."
+        f"correction for {plural(tested, 'pair')}{apart}; the verdicts in the table of pairs go by each interval alone."
     )
