@@ -2,7 +2,7 @@
 
 Testing anew whenever seeds are added finds differences that are not there, more often the more often one looks. Here
 the number of looks is fixed before the first run, and the chance of a false verdict, 5 % over all looks and all pairs
-of algorithms, is spent on them in equal parts, as in Mathieu et al. 2023, "AdaStop: adaptive statistical testing for
+of algorithms, is spent on them in equal parts, as in Mathieu et al. 2024, "AdaStop: adaptive statistical testing for
 sound comparisons of Deep RL agents". What is tested at a look is P(x > y), the mean over tasks of Mann-Whitney's
 statistic, of all seeds so far; what chance does to it from look to look follows from exchanging runs of the two
 algorithms among the seeds that one look added to one task.
