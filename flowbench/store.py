@@ -407,7 +407,7 @@ def _software(run: Mapping[str, Any]) -> str:
     resumed = run.get("resumed")
     stretches = [run.get("began"), *(resumed if isinstance(resumed, list) else []), run]
     known = [each for each in stretches if isinstance(each, dict) and isinstance(each.get("versions"), dict)]
-    return "; then ".join(text for text, _ in groupby(map(_stretch, known)))
+    return THEN.join(text for text, _ in groupby(map(_stretch, known)))
 
 
 def _stretch(run: Mapping[str, Any]) -> str:
@@ -419,6 +419,7 @@ def _stretch(run: Mapping[str, Any]) -> str:
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
 
 
+THEN = "; then "  # between what a run was trained with at first and what it went on with
 Evaluations = dict[str, "NDArray[np.float64]"]  # columns of one length, named as EVAL_NUMBERS
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import pandas as pd
 
 from flowbench import stats
 from flowbench.layout import plural, ranges
+from flowbench.store import THEN
 
 FEW = 3  # fewer seeds than this get a warning
 ROUGH = 1000  # so do fewer resamples
@@ -61,8 +65,20 @@ def mixed(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     for algo, group in counted[counted["software"] != ""].groupby("algo"):
         kinds = sorted(set(group["software"]))
         if len(kinds) > 1:
-            texts.append(f"{algo}: its runs differ in software, device or threads: {' | '.join(kinds)}")
+            shown = " | ".join(_apart(kinds))
+            texts.append(f"{algo}: its runs differ in software, device or threads: {shown}")
     return texts
+
+
+def _apart(kinds: Sequence[str]) -> list[str]:
+    """Each of several texts of `store` without what all of them say, and commits as short as people quote them."""
+    runs = [[stretch.split(", ") for stretch in kind.split(THEN)] for kind in kinds]
+    common = set.intersection(*(set(parts) for stretches in runs for parts in stretches))
+    left = [
+        [", ".join(part for part in parts if part not in common) or "no more" for parts in stretches]
+        for stretches in runs
+    ]
+    return [re.sub(r"\b([0-9a-f]{8})[0-9a-f]{32}\b", r"\1", THEN.join(stretches)) for stretches in left]
 
 
 def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:

@@ -720,7 +720,10 @@ def test_runs_of_different_software_are_named(grid, flowbench, tmp_path: Path) -
     run = store.read_run(folder)
     store.write_run(folder, {**run, "versions": {**run["versions"], "torch": "1.0"}})
     _, out, _ = flowbench("report", "--results", copy)
-    assert "its runs differ in software, device or threads" in " ".join(out.split())
+    said = " ".join(out.split())
+    here = f"torch {run['versions']['torch']}"
+    assert f"its runs differ in software, device or threads: {here} | {here}; then torch 1.0" in said
+    assert "numpy" not in said  # what they have in common
     store.write_run(folder, {**run, "threads": run["threads"] + 1})
     _, out, _ = flowbench("report", "--results", copy)
     assert f"with {run['threads'] + 1} threads" in " ".join(out.split())
