@@ -235,7 +235,6 @@ RUN_COLUMNS = [
 ]  # fmt: skip
 EVAL_KEYS = ["suite", "task", "algo", "config_id", "seed", "published"]
 EVAL_NUMBERS = ["step", "mean", "score", "seconds", "success"]
-EVAL_COLUMNS = [*EVAL_KEYS, *EVAL_NUMBERS]
 
 
 def folders(root: Path) -> Iterator[Path]:

@@ -233,7 +233,7 @@ def test_runs_and_evaluations_come_back_as_tables(tmp_path: Path) -> None:
     found = store.load(tmp_path)
     assert found.problems == []
     assert list(found.runs.columns) == store.RUN_COLUMNS
-    assert list(found.evals.columns) == store.EVAL_COLUMNS
+    assert list(found.evals.columns) == [*store.EVAL_KEYS, *store.EVAL_NUMBERS]
     runs = found.runs.set_index("algo")
     assert runs.loc["td3", "status"] == "done"
     assert runs.loc["sac", ["status", "seed", "error"]].tolist() == ["failed", 2, "boom"]
@@ -268,7 +268,7 @@ def test_an_empty_folder_gives_empty_tables(tmp_path: Path) -> None:
     found = store.load(tmp_path)
     assert found.runs.empty
     assert list(found.runs.columns) == store.RUN_COLUMNS
-    assert list(found.evals.columns) == store.EVAL_COLUMNS
+    assert list(found.evals.columns) == [*store.EVAL_KEYS, *store.EVAL_NUMBERS]
     with pytest.raises(UsageError, match="no results folder"):
         store.load(tmp_path / "none")
 
