@@ -573,4 +573,9 @@ def test_one_suite_is_exported_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"several suites \(mini, other\)"):
         exporting.run("csv", tmp_path / "out.csv", found.runs, found.evals)
     with pytest.raises(UsageError, match="nothing to export"):
-        exporting.run("csv", tmp_path / "out.csv", found.runs.iloc[:0], pd.DataFrame(columns=store.EVAL_COLUMNS))
+        exporting.run(
+            "csv",
+            tmp_path / "out.csv",
+            found.runs.iloc[:0],
+            pd.DataFrame(columns=[*store.EVAL_KEYS, *store.EVAL_NUMBERS]),
+        )
