@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 
 import suites
-from flowbench import machine
+from flowbench.common import system
 
 SUITE = "humanoid-bench"
 
@@ -73,11 +73,11 @@ def main() -> None:
     tasks = suites.load(SUITE).tasks
     suites.require("humanoid_bench")
     played = joblib.Parallel(n_jobs=asked.jobs)(joblib.delayed(play)(t, asked.seeds, asked.episodes) for t in tasks)
-    used = machine.versions(suites.packages("humanoid_bench"))
+    used = system.versions(suites.packages("humanoid_bench"))
     print(f"# A random policy on {SUITE}\n")
     print(f"`python benchmarks/humanoid_random.py --episodes {asked.episodes} --seeds {asked.seeds}`, {date.today()}.")
     print(", ".join(f"{name} {used[name]}" for name in ("humanoid_bench", "mujoco", "gymnasium", "numpy", "python")))
-    print(f"on {machine.cpu_model()}. Actions are uniform in [-1, 1].\n")
+    print(f"on {system.cpu_model()}. Actions are uniform in [-1, 1].\n")
     print("| task | mean return | standard error | suite's score 0 | steps | success | success from | ms a step |")
     print("| --- |" + " ---: |" * 7)
     for task, of_task in zip(tasks, played, strict=True):

@@ -20,11 +20,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from flowbench import cli, plan, schedule
-from flowbench.engines import local
-from flowbench.runner import Runner
-from flowbench.schedule import Group
-from flowbench.slots import share
+from flowbench import cli
+from flowbench.plan.expand import expand
+from flowbench.schedule.executors import local
+from flowbench.schedule.groups import Group, enqueue, find_due, make_groups
+from flowbench.schedule.resources import share
+from flowbench.schedule.runner import Runner
 
 # In the place of a worker: the run is done at once.
 FINISH = """
@@ -49,9 +50,9 @@ def memory() -> float:
 def planned(count: int, root: Path) -> None:
     """Plan a grid of one task, show it, and sort its cells."""
     before, started = memory(), time.perf_counter()
-    cells = plan.expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
-    due = schedule.due(root, cells)
-    groups = schedule.gather(due.due, 1, root, cells)
+    cells = expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
+    due = find_due(root, cells)
+    groups = make_groups(due.due, 1, root, cells)
     seconds = time.perf_counter() - started
     print(f"planned {len(groups):,} cells in {seconds:.2f} s, {memory() - before:.0f} MiB more")
     started = time.perf_counter()
@@ -60,10 +61,10 @@ def planned(count: int, root: Path) -> None:
         assert cli._status([*command, "--results", str(root), "--dry-run"]) == 0
     print(f"--dry-run in {time.perf_counter() - started:.2f} s")
     started = time.perf_counter()
-    schedule.enqueue(root, cells)
+    enqueue(root, cells)
     print(f"queued in {time.perf_counter() - started:.2f} s")
     started = time.perf_counter()
-    schedule.gather(schedule.due(root, cells).due, 1, root, cells)
+    make_groups(find_due(root, cells).due, 1, root, cells)
     print(f"planned again, each with a record to read, in {time.perf_counter() - started:.2f} s")
 
 
@@ -75,7 +76,7 @@ def run(count: int, root: Path) -> None:
             [sys.executable, "-S", "-c", FINISH, *command[command.index("--locked") + 1 :]], **options
         )
     )
-    cells = plan.expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
+    cells = expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
     runner = Runner(root, share("cpu", None), lambda *_: None)
     started, used = time.perf_counter(), time.process_time()
     for number, outcome in enumerate(runner.run([Group((cell,)) for cell in cells]), start=1):

@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import suites
-from flowbench import lock, machine
+from flowbench.common import system
+from flowbench.store import lock
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 DISTRIBUTION = "flowbench-rl"
@@ -130,7 +131,7 @@ def source(task: suites.Task, needed: bool = True) -> Finding:
         return Finding(what, MISSING, _line(error).partition("; install it with: ")[0], _mend(task.source), needed)
     except Exception as error:  # each simulator fails in its own way
         return Finding(what, BROKEN, f"{task.name}: {type(error).__name__}: {_line(error)}", _mend(task.source), needed)
-    used = machine.versions(suites.packages(task.source))
+    used = system.versions(suites.packages(task.source))
     names = ("mujoco", task.source) if task.source in used else ("gymnasium",)
     return Finding(
         what, OK, ", ".join([f"{task.name} runs", *(f"{name} {used[name]}" for name in names)]), needed=needed

@@ -13,9 +13,11 @@ import pytest
 
 import suites
 from algos import flow, flowrl
-from flowbench import cli, plan, store, weights
+from flowbench import cli
 from flowbench.cli.app import app, list_app
-from flowbench.rows import RowWriter
+from flowbench.plan.expand import expand
+from flowbench.store import records, weights
+from flowbench.store.csv_rows import RowWriter
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -76,17 +78,17 @@ def workplace(tmp_path, monkeypatch):
         for text in blocks(page, "csv"):
             Path("curves.csv").write_text(text, encoding="utf-8")
     Path("path/to").mkdir(parents=True)
-    example = ROOT / "tests" / "flowbench" / "example_algorithm.py"
+    example = ROOT / "tests" / "support" / "example_algorithm.py"
     Path("path/to/example_algorithm.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
-    for cell in plan.expand("quick", ["flowrl,sac,td3,qvpo"], "3"):
+    for cell in expand("quick", ["flowrl,sac,td3,qvpo"], "3"):
         folder = Path("results") / cell.path
-        store.write_run(folder, {**store.record(cell, [cell.seed]), "status": "done"})
+        records.write_run(folder, {**records.record(cell, [cell.seed]), "status": "done"})
         writer = RowWriter(folder / "evals.csv", ["step", "mean"])
         for step in range(1000, cell.variant.protocol.steps + 1, 1000):
             writer.append({"step": step, "mean": step / 10 + cell.seed})
         writer.close()
-    sac = next(cell for cell in plan.expand("quick", ["sac"], "1") if cell.task.name == "cartpole-swingup")
-    record = {**store.record(sac, [0]), "threads": 1}
+    sac = next(cell for cell in expand("quick", ["sac"], "1") if cell.task.name == "cartpole-swingup")
+    record = {**records.record(sac, [0]), "threads": 1}
     agent = sac.variant.entry.load()(5, 1, sac.variant.config)
     weights.write(Path("results") / sac.path, record, 1000, 5, 1, agent.state_dict())
     for kept in ("results/cpu", "benchmarks/learning"):
@@ -134,7 +136,7 @@ def test_every_command_has_an_example_in_its_help():
 
 
 def test_contributing_shows_the_algorithm_that_the_tests_train():
-    source = (ROOT / "tests" / "flowbench" / "example_algorithm.py").read_text(encoding="utf-8")
+    source = (ROOT / "tests" / "support" / "example_algorithm.py").read_text(encoding="utf-8")
     assert source in blocks(ROOT / "CONTRIBUTING.md", "python")
 
 

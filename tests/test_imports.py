@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,23 +47,100 @@ def of_module_level(path: Path) -> Iterator[str]:
     return visit(ast.parse(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize(
-    ("package", "forbidden"), [("algos", {"flowbench", "suites"}), ("suites", {"flowbench", "algos"})]
-)
-def test_arrows_go_one_way(package: str, forbidden: set[str]) -> None:
-    found = sources(package)
-    assert len(found) > 3
-    for path in found:
-        # Also the imports inside functions, and of type checkers.
-        names = {name.partition(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
-        assert not names & forbidden, f"{path.relative_to(ROOT)} imports {names & forbidden}"
+# Which package may import which. Everything may use `common`; nothing imports upward.
+ARROWS = {
+    "cli": {
+        "algos", "bench", "doctor", "evaluate", "experiments", "flowbench", "grid", "interop", "monitor", "plan",
+        "report", "schedule", "store", "suites",
+    },
+    "experiments": {"algos", "bench", "grid", "plan", "report", "store", "suites"},
+    "grid": {"algos", "plan", "report", "schedule", "stats", "store", "suites", "train"},
+    "schedule": {"plan", "store", "worker"},  # of worker its protocol alone
+    "worker": {"algos", "plan", "store", "suites", "train"},
+    "evaluate": {"algos", "plan", "store", "suites", "train"},
+    "bench": {"algos", "plan", "suites", "train"},
+    "interop": {"plan", "report", "stats", "store", "suites"},
+    "report": {"flowbench", "stats", "store"},
+    "monitor": {"store"},
+    "doctor": {"store", "suites"},
+    "train": {"algos", "plan"},
+    "store": {"flowbench", "plan", "suites"},
+    "stats": set(),
+    "plan": {"algos", "suites"},
+    "common": {"flowbench"},
+    "algos": set(),
+    "suites": set(),
+    "flowbench": set(),  # the package itself: its version
+}  # fmt: skip
+LARGEST_PACKAGE, LARGEST_FILE = 2500, 450  # lines
+
+
+def node(name: str) -> str | None:
+    """The package that a full name belongs to; None for one of a library."""
+    first, *rest = name.split(".")
+    if first in ("algos", "suites"):
+        return first
+    if first != "flowbench":
+        return None
+    return rest[0] if rest and rest[0] in ARROWS else "flowbench"
+
+
+def arrows() -> dict[str, dict[str, list[str]]]:
+    """For each package, the packages that it imports anywhere, with the files that do."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for package in PACKAGES:
+        for path in sources(package):
+            own = node(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+            assert own is not None
+            for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+                other = node(name)
+                if other not in (None, own):
+                    found.setdefault(own, {}).setdefault(str(other), []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_imports_follow_the_allowed_arrows_and_use_each() -> None:
+    found = arrows()
+    for package, targets in found.items():
+        for target, files in targets.items():
+            assert target in ARROWS[package] | {"common"}, f"{package} imports {target}: {sorted(set(files))}"
+    unused = {package: targets - found.get(package, {}).keys() for package, targets in ARROWS.items()}
+    assert not any(unused.values()), unused
     # The name in a string, as importlib takes it, is an import all the same.
-    texts = {path: re.findall(r"import_module\(f?[\"'](\w+)", path.read_text(encoding="utf-8")) for path in found}
-    assert not {name for names in texts.values() for name in names} & forbidden
+    for package in ("algos", "suites"):
+        for path in sources(package):
+            named = set(re.findall(r"import_module\(f?[\"'](\w+)", path.read_text(encoding="utf-8")))
+            assert not named & (set(PACKAGES) - {package}), path
+
+
+def test_the_scheduler_knows_of_a_worker_its_protocol_alone() -> None:
+    names = {name for path in (ROOT / "flowbench" / "schedule").rglob("*.py") for name in of_module_level(path)}
+    assert {name for name in names if name.startswith("flowbench.worker")} == {"flowbench.worker.protocol"}
+
+
+def test_the_packages_have_no_cycle() -> None:
+    graph = {package: set(targets) for package, targets in arrows().items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_packages_and_files_stay_small() -> None:
+    sizes: dict[str, int] = {}
+    for package in PACKAGES:
+        for path in sources(package):
+            lines = len(path.read_text(encoding="utf-8").splitlines())
+            assert lines <= LARGEST_FILE, f"{path.relative_to(ROOT)} has {lines} lines"
+            name = str(node(".".join(path.relative_to(ROOT).with_suffix("").parts)))
+            sizes[name] = sizes.get(name, 0) + lines
+    assert max(sizes.values()) <= LARGEST_PACKAGE, sizes
+
+
+def test_tests_mirror_the_packages() -> None:
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
+    assert folders - {"faults"} <= ARROWS.keys()
 
 
 def test_an_algorithm_of_its_own_needs_algos_alone() -> None:
-    path = ROOT / "tests" / "flowbench" / "example_algorithm.py"
+    path = ROOT / "tests" / "support" / "example_algorithm.py"
     assert not {name.partition(".")[0] for name in of_module_level(path)} & {"flowbench", "suites"}
 
 

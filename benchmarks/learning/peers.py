@@ -25,10 +25,12 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 import algos
 import suites
-from flowbench import lock, machine, plan, store
-from flowbench.plan import Cell, Variant
-from flowbench.rows import RowWriter
-from flowbench.streams import stream_seed
+from flowbench.common import system
+from flowbench.plan.cells import Cell, Variant
+from flowbench.plan.expand import expand
+from flowbench.store import lock, records
+from flowbench.store.csv_rows import RowWriter
+from flowbench.train.rng import stream_seed
 
 OURS = {"sb3-sac": "sac", "sb3-td3": "td3"}
 
@@ -51,7 +53,7 @@ def cells(suite: str, names: list[str], seeds: str, tasks: list[str]) -> list[Ce
     """The peer's cells: those of our algorithm with its place taken."""
     found = []
     for name in names:
-        for cell in plan.expand(suite, [OURS[name]], seeds, tasks=tasks):
+        for cell in expand(suite, [OURS[name]], seeds, tasks=tasks):
             ours = cell.variant.config
             same = {key: getattr(ours, key) for key in PeerConfig.__annotations__ if hasattr(ours, key)}
             config = PeerConfig(**same, stable_baselines3=version("stable_baselines3"))
@@ -124,21 +126,21 @@ def train(cell: Cell, root: Path) -> str:
     torch.set_num_threads(1)
     folder = root / cell.path
     folder.mkdir(parents=True, exist_ok=True)
-    if store.status(folder) == "done":
+    if records.status(folder) == "done":
         return f"{cell}: done already"
     started = time.perf_counter()
     with lock.hold(folder):
-        run = {**store.record(cell, [cell.seed]), "status": "running", "started": store.now(), "device": "cpu"}
-        run["versions"] = {**machine.versions(), "stable_baselines3": version("stable_baselines3")}
-        run["machine"] = {"cpu": machine.cpu_model(), "cores": machine.cores(), "threads": 1, "gpu": None}
-        store.write_run(folder, run)
+        run = {**records.record(cell, [cell.seed]), "status": "running", "started": records.now(), "device": "cpu"}
+        run["versions"] = {**system.versions(), "stable_baselines3": version("stable_baselines3")}
+        run["machine"] = {"cpu": system.cpu_model(), "cores": system.cores(), "threads": 1, "gpu": None}
+        records.write_run(folder, run)
         episodes = [f"return_{k}" for k in range(cell.variant.protocol.episodes)]
         writer = RowWriter(folder / "evals.csv", ["step", "mean", "std", *episodes, "seconds"])
         model = build(cell, suites.make(cell.task))
         model.learn(cell.variant.protocol.steps, callback=Evaluate(cell, lambda: suites.make(cell.task), writer))
         writer.close()
         seconds = time.perf_counter() - started
-        store.write_run(folder, {**run, "status": "done", "ended": store.now(), "seconds": seconds})
+        records.write_run(folder, {**run, "status": "done", "ended": records.now(), "seconds": seconds})
     return f"{cell}: {seconds:.0f} s"
 
 
@@ -150,7 +152,7 @@ def main() -> None:
     parser.add_argument("--task", action="append", default=[])
     parser.add_argument("--seeds", default="5")
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--jobs", type=int, default=machine.cores())
+    parser.add_argument("--jobs", type=int, default=system.cores())
     given = parser.parse_args()
     due = cells(given.suite, given.algo.split(","), given.seeds, given.task)
     parallel = joblib.Parallel(n_jobs=given.jobs, return_as="generator_unordered")

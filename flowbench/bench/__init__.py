@@ -13,11 +13,11 @@ from rich.console import Console
 
 import algos
 import suites
-from flowbench import overrides, plan
 from flowbench.bench import loop, peers, show, updates
 from flowbench.bench.setting import Setting
-from flowbench.errors import UsageError, one_of
-from flowbench.plan import Protocol, Variant
+from flowbench.common.errors import UsageError, one_of
+from flowbench.plan import expand, overrides
+from flowbench.plan.cells import Protocol, Variant
 
 OBS, ACT = 223, 38  # dimensions of dog-run, the largest task of the DeepMind Control Suite
 RANDOM_STEPS = 100  # at most, of a whole loop: random actions show nothing of an algorithm's speed
@@ -83,7 +83,7 @@ def variants(
     names = {algos.find(overrides.parse_variant(text)[0]).name for text in texts}
     above = {name: {**suite.overrides.get(name, {}), **given} for name in names}
     suite = dataclasses.replace(suite, overrides={**suite.overrides, **above})
-    return plan.variants(suite, algorithms, settings, Protocol(suite.steps, suite.steps, suite.evaluation.episodes))
+    return expand.variants(suite, algorithms, settings, Protocol(suite.steps, suite.steps, suite.evaluation.episodes))
 
 
 def _invented_suite() -> suites.Suite:

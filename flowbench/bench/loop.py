@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import suites
-from flowbench import places, training
 from flowbench.bench.setting import Setting
-from flowbench.places import Places
-from flowbench.plan import Variant
-from flowbench.trainer import Trainer
+from flowbench.plan.cells import Variant
+from flowbench.train import placement
+from flowbench.train.build import build_agent
+from flowbench.train.placement import Places
+from flowbench.train.trainer import Trainer
 from suites.task import unknown
 
 STEPS = 3000
@@ -100,7 +101,7 @@ def seconds_of_process() -> float | None:
 def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Places]:
     """The trainer that a worker of `flowbench run` would have, and where its work is done."""
     entry, protocol = variant.entry, variant.protocol
-    spread = places.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
+    spread = placement.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
     trainer = Trainer(
         partial(suites.make, task),
         entry.load(),
@@ -110,7 +111,7 @@ def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) 
         evaluate_every=protocol.every,
         evaluation_episodes=protocol.episodes,
         places=spread,
-        build_agent=partial(training.build_agent, entry.name, entry.target, dataclasses.asdict(variant.config)),
+        build_agent=partial(build_agent, entry.name, entry.target, dataclasses.asdict(variant.config)),
     )
     if trainer.note:
         print(f"flowbench: {variant.label}: {trainer.note}", file=sys.stderr)

@@ -11,8 +11,8 @@ import gymnasium
 import numpy as np
 
 from flowbench.bench.setting import Setting
-from flowbench.errors import UsageError
-from flowbench.plan import Variant
+from flowbench.common.errors import UsageError
+from flowbench.plan.cells import Variant
 
 PEERS = {"sac": "SAC", "td3": "TD3"}
 

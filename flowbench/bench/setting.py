@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from flowbench import machine
-from flowbench.errors import UsageError, one_of
-from flowbench.grid import DEVICES, PRECISIONS
-from flowbench.places import Places
+from flowbench.common import system
+from flowbench.common.errors import UsageError, one_of
+from flowbench.common.system import DEVICES, PRECISIONS
+from flowbench.train.placement import Places
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Setting:
             raise UsageError("--precision tf32 is for a GPU; use float32 or auto")
         if precision == "auto":
             precision = "tf32" if chosen.type == "cuda" else "float32"
-        return Setting(chosen, precision, threads or machine.cores())
+        return Setting(chosen, precision, threads or system.cores())
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -56,12 +56,12 @@ class Setting:
         return {
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "machine": {
-                "cpu": machine.cpu_model(),
-                "cores": machine.cores(),
+                "cpu": system.cpu_model(),
+                "cores": system.cores(),
                 "threads": self.threads,
                 "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
             },
-            "versions": machine.versions(),
+            "versions": system.versions(),
             "device": self.device.type,
             "precision": self.precision,
         }

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowbench import group
 from flowbench.bench import peers as peer_learners
 from flowbench.bench import work
 from flowbench.bench.limits import Limits
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
-from flowbench.errors import UsageError
-from flowbench.graphs import place
-from flowbench.places import Places
-from flowbench.plan import Variant
-from flowbench.replay import Replay
+from flowbench.common.errors import UsageError
+from flowbench.plan.cells import Variant
+from flowbench.train import seed_learners
+from flowbench.train.cuda_graphs import place
+from flowbench.train.placement import Places
+from flowbench.train.replay import Replay
 
 TRANSITIONS = 10_000  # in every replay, ours and the peer's
 LESSER = 0.25  # share of the seconds of an update that an action, or a limit, is measured for
@@ -112,10 +112,12 @@ def _subject(
     )
 
 
-def _learner(variant: Variant, seeds: list[int], setting: Setting, obs_dim: int, act_dim: int) -> group.GroupLearner:
+def _learner(
+    variant: Variant, seeds: list[int], setting: Setting, obs_dim: int, act_dim: int
+) -> seed_learners.GroupLearner:
     """The learner that a run would have; seeds that cannot be stacked are trained one by one, as there."""
     places = Places(setting.device, len(seeds) > 1, setting.precision)
-    learner = group.build(variant.entry.load(), obs_dim, act_dim, variant.config, seeds, places)
+    learner = seed_learners.build(variant.entry.load(), obs_dim, act_dim, variant.config, seeds, places)
     if learner.note:
         print(f"flowbench: {variant.label}: {learner.note}", file=sys.stderr)
     return learner

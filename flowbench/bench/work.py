@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from algos.agent import Agent, Diagnostics, Loss
-from flowbench.learner import invented_batch
+from flowbench.train.learner import invented_batch
 
 VALUE = 4  # bytes of a float32: parameters are held in it whatever the products are computed in
 # Values moved for a trained parameter: it, its gradient and Adam's two averages, each read and written.

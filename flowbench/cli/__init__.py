@@ -63,7 +63,7 @@ def _status(arguments: list[str] | None) -> int:
 def _mistakes() -> tuple[type[ValueError], ...]:
     """The errors that are a user's mistake; any other is a fault of ours and keeps its traceback."""
     from algos import AlgorithmError
-    from flowbench.errors import UsageError
+    from flowbench.common.errors import UsageError
     from suites import SuiteError
 
     return UsageError, SuiteError, AlgorithmError

@@ -27,14 +27,14 @@ def compare(
     results: Results = RESULTS,
 ) -> None:
     """Say whether A is better than B, on which tasks, and how many more seeds would decide what is open."""
-    from flowbench.errors import one_of
+    from flowbench.common.errors import one_of
 
     one_of("format", format, ("table", "markdown", "json"))
     at, resamples = count("--step", step), count("--reps", reps) or 0
-    from flowbench import store
     from flowbench.report import comparison
+    from flowbench.store.load import load_results
 
-    found = store.load(results, *named(suite, None))
+    found = load_results(results, *named(suite, None))
     warn(found.problems)
     made = comparison.compare(found.runs, found.evals, algo, over, step=at, reps=resamples, seed=seed, strict=strict)
     if format == "table":

@@ -35,17 +35,18 @@ def evaluate(
     results: Results = RESULTS,
 ) -> None:
     """Evaluate a trained policy from the weights that its run has kept."""
-    from flowbench.errors import one_of
+    from flowbench.common.errors import one_of
 
     one_of("format", format, ("table", "json"))
     number = count("--episodes", episodes)
     import dataclasses
 
-    from flowbench import trial, weights
+    from flowbench.evaluate import trained_agent
+    from flowbench.store import weights
 
     trained = weights.find(run, results)
     with Console(stderr=True).status("evaluating") as status:
-        tried = trial.run(
+        tried = trained_agent.run(
             trained,
             number,
             seed,

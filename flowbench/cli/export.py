@@ -29,10 +29,10 @@ def export(
     results: Results = RESULTS,
 ) -> None:
     """Write our runs as others publish theirs: as learning curves, or as rliable's matrices (runs x tasks)."""
-    from flowbench import store
-    from flowbench.published import exporting
+    from flowbench.interop import exporting
+    from flowbench.store.load import load_results
 
-    found = store.load(results, *named([suite] if suite else None, algo))
+    found = load_results(results, *named([suite] if suite else None, algo))
     warn(found.problems)
     written = exporting.run(format, path, found.runs, found.evals, step=count("--step", step))
     warn(written.left_out)

@@ -29,9 +29,9 @@ def import_(
     results: Results = RESULTS,
 ) -> None:
     """Take published learning curves into the results folder, where reports set them beside our runs."""
-    from flowbench.errors import UsageError
-    from flowbench.layout import plural
-    from flowbench.published import importing
+    from flowbench.common.errors import UsageError
+    from flowbench.common.text_table import plural
+    from flowbench.interop import importing
 
     prefix = importing.PREFIX if algo_prefix is None else algo_prefix
     found = importing.run(format, path, results, prefix=prefix, suite=suite, replace=replace)

@@ -52,7 +52,7 @@ def list_params(
 ) -> None:
     """List an algorithm's hyperparameters with their defaults; --set changes them."""
     import algos
-    from flowbench import overrides
+    from flowbench.plan import overrides
 
     rows = [
         [field.name, field.kind, field.default, field.comment] for field in overrides.describe(algos.find(algo).load())

@@ -24,7 +24,7 @@ Strict = Annotated[
 
 def count(option: str, text: str | None, least: int = 1, most: int = 2**53) -> int | None:
     """A whole number from `least` to `most`, also written 1e6 or 1_000_000; None stays None."""
-    from flowbench.errors import UsageError
+    from flowbench.common.errors import UsageError
 
     if text is None:
         return None
@@ -39,7 +39,7 @@ def count(option: str, text: str | None, least: int = 1, most: int = 2**53) -> i
 
 def named(suite: list[str] | None, algo: list[str] | None) -> tuple[list[str], list[str]]:
     """The names behind --suite and --algo as `run` takes them: a suite's file, several algorithms in one text."""
-    from flowbench.overrides import split_outside_brackets
+    from flowbench.plan.overrides import split_outside_brackets
 
     suites = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in suite or []]
     return suites, [name for text in algo or [] for name in split_outside_brackets(text)]

@@ -30,13 +30,13 @@ def paper(
     results: Results = RESULTS,
 ) -> int:
     """Run an experiment of a paper at one of three scales and draw its figure."""
-    from flowbench import papers
+    from flowbench import experiments
 
     if name is None or name == "list":
-        found = [papers.find(each) for each in papers.names()]
+        found = [experiments.find(each) for each in experiments.names()]
         table(["experiment", "figure", "what it shows"], [[f"{e.paper}/{e.name}", e.figure, e.title] for e in found])
         return 0
-    experiment = papers.find(name)
+    experiment = experiments.find(name)
     folder = figures or results / "figures" / experiment.paper
     at_once = count("--jobs", jobs)
-    return papers.run(experiment, scale, results, folder, device=device, jobs=at_once, dry_run=dry_run)
+    return experiments.run(experiment, scale, results, folder, device=device, jobs=at_once, dry_run=dry_run)

@@ -41,16 +41,16 @@ def report(
     results: Results = RESULTS,
 ) -> None:
     """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
-    from flowbench.errors import UsageError, one_of
+    from flowbench.common.errors import UsageError, one_of
 
     one_of("format", format, ("table", "markdown", "latex", "csv", "json"))
     if thin and figures is None:
         raise UsageError("--thin draws lines into figures: name their folder with --figures DIR")
     at, resamples = count("--step", step), count("--reps", reps) or 0
     from flowbench import report as reports
-    from flowbench import store
+    from flowbench.store.load import load_results
 
-    found = store.load(results, *named(suite, algo))
+    found = load_results(results, *named(suite, algo))
     warn(found.problems)
     built = reports.build(
         found.runs, found.evals, step=at, reps=resamples, seed=seed, pairs_per_task=pairs, strict=strict

@@ -97,8 +97,11 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
 ) -> int:
     """Train a grid of tasks, algorithms and seeds; what is finished is not run again, what was interrupted goes on."""
-    from flowbench import duration, engines, grid, schedule
-    from flowbench.request import Request
+    from flowbench.common import duration
+    from flowbench.grid.run import run_grid
+    from flowbench.plan.request import Request
+    from flowbench.schedule import executors
+    from flowbench.schedule.groups import parse_shard
 
     request = Request.merge(
         file,
@@ -110,12 +113,12 @@ def run(
         set=settings or [],
     )
     cells = request.cells()
-    train = grid.run
+    train = run_grid
     if request.auto:
-        from flowbench import decide
+        from flowbench.grid import adaptive_seeds
 
-        train = partial(decide.run, most=request.auto)
-    with engines.cluster(engine, address) as cluster:
+        train = partial(adaptive_seeds.run, most=request.auto)
+    with executors.cluster(engine, address) as cluster:
         return train(
             cells,
             root=results,
@@ -136,7 +139,7 @@ def run(
             fail_fast=fail_fast,
             retries=count("--retries", retries, least=0) or 0,
             timeout=duration.parse("--timeout", timeout) if timeout is not None else None,
-            shard=schedule.parse_shard(shard) if shard is not None else None,
+            shard=parse_shard(shard) if shard is not None else None,
             quiet=quiet,
             cluster=cluster,
         )

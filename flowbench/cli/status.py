@@ -20,9 +20,9 @@ def status(
     results: Results = RESULTS,
 ) -> None:
     """Show how far a grid is: seeds done, running, failed and missing, by task and algorithm."""
-    from flowbench import store
     from flowbench.report import coverage
+    from flowbench.store.load import load_results
 
-    found = store.load(results, *named(suite, algo))
+    found = load_results(results, *named(suite, algo))
     warn(found.problems)
     coverage.show(found.runs, Console())

@@ -15,8 +15,8 @@ from flowbench.cli.app import app
 from flowbench.cli.options import RESULTS, Results, named
 
 if TYPE_CHECKING:
-    from flowbench.dashboard import Dashboard
-    from flowbench.watching import Snapshot, Watcher
+    from flowbench.monitor.dashboard import Dashboard
+    from flowbench.monitor.snapshot import Snapshot, Watcher
 
 
 @app.command(epilog="Example: flowbench watch --suite quick")
@@ -33,8 +33,8 @@ def watch(
 
     Ends with the grid, or by Ctrl-C, which leaves the grid alone. Where there is no terminal it is as with --once.
     """
-    from flowbench import duration
-    from flowbench.watching import Watcher
+    from flowbench.common import duration
+    from flowbench.monitor.snapshot import Watcher
 
     seconds = duration.parse("--every", every)
     watcher = Watcher(results, *named(suite, algo))
@@ -61,6 +61,6 @@ def _follow(watcher: Watcher, snapshot: Snapshot, seconds: float, console: Conso
 
 
 def _drawn(snapshot: Snapshot, title: str, fits: bool) -> Dashboard:
-    from flowbench.dashboard import Dashboard
+    from flowbench.monitor.dashboard import Dashboard
 
     return Dashboard(snapshot, f"{title}, {datetime.now():%H:%M:%S}", fits)

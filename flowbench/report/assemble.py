@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from flowbench import stats
-from flowbench.errors import UsageError
-from flowbench.layout import plural
+from flowbench.common.errors import UsageError
+from flowbench.common.text_table import plural
 from flowbench.report import cautions
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from flowbench import stats
-from flowbench.layout import plural, ranges
-from flowbench.store import THEN
+from flowbench.common.text_table import plural, ranges
+from flowbench.store.load import THEN
 
 FEW = 3  # fewer seeds than this get a warning
 ROUGH = 1000  # so do fewer resamples

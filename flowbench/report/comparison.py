@@ -11,13 +11,14 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from flowbench import layout, stats
-from flowbench.errors import UsageError, unknown
-from flowbench.layout import Grid, escaped, interval, markdown, markdown_items, p_value, plural
+from flowbench import stats
+from flowbench.common import text_table
+from flowbench.common.errors import UsageError, unknown
+from flowbench.common.text_table import TextTable, escaped, interval, markdown, markdown_items, p_value, plural
 from flowbench.report import assemble, tables
 from flowbench.report.assemble import Section
 from flowbench.report.formats import SCHEMA, records
-from flowbench.stats import power, ranks
+from flowbench.stats import power, rank_tests
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,10 @@ def _over_all(comparison: Comparison) -> str:
 
 def _too_few(tasks: pd.DataFrame) -> list[str]:
     """Said where not even the clearest outcome would be decided after the correction."""
-    smallest = min(map(ranks.least_p, tasks["seeds"], tasks["over_seeds"])) * len(tasks)
+    smallest = min(map(rank_tests.least_p, tasks["seeds"], tasks["over_seeds"])) * len(tasks)
     if smallest <= stats.LEVEL:
         return []
-    enough = next(n for n in range(2, 100) if ranks.least_p(n, n) * len(tasks) <= stats.LEVEL)
+    enough = next(n for n in range(2, 100) if rank_tests.least_p(n, n) * len(tasks) <= stats.LEVEL)
     return [
         f"So few seeds can decide no task of {len(tasks)}: were every run of one above every run of the other, p would "
         f"be {p_value(min(1.0, smallest))} after the correction. It takes {enough} seeds of each at least."
@@ -177,7 +178,7 @@ def heading(comparison: Comparison, reps: int) -> list[str]:
     return said
 
 
-def grid(comparison: Comparison) -> Grid:
+def grid(comparison: Comparison) -> TextTable:
     """A row a task, and one over all of them."""
     tasks = comparison.per_task
     uneven = tasks["seeds"].nunique() > 1 or tasks["over_seeds"].nunique() > 1
@@ -189,7 +190,7 @@ def grid(comparison: Comparison) -> Grid:
         seeds = [f"{row['seeds']}, {row['over_seeds']}"] if uneven else []
         rows.append((str(row["task"]), str(row["verdict"]), p_value(p), chance, difference, *seeds))
     header = ("task", "X is", "p", "P(X > Y)", "IQM of X - Y", *(["seeds"] if uneven else []))
-    return Grid("X against Y on each task", header, tuple(rows))
+    return TextTable("X against Y on each task", header, tuple(rows))
 
 
 def show(comparisons: Comparisons, console: Console) -> None:
@@ -203,10 +204,10 @@ def show(comparisons: Comparisons, console: Console) -> None:
         console.print()
         for place, line in enumerate(verdict(comparison)):
             console.print(Text(line, style="bold" if place < 2 else ""))
-        layout.show(grid(comparison), console)
-        layout.show(tables.missing(section), console)
-        layout.show_items("Warnings", section.warnings, console)
-    layout.show_items("Not compared", [f"{suite}: {why}" for suite, why in comparisons.skipped], console)
+        text_table.show(grid(comparison), console)
+        text_table.show(tables.missing(section), console)
+        text_table.show_items("Warnings", section.warnings, console)
+    text_table.show_items("Not compared", [f"{suite}: {why}" for suite, why in comparisons.skipped], console)
 
 
 def _markdown(comparisons: Comparisons) -> str:

@@ -6,9 +6,9 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from flowbench import layout
-from flowbench.errors import UsageError
-from flowbench.layout import Grid, ranges
+from flowbench.common import text_table
+from flowbench.common.errors import UsageError
+from flowbench.common.text_table import TextTable, ranges
 from flowbench.stats import distinct_labels, is_published
 
 STYLES = {
@@ -58,7 +58,7 @@ def _show_ours(covered: pd.DataFrame, console: Console) -> None:
         for task, of_task in of_suite.groupby("task", sort=False):
             cells = {row["algo"]: row for _, row in of_task.iterrows()}
             rows.append((str(task), *(_words(cells[algo]) for algo in algorithms)))
-        layout.show(Grid(str(suite), ("task", *algorithms), tuple(rows), styles=STYLES), console)
+        text_table.show(TextTable(str(suite), ("task", *algorithms), tuple(rows), styles=STYLES), console)
         total = {status: sum(map(len, of_suite[status])) for status in STYLES}
         console.print(Text("\n" + ", ".join(f"{count} {status}" for status, count in total.items() if count)))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from flowbench.errors import one_of
-from flowbench.layout import escaped, markdown, markdown_items
+from flowbench.common.errors import one_of
+from flowbench.common.text_table import escaped, markdown, markdown_items
 from flowbench.report import latex, tables
 from flowbench.report.assemble import Report, Section
 from flowbench.stats import CONFIDENCE

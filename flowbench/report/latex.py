@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flowbench.layout import Grid
+from flowbench.common.text_table import TextTable
 from flowbench.report import tables
 from flowbench.report.assemble import Report, Section
 
@@ -41,7 +41,7 @@ def escaped(text: str) -> str:
     return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
-def _table(grid: Grid, section: Section, number: int) -> str:
+def _table(grid: TextTable, section: Section, number: int) -> str:
     caption = f"{section.suite}, step {section.step:,}. {grid.title}."
     if grid.best:
         caption += " Bold: of those with an interval the best, and all whose interval overlaps that of the best."

@@ -6,8 +6,8 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from flowbench import layout
-from flowbench.layout import NOTHING, Grid, interval, leaders, ranges
+from flowbench.common import text_table
+from flowbench.common.text_table import NOTHING, TextTable, interval, leaders, ranges
 from flowbench.report.assemble import Report, Section
 from flowbench.stats import METRICS
 
@@ -42,7 +42,7 @@ def beside(section: Section) -> str:
     return f"for reference, at step {section.step:,} or the nearest evaluation before: {named}"
 
 
-def grids(section: Section, *, pairs_per_task: bool = False) -> list[Grid]:
+def grids(section: Section, *, pairs_per_task: bool = False) -> list[TextTable]:
     """Aggregates, means a task, success rates where there are any and, of two algorithms or more, pairs.
 
     A first column holds labels or tasks' names.
@@ -62,7 +62,7 @@ def grids(section: Section, *, pairs_per_task: bool = False) -> list[Grid]:
         for column, (metric, found) in enumerate(by_metric.items(), 1)
         for row in leaders(found, lowest=metric == "Optimality Gap")
     }
-    aggregates = Grid(title, ("algorithm", *METRICS, "seeds"), tuple(rows), best=frozenset(best))
+    aggregates = TextTable(title, ("algorithm", *METRICS, "seeds"), tuple(rows), best=frozenset(best))
     title = "Mean return of each task over its seeds (n: how many, where it lacks some)"
     means = [_of_tasks(section, section.per_task, "mean", title, digits=1)]
     if not section.success.empty:
@@ -71,7 +71,7 @@ def grids(section: Section, *, pairs_per_task: bool = False) -> list[Grid]:
     return [aggregates, *means, *_pairs(section, pairs_per_task)]
 
 
-def _of_tasks(section: Section, values: pd.DataFrame, column: str, title: str, *, digits: int) -> Grid:
+def _of_tasks(section: Section, values: pd.DataFrame, column: str, title: str, *, digits: int) -> TextTable:
     """A column of `values` with its interval, a row a task and a column an algorithm."""
     lines: list[tuple[str, ...]] = []
     best: set[tuple[int, int]] = set()
@@ -84,10 +84,10 @@ def _of_tasks(section: Section, values: pd.DataFrame, column: str, title: str, *
             cells.append(text if count == section.seeds[algo] or not count else f"{text} n={count:.0f}")
         best |= {(len(lines), place + 1) for place in leaders(found)}
         lines.append((str(task), *cells))
-    return Grid(title, ("task", *section.algos), tuple(lines), best=frozenset(best))
+    return TextTable(title, ("task", *section.algos), tuple(lines), best=frozenset(best))
 
 
-def _pairs(section: Section, per_task: bool) -> list[Grid]:
+def _pairs(section: Section, per_task: bool) -> list[TextTable]:
     """Probabilities of improvement, a row a pair, and if asked for those of each task, a column a pair."""
     if section.improvement.empty:
         return []
@@ -96,7 +96,7 @@ def _pairs(section: Section, per_task: bool) -> list[Grid]:
         cell = interval(own["estimate"], own["low"], own["high"], digits=3)
         rows.append((f"{own['algo']} > {own['over']}", cell, str(own["verdict"]), str(own["tasks"])))
     title = "Probability of improvement over the tasks: a run of X scores above one of Y"
-    overall = Grid(title, ("X > Y", "P(X > Y)", "verdict on X", "tasks"), tuple(rows))
+    overall = TextTable(title, ("X > Y", "P(X > Y)", "verdict on X", "tasks"), tuple(rows))
     if not per_task:
         return [overall]
     cells = {
@@ -105,10 +105,10 @@ def _pairs(section: Section, per_task: bool) -> list[Grid]:
     }
     pairs = [row[0] for row in rows]
     lines = [(task, *(cells.get((task, pair), NOTHING) for pair in pairs)) for task in section.tasks]
-    return [overall, Grid("Probability of improvement on each task", ("task", *pairs), tuple(lines))]
+    return [overall, TextTable("Probability of improvement on each task", ("task", *pairs), tuple(lines))]
 
 
-def missing(section: Section) -> Grid:
+def missing(section: Section) -> TextTable:
     """What is missing, the seeds that miss the same in one row."""
     rows = []
     for (algo, task, status, why), group in section.missing.assign(why=_why(section.missing)).groupby(
@@ -118,7 +118,7 @@ def missing(section: Section) -> Grid:
     known = sum(count for algo, count in section.seeds.items() if algo not in section.published) * len(section.tasks)
     title = f"Missing: {len(section.missing)} of {known} runs" if rows else f"Nothing is missing of {known} runs"
     title = title if known else "Published runs only"
-    return Grid(title, ("algorithm", "task", "seeds", "status"), tuple(rows), numbers=False)
+    return TextTable(title, ("algorithm", "task", "seeds", "status"), tuple(rows), numbers=False)
 
 
 def show(report: Report, console: Console) -> None:
@@ -129,9 +129,9 @@ def show(report: Report, console: Console) -> None:
         for place, line in enumerate(heading(section, report.reps)):
             console.print(Text(line, style="bold yellow" if place == 0 and not section.comparable else ""))
         for grid in (*grids(section, pairs_per_task=report.pairs_per_task), missing(section)):
-            layout.show(grid, console)
-        layout.show_items("Warnings", section.warnings, console)
-    layout.show_items("Nothing to report", [f"{suite}: {reason}" for suite, reason in report.skipped], console)
+            text_table.show(grid, console)
+        text_table.show_items("Warnings", section.warnings, console)
+    text_table.show_items("Nothing to report", [f"{suite}: {reason}" for suite, reason in report.skipped], console)
 
 
 def _why(missing: pd.DataFrame) -> list[str]:

@@ -11,9 +11,12 @@ hold one against the other.
 """
 
 from flowbench.stats.aggregate import METRICS, aggregates, per_task, score_matrices, success_rates
-from flowbench.stats.beside import is_published, on_our_tasks, within_our_budget
 from flowbench.stats.bootstrap import CONFIDENCE, REPS
-from flowbench.stats.cells import (
+from flowbench.stats.curve import curves, task_curves
+from flowbench.stats.pairs import improvement
+from flowbench.stats.profile import profiles
+from flowbench.stats.published import is_published, on_our_tasks, within_our_budget
+from flowbench.stats.scores import (
     RUN,
     at_step,
     common_step,
@@ -23,9 +26,6 @@ from flowbench.stats.cells import (
     full_length,
     missing,
 )
-from flowbench.stats.curve import curves, task_curves
-from flowbench.stats.pairs import improvement
-from flowbench.stats.profile import profiles
 from flowbench.stats.sequential import Pair, least_p, looks, pairs
 from flowbench.stats.versus import LEVEL, decisions, versus
 

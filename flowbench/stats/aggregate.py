@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rliable import metrics
 
 from flowbench.stats.bootstrap import REPS, Floats, interval
-from flowbench.stats.cells import check, complete_seeds
+from flowbench.stats.scores import check, complete_seeds
 
 TRIMMED = 0.25  # the share of the runs that the interquartile mean leaves out on either side
 

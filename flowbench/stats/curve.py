@@ -9,7 +9,7 @@ import pandas as pd
 
 from flowbench.stats.aggregate import drawn_iqm, iqm
 from flowbench.stats.bootstrap import REPS, Floats, ends, strata_drawn, times_drawn
-from flowbench.stats.cells import RUN, at_step, check, complete_seeds, ended_diverged, of_runs
+from flowbench.stats.scores import RUN, at_step, check, complete_seeds, ended_diverged, of_runs
 
 
 def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flowbench.stats.bootstrap import CONFIDENCE, REPS, Floats, ends, times_drawn
-from flowbench.stats.cells import check
+from flowbench.stats.scores import check
 
 FEWEST = 3  # runs of either on every task that a verdict takes
 

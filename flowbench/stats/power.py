@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowbench.stats import ranks
+from flowbench.stats import rank_tests
 from flowbench.stats.bootstrap import Floats, times_drawn
 from flowbench.stats.pairs import outcomes
 
@@ -31,7 +31,7 @@ def seeds_needed(samples: Sequence[tuple[Floats, Floats]], level: float, seed: i
         random = np.random.default_rng(seed)
         critical = _critical(seeds, len(wins), level, random)
         found = np.mean([_simulated(win, seeds, random) for win in wins], axis=0)
-        if float(np.mean(np.abs(found) >= critical - ranks.ROUNDING)) >= POWER:
+        if float(np.mean(np.abs(found) >= critical - rank_tests.ROUNDING)) >= POWER:
             return seeds
     return None
 
@@ -45,12 +45,12 @@ def _simulated(wins: Floats, seeds: int, random: np.random.Generator) -> Floats:
 
 def _critical(seeds: int, tasks: int, level: float, random: np.random.Generator) -> float:
     """How far from a half the mean over tasks must lie for p to be at most ``level``; infinite if nothing is enough."""
-    ordered = ranks.untied(2 * seeds)
+    ordered = rank_tests.untied(2 * seeds)
     if tasks > 1:
         reps = 10 * SIMULATIONS
-        drawn = np.abs(np.mean([ranks.drawn_null(ordered, seeds, reps, random) for _ in range(tasks)], axis=0))
-        return float(np.quantile(drawn, 1 - level, method="higher")) + 2 * ranks.ROUNDING
-    deviations, chances = ranks.null(ordered, seeds)
+        drawn = np.abs(np.mean([rank_tests.drawn_null(ordered, seeds, reps, random) for _ in range(tasks)], axis=0))
+        return float(np.quantile(drawn, 1 - level, method="higher")) + 2 * rank_tests.ROUNDING
+    deviations, chances = rank_tests.null(ordered, seeds)
     far = np.abs(deviations)
-    enough = [value for value in np.unique(far).tolist() if chances[far >= value - ranks.ROUNDING].sum() <= level]
+    enough = [value for value in np.unique(far).tolist() if chances[far >= value - rank_tests.ROUNDING].sum() <= level]
     return min(enough, default=np.inf)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from flowbench.stats.aggregate import score_matrices
 from flowbench.stats.bootstrap import REPS, ends, strata_drawn
-from flowbench.stats.cells import check
+from flowbench.stats.scores import check
 
 THRESHOLDS = 101
 

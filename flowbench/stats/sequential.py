@@ -18,9 +18,9 @@ from itertools import combinations, pairwise
 import numpy as np
 import pandas as pd
 
-from flowbench.stats import ranks
+from flowbench.stats import rank_tests
 from flowbench.stats.bootstrap import CONFIDENCE, REPS, Floats
-from flowbench.stats.cells import check
+from flowbench.stats.scores import check
 
 SEEDS_A_LOOK = 5
 LEAST = 100  # permutations for each look and pair
@@ -87,7 +87,8 @@ def pairs(table: pd.DataFrame, plan: Sequence[int], *, reps: int | None = None, 
         levels.append(level)
         sides.append(side)
     return [
-        Pair(*numbers, p, _verdict(p, side)) for numbers, p, side in zip(found, ranks.holm(levels), sides, strict=True)
+        Pair(*numbers, p, _verdict(p, side))
+        for numbers, p, side in zip(found, rank_tests.holm(levels), sides, strict=True)
     ]
 
 

@@ -9,11 +9,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from flowbench.stats import power, ranks
+from flowbench.stats import power, rank_tests
 from flowbench.stats.aggregate import drawn_iqm, iqm, score_matrices
 from flowbench.stats.bootstrap import CONFIDENCE, REPS, Floats, ends, strata_drawn
-from flowbench.stats.cells import check
 from flowbench.stats.pairs import drawn_means, outcomes, too_few
+from flowbench.stats.scores import check
 
 LEVEL = 1 - CONFIDENCE
 PERMUTATIONS = REPS  # of the test over the tasks; however few resamples an interval is made of, it can decide
@@ -38,7 +38,7 @@ def versus(
     """
     check(table, reps)
     tasks, samples = _samples(table, algo, over)
-    adjusted = ranks.holm([ranks.p_value(*sample) for sample in samples])
+    adjusted = rank_tests.holm([rank_tests.p_value(*sample) for sample in samples])
     open_tasks = sum(p > LEVEL for p in adjusted)
     rows = []
     for task, sample, p_holm in zip(tasks, samples, adjusted, strict=True):
@@ -50,7 +50,7 @@ def versus(
             {
                 "task": task,
                 **numbers,
-                "p": ranks.p_value(*sample),
+                "p": rank_tests.p_value(*sample),
                 "p_holm": p_holm,
                 "verdict": verdict,
                 "needed": needed,
@@ -62,7 +62,7 @@ def versus(
     both = score_matrices(table[table["task"].isin(tasks) & table["algo"].isin([algo, over])])
     none = np.empty((0, len(tasks)))
     numbers = _numbers(samples, both.get(algo, none), both.get(over, none), reps, seed)
-    p = ranks.stratified_p_value(samples, PERMUTATIONS, seed)
+    p = rank_tests.stratified_p_value(samples, PERMUTATIONS, seed)
     verdict = _verdict(p, numbers["estimate"])
     needed = power.seeds_needed(samples, LEVEL, seed) if verdict == "undecided" else None
     row = {**numbers, "p": p, "verdict": verdict, "needed": needed, "tasks": len(tasks)}
@@ -80,11 +80,11 @@ def decisions(table: pd.DataFrame, *, apart: Collection[str] = (), seed: int = 0
     check(table, 1)
     pairs = list(combinations(sorted(set(table["algo"])), 2))
     samples = [_samples(table, *pair)[1] for pair in pairs]
-    raw = [ranks.stratified_p_value(each, PERMUTATIONS, seed) for each in samples]
+    raw = [rank_tests.stratified_p_value(each, PERMUTATIONS, seed) for each in samples]
     adjusted = [1.0] * len(pairs)
     for beside in (False, True):
         places = [k for k, pair in enumerate(pairs) if samples[k] and beside == any(name in apart for name in pair)]
-        for k, p in zip(places, ranks.holm([raw[k] for k in places]), strict=True):
+        for k, p in zip(places, rank_tests.holm([raw[k] for k in places]), strict=True):
             adjusted[k] = p
     rows = [
         (*pair, p, p_holm, _decision(each, p_holm))

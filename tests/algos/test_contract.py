@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_map
 
 import algos
 from algos.agent import Agent, Config
-from flowbench.learner import EagerLearner
-from flowbench.overrides import describe
+from flowbench.plan.overrides import describe
+from flowbench.train.learner import EagerLearner
 
 CPU = torch.device("cpu")
 NAMES = algos.names()

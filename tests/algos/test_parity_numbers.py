@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from algos.agent import Batch
-from flowbench.learner import EagerLearner
+from flowbench.train.learner import EagerLearner
 
 
 def reference(name):

@@ -10,7 +10,7 @@ from torch import nn
 from algos.agent import Adam
 from algos.layers import Linear, Mish
 from algos.qvpo import NoiseModel, QVPOConfig, critic_network
-from flowbench.learner import EagerLearner
+from flowbench.train.learner import EagerLearner
 
 CPU = torch.device("cpu")
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "flowbench"))  # for the stand-ins of the harness's own tests
-
 from fakes import write_suite
 from harm import APART, Grid, Zygote
 

@@ -19,13 +19,16 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock, wr
 from harm import until
 
 import suites
-from flowbench import checkpoint, store, trainer, worker
-from flowbench.cells import Cells
-from flowbench.events import Lost, Row
-from flowbench.places import Places
-from flowbench.rows import TABLES
-from flowbench.streams import stream_seed
-from flowbench.trainer import Trainer
+from flowbench.store import checkpoint, records
+from flowbench.store.csv_rows import TABLES
+from flowbench.train import trainer
+from flowbench.train.events import Lost, Row
+from flowbench.train.placement import Places
+from flowbench.train.rng import stream_seed
+from flowbench.train.trainer import Trainer
+from flowbench.worker import __main__ as worker_main
+from flowbench.worker import protocol
+from flowbench.worker.session import Cells
 
 SUITE = make_suite(steps=40, every=10, episodes=2)
 SEEDS = (0, 1, 2)
@@ -78,11 +81,11 @@ def queue(root: Path, cells, **changes: object) -> list[Path]:
     folders = []
     for cell in cells:
         folders.append(root / cell.path)
-        before = store.recorded(folders[-1])
+        before = records.recorded(folders[-1])
         kept = {key: before[key] for key in ("started", "began", "resumed") if key in before}
-        record = store.record(cell, [each.seed for each in cells])
+        record = records.record(cell, [each.seed for each in cells])
         settings = {"device": "cpu", "threads": 1, "checkpoint_every": 10, "precision": "float32", **changes}
-        store.write_run(folders[-1], {**record, **settings, **kept})
+        records.write_run(folders[-1], {**record, **settings, **kept})
     return folders
 
 
@@ -91,7 +94,7 @@ def train(folders: list[Path]) -> tuple[int, list[dict[str, object]]]:
     told = io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        status = worker._run(Cells(folders), told)
+        status = worker_main._run(Cells(folders), told)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -120,10 +123,10 @@ def test_an_environment_that_goes_wrong_fails_its_own_cell(tmp_path: Path, fault
     assert train(alone)[0] == 0
     folders = queue(tmp_path / "faulty", cells())
     faulty(wrong)
-    assert train(folders)[0] == worker.EXIT_FAILED
-    records = [store.read_run(folder) for folder in folders]
-    assert [record["status"] for record in records] == ["done", "failed", "done"]
-    assert [record["error"] for record in records] == [None, LINES[wrong], None]
+    assert train(folders)[0] == protocol.EXIT_FAILED
+    found = [records.read_run(folder) for folder in folders]
+    assert [record["status"] for record in found] == ["done", "failed", "done"]
+    assert [record["error"] for record in found] == [None, LINES[wrong], None]
     assert [tables(folders[slot]) for slot in (0, 2)] == [tables(whole[slot]) for slot in (0, 2)]
     if "raise" in wrong:
         assert "in step" in capfd.readouterr().err
@@ -146,12 +149,12 @@ def test_a_single_cell_goes_on_once_the_cause_is_gone(tmp_path: Path, faulty, wr
         ),
         checkpoint_every=5,
     )
-    assert train([folder])[0] == worker.EXIT_FAILED
-    assert store.read_run(folder)["error"] == LINES[wrong]
+    assert train([folder])[0] == protocol.EXIT_FAILED
+    assert records.read_run(folder)["error"] == LINES[wrong]
     faulty("")
     queue(tmp_path / "faulty", cells((1,)), checkpoint_every=5)
     assert train([folder])[0] == 0
-    assert store.read_run(folder)["resumed"][0]["step"] >= 5
+    assert records.read_run(folder)["resumed"][0]["step"] >= 5
     assert tables(folder) == tables(whole)
 
 
@@ -161,20 +164,20 @@ def test_a_loss_that_is_no_number_says_which_and_where_and_that_it_will_again(tm
     cell = make_cell("diverges", target=spec, suite=SUITE, random_steps=10)
     (folder,) = queue(tmp_path, [cell])
     for attempt in range(2):
-        assert train([folder])[0] == worker.EXIT_FAILED
-        assert store.read_run(folder)["error"] == (
+        assert train([folder])[0] == protocol.EXIT_FAILED
+        assert records.read_run(folder)["error"] == (
             "FloatingPointError: critic/loss became nan by step 28; it goes on from its checkpoint to the same, "
             "and --force starts it over"
         )
-        assert len(store.read_run(folder).get("resumed", [])) == attempt
+        assert len(records.read_run(folder).get("resumed", [])) == attempt
         queue(tmp_path, [cell])
 
 
 def test_no_memory_fails_the_cell_with_its_name(tmp_path: Path) -> None:
     spec = write_algorithm(tmp_path, "Hungry", "bytearray(1 << 60)")
     (folder,) = queue(tmp_path, [make_cell("hungry", target=spec, suite=SUITE)])
-    assert train([folder])[0] == worker.EXIT_TRANSIENT
-    assert store.read_run(folder)["error"] == "MemoryError"
+    assert train([folder])[0] == protocol.EXIT_TRANSIENT
+    assert records.read_run(folder)["error"] == "MemoryError"
 
 
 def test_an_environment_process_that_dies_takes_its_own_seed_alone() -> None:
@@ -233,7 +236,7 @@ def test_what_is_gone_on_with_otherwise_is_recorded_and_told(tmp_path: Path) -> 
         "td3 Pendulum-v1: goes on with precision bfloat16, after float32: not exactly as if it had not stopped",
         "td3 Pendulum-v1: goes on with threads 2, after 1: not exactly as if it had not stopped",
     ]
-    record = store.read_run(folders[1])
+    record = records.read_run(folders[1])
     assert (record["began"]["precision"], record["began"]["threads"]) == ("float32", 1)
     (resumed,) = record["resumed"]
     assert (resumed["step"], resumed["precision"], resumed["threads"]) == (stopped, "bfloat16", 2)
@@ -252,7 +255,7 @@ def stop_at(group: Cells, step: int) -> int:
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        assert worker._run(group, Stopping()) == worker.EXIT_STOPPED
+        assert worker_main._run(group, Stopping()) == protocol.EXIT_STOPPED
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

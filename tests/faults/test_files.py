@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harm import APART, Grid, kill, small_disk, until
 
-from flowbench import checkpoint, store
+from flowbench.store import checkpoint, records
 
 FILES = {
     "record": "run.json",
@@ -58,12 +58,12 @@ def test_a_file_that_is_harmed_costs_time_and_no_number(
     path.write_bytes(harm(path.read_bytes()))
     assert apart.run() == 0, apart.said
     assert apart.tables() == undisturbed_apart
-    assert store.read_run(whole)["resumed"][0]["step"] >= 250
+    assert records.read_run(whole)["resumed"][0]["step"] >= 250
     if file == "record":  # what cannot be read is not overwritten
         (aside,) = whole.parent.glob("replaced-*-seed-0")
         assert (aside / "run.json").read_bytes() == harm((left / path.relative_to(apart.root)).read_bytes())
     elif file in ("log", "lock"):
-        assert store.read_run(harmed)["resumed"]
+        assert records.read_run(harmed)["resumed"]
     else:
         assert "is passed over: " in (harmed / "log.txt").read_text()
 
@@ -170,7 +170,7 @@ def test_a_clock_that_jumps_changes_no_number(apart: Grid, undisturbed_apart) ->
     assert apart.run(jumping_clock=True) == 0, apart.said
     assert apart.tables() == undisturbed_apart
     for folder in apart.folders:
-        record = store.read_run(folder)
+        record = records.read_run(folder)
         assert 0 < record["seconds"] < 300
         assert all(seconds >= 0 for seconds in record["wall"].values())
 
@@ -183,4 +183,4 @@ def test_two_commands_on_one_folder_train_no_cell_twice(apart: Grid, undisturbed
     assert apart.tables() == undisturbed_apart
     assert "2 done already" in apart.said
     assert not list(apart.root.glob("**/replaced-*"))
-    assert not [folder for folder in apart.folders if "resumed" in store.read_run(folder)]
+    assert not [folder for folder in apart.folders if "resumed" in records.read_run(folder)]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from harm import INSTANTS, Grid, kill, until
 
-from flowbench import checkpoint, store
-from flowbench.checkpoint import FOLDER
+from flowbench.store import checkpoint, records
+from flowbench.store.checkpoint import FOLDER
 
 FIRST = {"worker": 101, "parent": 202, "both": 303}  # the seed of the instants
 
@@ -54,12 +54,12 @@ def test_killed_at_random_instants_it_ends_as_if_nothing_had_been(
         assert grids[-1].run() == 0, grids[-1].said
         assert {folder: (folder / "evals.csv").read_bytes() for folder in finished} == finished
         assert grids[-1].tables() == undisturbed
-        assert [store.read_run(folder)["error"] for folder in grids[-1].folders] == [None] * 4
+        assert [records.read_run(folder)["error"] for folder in grids[-1].folders] == [None] * 4
         assert not [folder for folder in grids[-1].folders if (folder / FOLDER).exists()]
 
 
 def done(grid: Grid) -> list[Path]:
-    return [folder for folder in grid.folders if store.recorded(folder).get("status") == "done"]
+    return [folder for folder in grid.folders if records.recorded(folder).get("status") == "done"]
 
 
 def strike(grid: Grid, whom: str, instants: random.Random) -> bool:
@@ -91,10 +91,10 @@ def test_asked_to_stop_it_saves_says_how_to_go_on_and_does(grid: Grid, undisturb
     assert grid.wait(parent) == 130
     *_, last = grid.said.splitlines()
     assert last == "flowbench: interrupted; the same command goes on where it stopped"
-    assert {store.status(folder) for folder in grid.folders} <= {"stopped", "done"}
+    assert {records.status(folder) for folder in grid.folders} <= {"stopped", "done"}
     assert grid.done() < 4
     after = [max(checkpoint.steps(folder), default=450) for folder in grid.folders]
     assert all(late >= early for early, late in zip(before, after, strict=True))
     assert grid.run() == 0
     assert grid.tables() == undisturbed
-    assert any(store.read_run(folder).get("resumed") for folder in grid.folders)
+    assert any(records.read_run(folder).get("resumed") for folder in grid.folders)

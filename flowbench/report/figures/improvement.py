@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowbench.layout import broken
+from flowbench.common.text_table import broken
 from flowbench.report.assemble import Section
 from flowbench.report.figures.style import COLUMN, Look, interval, rows_axis
 

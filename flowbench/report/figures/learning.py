@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flowbench import stats
-from flowbench.layout import broken
+from flowbench.common.text_table import broken
 from flowbench.report.figures.style import PAGE, Look, legend, line, steps_axis
 
 COLUMNS = 3

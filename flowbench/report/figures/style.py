@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from flowbench.layout import broken
+from flowbench.common.text_table import broken
 from flowbench.stats import is_published
 
 Dashes = Literal["-", "--", "-.", ":"]

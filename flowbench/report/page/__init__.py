@@ -15,12 +15,13 @@ from typing import Any
 import pandas as pd
 
 import flowbench
-from flowbench import stats, store
-from flowbench.layout import ranges
+from flowbench import stats
+from flowbench.common.text_table import ranges
 from flowbench.report import coverage, formats, tables
 from flowbench.report.assemble import Report, Section, drawn
 from flowbench.report.figures.style import looks
 from flowbench.report.page import verdict
+from flowbench.store import records
 
 DIGITS = 6  # of a point of a learning curve; all other numbers are whole
 
@@ -101,4 +102,4 @@ def _covered(runs: pd.DataFrame) -> list[dict[str, Any]]:
 def _run(run: dict[Any, Any]) -> dict[str, Any]:
     folder = Path(run["folder"])
     said = {name: run[name] for name in ("algo", "task", "seed", "status")}
-    return {**said, "folder": "/".join(folder.parts[-5:]), "record": store.recorded(folder)}
+    return {**said, "folder": "/".join(folder.parts[-5:]), "record": records.recorded(folder)}

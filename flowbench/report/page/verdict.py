@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from flowbench import stats
-from flowbench.layout import interval, plural
+from flowbench.common.text_table import interval, plural
 from flowbench.report.assemble import Section
 
 MANY = 6  # more pairs than this of which nothing is known are counted, not listed

@@ -1,0 +1,1 @@
+"""A trained agent in its environment again, and its video."""

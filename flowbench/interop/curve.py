@@ -1,0 +1,131 @@
+"""A learning curve and the rows of the files it comes from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from flowbench.common.errors import UsageError, unknown
+from flowbench.store.csv_rows import LARGEST
+
+
+class Point(NamedTuple):
+    """One evaluation in a file, its algorithm and task as they are spelled there, its step one of the simulator."""
+
+    algo: str
+    task: str
+    seed: int
+    step: int
+    value: float
+
+
+@dataclass
+class Curve:
+    """The evaluations of one run: returns by simulator step, in the order of the steps."""
+
+    algo: str
+    task: str
+    seed: int
+    points: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its curves, how many values a later one at the same step replaced, and its SHA-256."""
+
+    path: Path
+    curves: tuple[Curve, ...]
+    replaced: int
+    sha256: str
+
+
+def gather(path: Path, points: Iterable[Point]) -> Source:
+    """The curves that a file's points make up."""
+    curves: dict[tuple[str, str, int], Curve] = {}
+    replaced = 0
+    for algo, task, seed, step, value in points:
+        curve = curves.setdefault((algo, task, seed), Curve(algo, task, seed))
+        replaced += step in curve.points
+        curve.points[step] = value
+    for curve in curves.values():
+        curve.points = dict(sorted(curve.points.items()))
+    return Source(path, tuple(curves.values()), replaced, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def text(path: Path) -> str:
+    """A file's text. Raises UsageError where it cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a CSV file, by column. What is asked of it raises UsageError naming file and line."""
+
+    path: Path
+    line: int
+    cells: dict[str, str]
+
+    def name(self, column: str) -> str:
+        """A text that is not empty."""
+        return self.cells[column].strip() or self._refuse(column, "a name")
+
+    def number(self, column: str) -> float:
+        """A number; of a run that diverged it may be nan or inf."""
+        try:
+            return float(self.cells[column])
+        except ValueError:
+            return float(self._refuse(column, "a number"))
+
+    def whole(self, column: str) -> int:
+        """A whole number of at least 0, also written 5e5 or 500000.0."""
+        number = whole(self.number(column))
+        return int(self._refuse(column, "a whole number of at least 0")) if number is None else number
+
+    def _refuse(self, column: str, wanted: str) -> str:
+        raise UsageError(f"{self.path}: line {self.line}: {column} is {self.cells[column]!r}, not {wanted}")
+
+
+def whole(number: float) -> int | None:
+    """A float as the whole number of at least 0 that it stands for, if it does."""
+    return int(number) if math.isfinite(number) and 0 <= number <= LARGEST and number.is_integer() else None
+
+
+def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """The lines of a CSV file that has these columns, among others. Raises UsageError naming file and line."""
+    lines = csv.reader(text(path).splitlines(keepends=True))
+    try:
+        header = next(lines, [])
+        for column in columns:
+            if column not in header:
+                raise UsageError(
+                    f"{path}: line 1: {unknown('column', column, header)}" if header else f"{path}: is empty"
+                )
+            if header.count(column) > 1:
+                raise UsageError(f"{path}: line 1: {header.count(column)} columns are called {column!r}")
+        for cells in lines:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise UsageError(f"{path}: line {lines.line_num}: {len(cells)} values for {len(header)} columns")
+            yield Row(path, lines.line_num, dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise UsageError(f"{path}: line {lines.line_num}: {error}") from error
+
+
+def write_rows(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+    """A CSV file of these lines, in folders that are made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(lines)

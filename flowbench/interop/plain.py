@@ -1,0 +1,23 @@
+"""A plain CSV file: `algo,task,seed,step,return`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flowbench.interop.curve import Curve, Point, rows, write_rows
+
+SUFFIX = ".csv"
+COLUMNS = ("algo", "task", "seed", "step", "return")
+
+
+def read(path: Path) -> Iterator[Point]:
+    """The points of a file. Raises UsageError naming file and line."""
+    for row in rows(path, COLUMNS):
+        yield Point(row.name("algo"), row.name("task"), row.whole("seed"), row.whole("step"), row.number("return"))
+
+
+def write(curves: Sequence[Curve], path: Path) -> None:
+    """All curves in one file."""
+    lines = ((own.algo, own.task, own.seed, step, value) for own in curves for step, value in own.points.items())
+    write_rows(path, COLUMNS, lines)

@@ -1,0 +1,36 @@
+"""SimbaV2's repository (github.com/DAVIAN-Robotics/SimbaV2): `results/**/*.csv`, a row a value of a metric.
+
+On the tasks of DMControl and HumanoidBench its runs hold each action for two simulator steps; the steps in the files
+are the simulator's. Of its metrics `avg_return` is a curve, the others (`avg_success`) are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+from flowbench.interop.curve import Curve, Point, rows, write_rows
+
+SUFFIX = ".csv"
+COLUMNS = ("exp_name", "env_name", "seed", "metric", "env_step", "value")
+RETURN = "avg_return"
+
+
+def read(path: Path) -> Iterator[Point]:
+    """The returns in a file. Raises UsageError naming file and line."""
+    for row in rows(path, COLUMNS):
+        if row.name("metric") == RETURN:
+            algo, task = row.name("exp_name"), row.name("env_name")
+            yield Point(algo, task, row.whole("seed"), row.whole("env_step"), row.number("value"))
+
+
+def write(curves: Sequence[Curve], path: Path) -> None:
+    """All curves in one file, whose first column has no name and numbers the rows."""
+    number = count()
+    lines = (
+        (next(number), own.algo, own.task, own.seed, RETURN, float(step), value)
+        for own in curves
+        for step, value in own.points.items()
+    )
+    write_rows(path, ("", *COLUMNS), lines)

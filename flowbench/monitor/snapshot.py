@@ -1,0 +1,256 @@
+"""What a grid is at, read again and again from its results folder. Finished runs are read once, rows as they come.
+
+Whoever trains there, on this machine or another, hears nothing of it: nothing is asked of a run but its files.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowbench.store import csv_rows, records
+from flowbench.store.load import Selection, check_root
+
+PACE_ROWS = 50  # at the end of a table, that tell how fast a run is
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cell that is being trained."""
+
+    suite: str
+    task: str
+    algo: str
+    seed: int
+    step: int  # the last that its files tell of
+    steps: int
+    speed: float | None  # steps a second, lately
+    last: float | None  # the return of the last evaluation, or without one of the last episode
+    curve: tuple[float, ...]  # the evaluations' returns
+    group: str  # one for the seeds that train together
+
+    @property
+    def left(self) -> float | None:
+        """Seconds it still needs at this speed."""
+        return (self.steps - self.step) / self.speed if self.speed else None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that failed, and why in a line."""
+
+    task: str
+    algo: str
+    seed: int
+    error: str
+    ended: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A grid at one moment."""
+
+    counts: Mapping[str, int]  # of cells, by status
+    share: float  # of all cells' steps, that are taken
+    left: float | None  # seconds until nothing is queued, with as many groups at once as now
+    running: Sequence[Running]
+    failures: Sequence[Failure]  # the latest first
+    problems: Sequence[str]  # what could not be read
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is running and nothing waits."""
+        return bool(self.counts) and not self.counts.get("running") and not self.counts.get("queued")
+
+
+@dataclass
+class _Known:
+    """A run's record as it was read last, and what is read of its tables while it trains."""
+
+    mark: tuple[int, ...]
+    run: dict[str, Any]
+    status: str = ""
+    tables: dict[str, csv_rows.Tail] = field(default_factory=dict)
+
+
+class Watcher:
+    """Looks at the runs of some suites and algorithms below a results folder."""
+
+    def __init__(self, root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] = ()) -> None:
+        self._root = root
+        self._names = suite_names, algo_names
+        self._known: dict[Path, _Known] = {}
+
+    def look(self, check: bool = False) -> Snapshot:
+        """What the grid is at now.
+
+        Asked to `check`, raises UsageError when there is no results folder, or a name selects none of the runs there.
+        """
+        if check:
+            check_root(self._root)
+        problems: list[str] = []
+        self._known = self._read_all(problems)
+        selection = Selection(*self._names)
+        ours = {folder: known for folder, known in self._known.items() if "published" not in known.run}
+        chosen = {folder: known for folder, known in ours.items() if selection.takes(known.run)}
+        if check and ours:
+            selection.check(self._root)
+        running: list[Running] = []
+        for folder, known in chosen.items():
+            with _noted(problems, folder):
+                known.status = self._status(folder, known)
+                if known.status == "running":
+                    running.append(_running(folder, known))
+                else:
+                    known.tables.clear()
+        return _snapshot(list(chosen.values()), running, problems)
+
+    def _read_all(self, problems: list[str]) -> dict[Path, _Known]:
+        """The records that can be read."""
+        found: dict[Path, _Known] = {}
+        for folder in records.folders(self._root):
+            with _noted(problems, folder):
+                if known := self._read(folder):
+                    found[folder] = known
+        return found
+
+    def _status(self, folder: Path, known: _Known) -> str:
+        status = records.status_now(folder, known.run)
+        if status == "stopped" and self._read(folder):  # or it has said how it ended since its record was read
+            status = records.status_now(folder, known.run)
+        return status
+
+    def _read(self, folder: Path) -> _Known | None:
+        """The record of a run, read anew only when its file is another; None when it has vanished."""
+        path = folder / "run.json"
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        mark = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        known = self._known.get(folder)
+        if known is None:
+            return _Known(mark, records.read_placed(folder))
+        if known.mark != mark:
+            known.run, known.mark = records.read_placed(folder), mark
+        return known
+
+
+@contextmanager
+def _noted(problems: list[str], folder: Path) -> Iterator[None]:
+    """Notes that a run cannot be read, unless it has vanished since it was found, and goes on."""
+    try:
+        yield
+    except (records.NotARun, csv_rows.Unreadable) as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{folder}: {error.strerror}")
+
+
+def _running(folder: Path, known: _Known) -> Running:
+    """What the tables of a run tell of it."""
+    run = known.run
+    if not known.tables:
+        known.tables["evals"] = csv_rows.Tail(folder / "evals.csv", ("step", "seconds", "mean"))
+        known.tables["train"] = csv_rows.Tail(folder / "train.csv", ("step", "seconds", "return"))
+    for table in known.tables.values():
+        table.look()
+    evals, train = ([row for row in known.tables[name].rows if math.isfinite(row[0])] for name in ("evals", "train"))
+    returns = [row[2] for row in evals] or [row[2] for row in train[-1:]]
+    random = run["config"].get("random_steps")
+    return Running(
+        suite=run["suite"]["name"],
+        task=run["task"]["name"],
+        algo=run["algo"]["label"],
+        seed=run["seed"],
+        step=min(int(max([0.0, *(row[0] for row in [*evals, *train])])), run["protocol"]["steps"]),
+        steps=run["protocol"]["steps"],
+        speed=_speed(train, random) or _speed(evals, random),
+        last=returns[-1] if returns else None,
+        curve=tuple(row[2] for row in evals),
+        group=_group(run),
+    )
+
+
+def _speed(table: Sequence[Sequence[float]], random_steps: Any) -> float | None:
+    """Steps a second of a table's last rows, those of the random steps left out once there are others."""
+    timed = [row for row in table if math.isfinite(row[1])]
+    if isinstance(random_steps, int) and sum(row[0] >= random_steps for row in timed) > 1:
+        timed = [row for row in timed if row[0] >= random_steps]
+    if len(timed) < 2:
+        return None
+    first, last = timed[-PACE_ROWS:][0], timed[-1]
+    steps, seconds = last[0] - first[0], last[1] - first[1]
+    return steps / seconds if steps > 0 and seconds > 0 else None
+
+
+def _group(run: Mapping[str, Any]) -> str:
+    return f"{run['suite']['name']} {run['task']['name']} {run['config_id']} {run.get('group', run['seed'])}"
+
+
+def _snapshot(chosen: Sequence[_Known], running: Sequence[Running], problems: Sequence[str]) -> Snapshot:
+    counts = {status: sum(known.status == status for known in chosen) for status in records.STATUSES}
+    done = [known.run for known in chosen if known.status == "done"]
+    taken = sum(run["protocol"]["steps"] for run in done) + sum(cell.step for cell in running)
+    budget = sum(known.run["protocol"]["steps"] for known in chosen)
+    failures = [_failure(known.run) for known in chosen if known.status == "failed"]
+    return Snapshot(
+        counts={status: count for status, count in counts.items() if count},
+        share=taken / budget if budget > 0 else 0.0,
+        left=_left(running, [known.run for known in chosen if known.status == "queued"], done),
+        running=running,
+        failures=sorted(failures, key=lambda failure: failure.ended, reverse=True),
+        problems=problems,
+    )
+
+
+def _failure(run: Mapping[str, Any]) -> Failure:
+    error = " ".join(str(run.get("error") or "it left no word").split())
+    return Failure(run["task"]["name"], run["algo"]["label"], run["seed"], error, str(run.get("ended") or ""))
+
+
+def _left(
+    running: Iterable[Running], queued: Iterable[Mapping[str, Any]], done: Iterable[Mapping[str, Any]]
+) -> float | None:
+    """Seconds until the last group ends, as many at once as run now; None while none runs or no speed is known."""
+    paces: dict[tuple[str, ...], list[float]] = defaultdict(list)  # seconds a step
+    for cell in running:
+        if cell.speed:
+            _note(paces, cell.task, cell.algo, 1 / cell.speed)
+    for run in done:
+        seconds = run.get("seconds")
+        if isinstance(seconds, (int, float)) and 0 < seconds < math.inf and run["protocol"]["steps"] > 0:
+            _note(paces, run["task"]["name"], run["algo"]["label"], seconds / run["protocol"]["steps"])
+    if not paces:
+        return None
+
+    def needed(task: str, algo: str, steps: int) -> float:
+        return steps * statistics.median(paces.get((task, algo)) or paces.get((algo,)) or paces[()])
+
+    ends: dict[str, float] = {}
+    for cell in running:
+        left = needed(cell.task, cell.algo, cell.steps - cell.step) if cell.left is None else cell.left
+        ends[cell.group] = max(left, ends.get(cell.group, 0.0))
+    if not ends:
+        return None
+    waiting = {
+        _group(run): needed(run["task"]["name"], run["algo"]["label"], run["protocol"]["steps"]) for run in queued
+    }
+    free = list(ends.values())
+    heapq.heapify(free)
+    for seconds in waiting.values():
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def _note(paces: dict[tuple[str, ...], list[float]], task: str, algo: str, pace: float) -> None:
+    for key in ((task, algo), (algo,), ()):
+        paces[key].append(pace)

@@ -1,0 +1,101 @@
+"""A grid as it is asked for: the options of `flowbench run`, or the keys of a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import suites
+from flowbench.common.errors import UsageError, unknown
+from flowbench.plan.cells import Cell
+from flowbench.plan.expand import expand, parse_auto
+
+
+@dataclass(frozen=True)
+class Request:
+    """A grid as it was asked for, not yet looked up."""
+
+    suite: str | None = None
+    algo: list[str] = field(default_factory=list)
+    task: list[str] = field(default_factory=list)
+    seeds: str | None = None
+    steps: int | None = None
+    set: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def merge(file: Path | None, **given: Any) -> Request:
+        """The request in a YAML file (`suite`, `algo`, `task`, `seeds`, `steps`, `set`); what is given here wins."""
+        read = _read_grid(file) if file else {}
+        return Request._checked({**read, **{key: value for key, value in given.items() if value not in (None, [])}})
+
+    @staticmethod
+    def of(keys: Mapping[str, Any], where: str) -> Request:
+        """The request that these keys make, as a YAML file has them; `where` is named by errors."""
+        return Request._checked(_as_options(keys, where))
+
+    @staticmethod
+    def _checked(keys: Mapping[str, Any]) -> Request:
+        request = Request(**keys)
+        if not request.suite:
+            raise UsageError("nothing to run: name a suite with --suite (flowbench list suites shows them)")
+        if not request.algo:
+            raise UsageError("nothing to run: name an algorithm with --algo (flowbench list algos shows them)")
+        return request
+
+    @property
+    def auto(self) -> int | None:
+        """The most seeds where they are to be added until a comparison is decided, None where they are fixed."""
+        return parse_auto(self.seeds or "")
+
+    def cells(self) -> list[Cell]:
+        """The cells it stands for, at most."""
+        return expand(
+            self.suite or "",
+            self.algo,
+            "5" if self.seeds is None else self.seeds,
+            tasks=self.task,
+            steps=self.steps,
+            settings=self.set,
+        )
+
+
+def _read_grid(file: Path) -> dict[str, Any]:
+    """The keys of a grid file, in the types the options have."""
+    try:
+        read = suites.read_yaml(file)
+    except suites.SuiteError as error:
+        raise UsageError(f"grid file {str(file)!r}: {error}") from error
+    if not isinstance(read, dict):
+        raise UsageError(f"grid file {str(file)!r} must hold keys such as suite and algo, not {type(read).__name__}")
+    return _as_options(read, f"grid file {str(file)!r}")
+
+
+def _as_options(keys: Mapping[str, Any], where: str) -> dict[str, Any]:
+    known = [each.name for each in fields(Request)]
+    for key in keys:
+        if key not in known:
+            raise UsageError(f"{where}: {unknown('key', str(key), known)}")
+    return {key: _as_option(value, key, f"{where}: {key}") for key, value in keys.items()}
+
+
+def _as_option(value: Any, key: str, where: str) -> Any:
+    if key in ("algo", "task", "set"):
+        items = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else value
+        items = [items] if isinstance(items, str) else items
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise UsageError(f"{where} must be text or a list of texts")
+        return items
+    if key == "seeds":
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, (int, str)) and not isinstance(part, bool) for part in parts):
+            raise UsageError(f"{where} must be a count, a range or a list of numbers")
+        text = ",".join(map(str, parts))
+        return f"{text}-{text}" if isinstance(value, list) and len(value) == 1 and text.isdecimal() else text
+    if key == "steps" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    wanted = int if key == "steps" else str
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise UsageError(f"{where} must be {'an integer' if wanted is int else 'text'}, got {value!r}")
+    return value

@@ -1,0 +1,188 @@
+"""Which cells are due, and which of them train together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from flowbench.common.errors import UsageError
+from flowbench.plan.cells import Cell
+from flowbench.store import checkpoint, lock, records
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that train together in one worker process."""
+
+    cells: tuple[Cell, ...]
+
+    def __str__(self) -> str:
+        first, seeds = self.cells[0], [cell.seed for cell in self.cells]
+        if len(seeds) == 1:
+            return str(first)
+        run = seeds == list(range(seeds[0], seeds[-1] + 1))
+        told = f"{seeds[0]}-{seeds[-1]}" if run else ",".join(map(str, seeds))
+        return f"{first.variant.label} {first.task.name} seeds {told}"
+
+    @property
+    def steps(self) -> int:
+        return self.cells[0].variant.protocol.steps
+
+
+@dataclass
+class Due:
+    """The cells of a grid by what is to be done with them."""
+
+    due: list[Cell] = field(default_factory=list)
+    done: list[Cell] = field(default_factory=list)
+    running: list[Cell] = field(default_factory=list)
+
+
+def find_due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
+    """Sort cells into due, done already, and being trained by somebody else. `force` makes done cells due."""
+    sorted_cells = Due()
+    checked: set[tuple[str, str]] = set()
+    for cell in cells:
+        if (cell.suite.name, cell.task.name) not in checked:
+            records.check_same_task(root, cell)
+            checked.add((cell.suite.name, cell.task.name))
+        try:
+            status = records.status(root / cell.path)
+        except records.NotARun:  # it is set aside when the cell is trained
+            status = "missing"
+        if status == "running":
+            sorted_cells.running.append(cell)
+        elif not force and is_done(root / cell.path, cell):
+            sorted_cells.done.append(cell)
+        else:
+            sorted_cells.due.append(cell)
+    return sorted_cells
+
+
+def enqueue(root: Path, cells: Sequence[Cell]) -> None:
+    """Write a record for every cell that has none, so that what was asked for is known whatever comes of it."""
+    for cell in cells:
+        folder = root / cell.path
+        if not (folder / "run.json").exists():
+            with suppress(OSError):  # a cell that cannot be written fails by itself, and alone
+                records.begin_run(folder, records.record(cell, [cell.seed]))
+
+
+def tidy(root: Path, done: Sequence[Cell]) -> None:
+    """Remove checkpoints that finished cells have left because they were killed before they could."""
+    for cell in done:
+        folder = root / cell.path
+        if (folder / checkpoint.FOLDER).exists() and not records.recorded(folder).get("keep_checkpoints"):
+            with suppress(lock.Busy, OSError), lock.hold(folder):
+                checkpoint.remove(folder)
+
+
+def is_done(folder: Path, cell: Cell) -> bool:
+    """Whether the folder holds this very cell, finished."""
+    record = records.recorded(folder)
+    return record.get("status") == "done" and records.is_of(record, cell)
+
+
+def make_groups(
+    cells: Sequence[Cell], stack: int, root: Path | None = None, grid: Sequence[Cell] | None = None
+) -> list[Group]:
+    """Groups of up to `stack` seeds of one task and variant, as even as can be, in the order of their first cells.
+
+    Cells of an interrupted group, which have checkpoints below `root`, stay together: that is what they go on with
+    exactly. The others are divided as if all of `grid` were due, so that a command makes the same groups when it is
+    given again.
+    """
+    interrupted = _interrupted(cells, root) if root else []
+    groups = [Group(tuple(group)) for group in interrupted]
+    going_on = {id(cell) for group in interrupted for cell in group}
+    due = {id(cell) for cell in cells} - going_on
+    lines: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in grid if grid is not None else [cell for cell in cells if id(cell) in due]:
+        lines.setdefault(_line(cell), []).append(cell)
+    for line in lines.values():
+        count = math.ceil(len(line) / stack)
+        bounds = [round(k * len(line) / count) for k in range(count + 1)]
+        parts = [[cell for cell in line[low:high] if id(cell) in due] for low, high in pairwise(bounds)]
+        groups += [Group(tuple(part)) for part in parts if part]
+    place = {id(cell): position for position, cell in enumerate(cells)}
+    return sorted(groups, key=lambda group: place[id(group.cells[0])])
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The two numbers of a text such as 2/8. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"--shard {text!r} is no part of a whole, such as 1/8 to 8/8")
+    return number, count
+
+
+def take_shard(cells: Sequence[Cell], stack: int, number: int, count: int) -> list[Cell]:
+    """The cells of one of `count` parts of a grid, counted from 1, which follow from the grid and `stack` alone.
+
+    Groups stay whole. Each goes where there are fewest cells, larger ones first and those of a variant in a row: parts
+    differ by no more than a group, and so do their shares of each variant where groups are as large.
+    """
+    order: dict[str, int] = {}
+    for cell in cells:
+        order.setdefault(cell.variant.config_id, len(order))
+    groups = make_groups(cells, stack, grid=cells)
+    groups.sort(key=lambda group: (-len(group.cells), order[group.cells[0].variant.config_id]))
+    sizes = [0] * count
+    mine: set[int] = set()
+    for group in groups:
+        least = sizes.index(min(sizes))
+        sizes[least] += len(group.cells)
+        if least == number - 1:
+            mine |= {id(cell) for cell in group.cells}
+    return [cell for cell in cells if id(cell) in mine]
+
+
+def _interrupted(cells: Sequence[Cell], root: Path) -> list[list[Cell]]:
+    """Cells with checkpoints of one step, together where they were trained together."""
+    found: list[tuple[set[int], set[int], list[Cell]]] = []  # steps that all have, and that any has
+    without: list[tuple[Cell, list[int]]] = []
+    for cell in cells:
+        saved = set(checkpoint.steps(root / cell.path))
+        beside = _beside(root / cell.path)
+        if not (saved and beside):
+            without.append((cell, beside))
+            continue
+        for common, ever, group in found:
+            mates = group[0].seed in beside or cell.seed in _beside(root / group[0].path)
+            if _line(group[0]) == _line(cell) and mates and common & saved:
+                common &= saved
+                ever |= saved
+                group.append(cell)
+                break
+        else:
+            found.append((saved, set(saved), [cell]))
+
+    def first_cut_short(ever: set[int], group: Sequence[Cell]) -> bool:
+        """Whether it was killed amid its first checkpoint, which some cells lack: then all begin anew, together."""
+        mates = [cell for cell, beside in without if group[0].seed in beside and _line(group[0]) == _line(cell)]
+        return len(ever) == 1 and bool(mates)
+
+    return [_in_order(group, root) for _, ever, group in found if not first_cut_short(ever, group)]
+
+
+def _in_order(group: Sequence[Cell], root: Path) -> list[Cell]:
+    """The cells in the order they were trained in: a stacked group's noise goes to its seeds in that order."""
+    order = _beside(root / group[0].path)
+    return sorted(group, key=lambda cell: order.index(cell.seed) if cell.seed in order else len(order))
+
+
+def _beside(folder: Path) -> list[int]:
+    """The seeds that a run's record says it was trained with, itself among them."""
+    seeds = records.recorded(folder).get("group")
+    return seeds if isinstance(seeds, list) else []
+
+
+def _line(cell: Cell) -> tuple[str, str, str]:
+    """What cells that differ in their seeds alone have in common."""
+    return cell.suite.name, cell.task.name, cell.variant.config_id

@@ -1,0 +1,1 @@
+"""Everything on disk: records, rows, checkpoints, weights, and who may write them."""

@@ -1,0 +1,236 @@
+"""Checkpoints: what a killed run goes on from, to the same numbers.
+
+    <run>/checkpoint/<step>.json                          which files and rows belong to it, with their SHA-256
+                     <step>.state.safetensors             weights, optimisers, random streams, the episode in flight
+                     <from>-<to>.replay.safetensors       transitions, each written once
+
+The JSON file is written last, so a checkpoint exists whole or not at all; two are kept. Reading one executes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowbench.common.errors import naming
+from flowbench.store import atomic
+from flowbench.store.csv_rows import TABLES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = "checkpoint"
+SCHEMA = 2
+KEPT = 2  # generations
+
+
+class Torn(ValueError):
+    """A checkpoint with a file that is missing, cut short or changed."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was kept of one cell at a step."""
+
+    step: int
+    tables: Mapping[str, int]  # bytes of each CSV file that belong to it
+    state: dict[str, Tensor]
+    transitions: list[dict[str, Tensor]]
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of a run's checkpoints, oldest first, unverified; none where the folder is a link."""
+    if (run / FOLDER).is_symlink():
+        return []
+    names = [path.stem for path in (run / FOLDER).glob("*.json")]
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
+
+
+def load(run: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step. Raises Torn."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    manifest = _manifest(run, step)
+    parsed = {}
+    for name, digest in manifest["files"].items():
+        try:
+            if _digest(run / FOLDER / name) != digest:
+                raise Torn(f"{run / FOLDER / name} is not as it was written")
+            parsed[name] = load_file(run / FOLDER / name)  # mapped, not read: transitions may be gigabytes
+        except (OSError, SafetensorError) as error:
+            raise Torn(f"{run / FOLDER / name}: {error}") from error
+    sizes = {table: rows["bytes"] for table, rows in manifest["tables"].items()}
+    for table, size in sizes.items():
+        path = run / table
+        if path.is_symlink() or not path.is_file() or path.stat().st_size < size:
+            raise Torn(f"{path} is not what it was, or shorter")
+        if _digest(path, size) != manifest["tables"][table]["sha256"]:
+            raise Torn(f"{path} has other rows than it had")
+    replay = sorted((_range(name), name) for name in parsed if name.endswith(".replay.safetensors"))
+    return Checkpoint(step, sizes, parsed[_state_name(step)], [parsed[name] for _, name in replay])
+
+
+def newest(runs: Sequence[Path]) -> list[Checkpoint]:
+    """The newest checkpoints that all of these runs have at one step, whole; empty when there are none.
+
+    One that is passed over is named on standard error.
+    """
+    common = set.intersection(*(set(steps(run)) for run in runs))
+    for step in sorted(common, reverse=True):
+        try:
+            return [load(run, step) for run in runs]
+        except Torn as torn:
+            print(f"the checkpoint of step {step} is passed over: {torn}", file=sys.stderr)
+    return []
+
+
+def remove(run: Path) -> None:
+    """Remove every checkpoint of a run, and whatever else stands in their place."""
+    _discard(run / FOLDER)
+
+
+@dataclass
+class Writer:
+    """Writes the checkpoints of one run."""
+
+    run: Path
+    _replay: dict[str, str] = field(default_factory=dict)  # the files of transitions written so far, with their SHA-256
+
+    @classmethod
+    def going_on(cls, run: Path, step: int) -> Writer:
+        """A writer that goes on from a checkpoint; what belongs to later ones is removed."""
+        writer = cls(run)
+        files = _manifest(run, step)["files"]
+        writer._replay = {name: digest for name, digest in files.items() if name.endswith(".replay.safetensors")}
+        for later in steps(run):
+            if later > step:
+                _discard(run / FOLDER / f"{later}.json")
+        writer._prune()
+        return writer
+
+    def write(
+        self,
+        step: int,
+        tables: Sequence[str],
+        state: Mapping[str, Tensor],
+        transitions: Callable[[int], Mapping[str, Tensor]],
+        held: int,
+    ) -> None:
+        """Write a checkpoint; `transitions(start)` gives those from a number on, `held` is how many replay holds.
+
+        One that cannot be written leaves nothing behind.
+        """
+        folder = self.run / FOLDER
+        folder.mkdir(exist_ok=True)
+        try:
+            kept = {name: _settled(self.run / name) for name in tables}
+            start = max((_range(name)[1] for name in self._replay), default=0)
+            chunk = transitions(start)
+            start, stop = (int(number) for number in chunk["numbers"])
+            name = f"{start}-{stop}.replay.safetensors"
+            self._replay[name] = _write(folder / name, chunk)
+            self._replay = {name: digest for name, digest in self._replay.items() if _range(name)[1] > stop - held}
+            files = {_state_name(step): _write(folder / _state_name(step), state), **self._replay}
+            manifest = {"schema": SCHEMA, "step": step, "tables": kept, "files": files}
+            atomic.replace(folder / f"{step}.json", (json.dumps(manifest, indent=1) + "\n").encode())
+            _settle_folder(folder)
+        finally:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Remove what no kept checkpoint needs."""
+        folder = self.run / FOLDER
+        kept = steps(self.run)[-KEPT:]
+        needed = {f"{step}.json" for step in kept}
+        for step in kept:
+            try:
+                needed |= _manifest(self.run, step)["files"].keys()
+            except Torn:
+                continue
+        for path in folder.iterdir():
+            if path.name not in needed:
+                _discard(path)
+
+
+def _manifest(run: Path, step: int) -> dict[str, Any]:
+    path = run / FOLDER / f"{step}.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["schema"] != SCHEMA:
+            raise ValueError(f"schema {manifest['schema']!r}; this flowbench reads schema {SCHEMA}")
+        right = manifest["step"] == step and _state_name(step) in manifest["files"]
+        names, rows = manifest["files"].keys(), manifest["tables"]
+        tables = rows.keys() == set(TABLES) and all(type(of["bytes"]) is int and of["sha256"] for of in rows.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Torn(f"{path}: {error}") from error
+    # Names are checked, so that no path leads out of the run's folder.
+    named = all(isinstance(name, str) and re.fullmatch(r"[\w-]+(\.\w+)+", name) for name in names)
+    if not (right and tables and named):
+        raise Torn(f"{path} is no checkpoint of flowbench")
+    return dict(manifest)
+
+
+def _state_name(step: int) -> str:
+    return f"{step}.state.safetensors"
+
+
+def _range(name: str) -> tuple[int, int]:
+    """The numbers of the transitions in a file, from and to."""
+    match = re.fullmatch(r"(\d+)-(\d+)\.replay\.safetensors", name)
+    if match is None:
+        raise Torn(f"{name} is no file of transitions")
+    return int(match[1]), int(match[2])
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors; the SHA-256 of the file."""
+    from safetensors.torch import save
+
+    content: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    atomic.settle(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _discard(path: Path) -> None:
+    """Remove a file, a folder or a link, but never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _digest(path: Path, size: int | None = None) -> str:
+    """SHA-256 of a file, or of its first `size` bytes."""
+    found = hashlib.sha256()
+    left = path.stat().st_size if size is None else size
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            found.update(block)
+            left -= len(block)
+    return found.hexdigest()
+
+
+def _settled(path: Path) -> dict[str, int | str]:
+    """Size and SHA-256 of a file that is being appended to, once the disk has it."""
+    with naming(path), path.open("rb") as file:
+        os.fsync(file.fileno())
+    size = path.stat().st_size
+    return {"bytes": size, "sha256": _digest(path, size)}
+
+
+def _settle_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""Child processes that end with their parent, bring their exceptions home, and cost microseconds to signal.
+
+Parent and child hold a `Link` each: a pipe either way, for single bytes as signals and for pickled objects. Children
+are spawned, not forked: they share no lock, no open file and no CUDA context with their parent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from flowbench.common.errors import Killed, signal_name
+
+_DONE, _FAILED = b".", b"!"
+_PATIENCE = 2.0  # seconds a child gets to end by itself
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception as the child saw it, shown as its cause."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class Link:
+    """One end of two pipes. What is sent by `done` is awaited at the other end by `wait`."""
+
+    def __init__(self, reader: Connection, writer: Connection) -> None:
+        self._reader, self._writer = reader, writer
+        # Connection.send_bytes() costs several times what the system call does.
+        self._in, self._out = reader.fileno(), writer.fileno()
+
+    def done(self, byte: bytes = _DONE) -> None:
+        """Signal the other end. Raises BrokenPipeError when it is closed."""
+        os.write(self._out, byte)
+
+    def wait(self) -> bytes:
+        """The next signal; empty when the other end is closed."""
+        return os.read(self._in, 1)
+
+    def send(self, thing: Any) -> None:
+        """Hand over an object. Raises BrokenPipeError when the other end is closed."""
+        self._writer.send(thing)
+
+    def receive(self) -> Any:
+        """The next object. Raises EOFError when the other end is closed."""
+        return self._reader.recv()
+
+    def close(self) -> None:
+        """Close this end. Waiting or signalling afterwards raises OSError."""
+        self._in = self._out = -1  # the numbers may soon belong to other files
+        self._reader.close()
+        self._writer.close()
+
+
+class Child:
+    """A process that runs `work(link, *args)`, all of which must be picklable."""
+
+    def __init__(self, name: str, work: Callable[..., None], *args: Any, fault: type[RuntimeError]) -> None:
+        """`name` is for messages; `fault` is raised when the child dies or its exception cannot be brought here."""
+        # Taken apart in the child where a failure to do so can be told.
+        pickled = pickle.dumps((work, args))
+        context = multiprocessing.get_context("spawn")
+        reader, childs_writer = context.Pipe(duplex=False)
+        childs_reader, writer = context.Pipe(duplex=False)
+        self._name, self._fault = name, fault
+        self._link = Link(reader, writer)
+        self._deadline = 0.0  # when it is no longer waited for, once it is let go
+        self._process = context.Process(
+            target=_main, args=(childs_reader, childs_writer, pickled), name=name, daemon=True
+        )
+        try:
+            self._process.start()
+        finally:
+            childs_reader.close()  # or the child's end would outlive the child
+            childs_writer.close()
+
+    def signal(self, byte: bytes = _DONE) -> None:
+        """Tell the child to go on. A child that has died is reported by `wait`."""
+        with suppress(BrokenPipeError):
+            self._link.done(byte)
+
+    def send(self, thing: Any) -> None:
+        """Hand over an object. A child that has died is reported by `wait`."""
+        with suppress(BrokenPipeError):
+            self._link.send(thing)
+
+    def wait(self) -> None:
+        """Wait for the child's signal. Raises what it raised, or `fault` when it is dead."""
+        byte = self._link.wait()
+        if byte == _DONE:
+            return
+        if byte == _FAILED:
+            self._raise(*self._object())
+        raise self._death()
+
+    def receive(self) -> Any:
+        """Wait for the child's signal, then for the object that follows it. Raises as `wait` does."""
+        self.wait()
+        return self._object()
+
+    def kill(self) -> None:
+        """End the child at once. Another thread that waits for it learns that it is dead."""
+        self._process.kill()
+
+    def let_go(self) -> None:
+        """Close the link: a child that next looks at it ends. Several get their moment together."""
+        self._link.close()
+        self._deadline = self._deadline or time.monotonic() + _PATIENCE
+
+    def close(self) -> None:
+        """End the child, which gets a moment to finish what it does."""
+        self.let_go()
+        self._process.join(max(0.0, self._deadline - time.monotonic()))
+        self._process.kill()
+        self._process.join()
+
+    def _object(self) -> Any:
+        try:
+            return self._link.receive()
+        except EOFError:
+            raise self._death() from None
+
+    def _raise(self, pickled: bytes | None, kind: str, message: str, trace: str) -> None:
+        try:
+            error = None if pickled is None else pickle.loads(pickled)
+        except Exception:  # whatever a stranger's class raises when it is made anew
+            error = None
+        if isinstance(error, BaseException):
+            raise error from RemoteTraceback(trace)
+        raise self._fault(f"{kind} in {self._name}: {message}\n{trace}")
+
+    def _death(self) -> RuntimeError:
+        self._process.join(_PATIENCE)  # its pipes close a moment before it is gone
+        code = self._process.exitcode
+        how = f"ended unexpectedly with exit status {code}"
+        if code is None or code >= 0:
+            return self._fault(f"{self._name} {how}")
+        how = f"was killed by {signal_name(-code)}"
+        how += " (out of memory?)" if -code == signal.SIGKILL else ""
+        death = self._fault(f"{self._name} {how}")
+        death.__cause__ = Killed(how)
+        return death
+
+
+def _main(reader: Connection, writer: Connection, pickled: bytes) -> None:
+    """What a child runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the parent ends its children
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    link = Link(reader, writer)
+    with suppress(BrokenPipeError):  # the parent has closed the link: it waits for nothing any more
+        try:
+            work, args = pickle.loads(pickled)
+            work(link, *args)
+        except (Exception, SystemExit) as error:
+            link.done(_FAILED)
+            link.send(_carried(error))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed closes nothing in order; its child must not go on stepping for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _carried(error: BaseException) -> tuple[bytes | None, str, str, str]:
+    """An exception ready to travel: pickled where that can be undone, its type's name, its message, its traceback."""
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:  # a lock among its arguments, a constructor that wants more of them
+        pickled = None
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return pickled, type(error).__name__, str(error), trace

@@ -1,0 +1,125 @@
+"""CUDA graphs: a learner's whole update, and its choice of actions, replayed as one launch instead of hundreds."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algos.agent import Batch
+from flowbench.train.learner import EagerLearner, StackedLearner
+
+WARM_UP = 3  # runs before a capture: library workspaces, the optimisers' state and the logged sums come to be in them
+
+
+class Graphed:
+    """A learner whose updates are one graph a phase and whose actions are one graph a shape.
+
+    A graph repeats the very launches that were recorded, so what an algorithm decides in Python it decides once; rules
+    for algorithm files (CONTRIBUTING) keep that harmless. What cannot be recorded runs operation by operation, and a
+    line on standard error names the place.
+    """
+
+    def __init__(self, learner: EagerLearner | StackedLearner) -> None:
+        self.learner = learner
+        self._pool = torch.cuda.graph_pool_handle()
+        self._batch: Batch | None = None
+        self._updates: dict[int, _Recording] = {}
+        self._acts: dict[tuple[Any, ...], tuple[Tensor, _Recording]] = {}
+
+    def update(self, batch: Batch) -> None:
+        """One update, as the learner's own."""
+        learner = self.learner
+        if self._batch is None:
+            self._batch = Batch(*(part.clone() for part in batch))
+        static = self._batch
+        torch._foreach_copy_(list(static), list(batch))
+        phase = learner.updates % learner.agent.period
+        if phase not in self._updates:
+            self._updates[phase] = self._recording(lambda: learner.agent.update(static, learner, phase))
+        self._updates[phase].run()
+        learner.updates += 1
+
+    def act(self, obs: Tensor, explore: bool) -> Tensor:
+        """Actions for obs, valid until the next call."""
+        key = (explore, *obs.shape)
+        if key not in self._acts:
+            inputs = obs.clone()
+            self._acts[key] = inputs, self._recording(lambda: self.learner.act(inputs, explore))
+        static, recording = self._acts[key]
+        static.copy_(obs)
+        action: Tensor = recording.run()
+        return action
+
+    def _recording(self, function: Callable[[], Any]) -> _Recording:
+        return _Recording(function, self._pool, self.learner.logged.counts, self.learner.agent)
+
+
+class _Recording:
+    """A function of tensors that stay where they are: run a few times, then recorded, then replayed."""
+
+    def __init__(self, function: Callable[[], Any], pool: Any, counts: Counter[str], agent: Any) -> None:
+        self._function = function
+        self._pool = pool
+        self._counts = counts
+        self._agent = agent
+        self._warm_up = WARM_UP
+        self._refused = False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._counted: Counter[str] = Counter()
+        self._result: Any = None
+
+    def run(self) -> Any:
+        """What the function returns; a tensor of a replayed graph is overwritten by the next run."""
+        if self._refused:
+            return self._function()
+        if self._graph is None and not self._warm_up:
+            self._record()
+        if self._graph is None:
+            self._warm_up = max(0, self._warm_up - 1)
+            return self._run_beside()
+        self._graph.replay()
+        self._counts.update(self._counted)
+        return self._result
+
+    def _run_beside(self) -> Any:
+        """Run on a stream of its own, as what comes before a capture must be."""
+        side, main = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            result = self._function()
+        main.wait_stream(side)
+        return result
+
+    def _record(self) -> None:
+        before = self._counts.copy()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                self._result = self._function()
+        except Exception as error:
+            self._refused = True
+            print(f"not captured as a CUDA graph, {place(error, self._agent)}: {_line(error)}", file=sys.stderr)
+        else:
+            self._graph = graph
+        finally:
+            self._counted = self._counts - before
+            self._counts.clear()  # recording computes nothing, so nothing was logged
+            self._counts.update(before)
+
+
+def place(error: BaseException, agent: Any) -> str:
+    """The line of the algorithm's file that an error came through, or where it was raised."""
+    frames = traceback.extract_tb((error.__context__ or error).__traceback__)
+    own = sys.modules[type(agent).__module__].__file__
+    frame = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1])
+    return f"{frame.filename}:{frame.lineno} ({frame.line})"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error.__context__ or error).split())

@@ -1,0 +1,1 @@
+"""One group of cells in one process: reads their records, trains them, writes their rows."""

@@ -1,0 +1,237 @@
+"""Which cells are due, and which train together."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from fakes import make_cell, make_suite
+
+from flowbench.common.errors import UsageError
+from flowbench.schedule.groups import Group, find_due, make_groups, parse_shard, take_shard, tidy
+from flowbench.store import lock, records
+
+
+def leave(root: Path, cell, status: str = "done") -> Path:
+    folder = root / cell.path
+    records.write_run(folder, {**records.record(cell, [cell.seed]), "status": status})
+    return folder
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped", "running", "queued"])
+def test_what_is_not_done_is_due(tmp_path: Path, status: str) -> None:
+    cells = [make_cell(seed=seed) for seed in range(3)]
+    leave(tmp_path, cells[0])
+    leave(tmp_path, cells[1], status)
+    found = find_due(tmp_path, cells)
+    assert (found.done, found.due, found.running) == (cells[:1], cells[1:], [])
+
+
+def test_what_another_process_trains_is_not_due(tmp_path: Path) -> None:
+    cell = make_cell()
+    folder = leave(tmp_path, cell, "running")
+    with lock.hold(folder):
+        for force in (False, True):
+            found = find_due(tmp_path, [cell], force)
+            assert (found.done, found.due, found.running) == ([], [], [cell])
+
+
+def test_force_makes_done_cells_due(tmp_path: Path) -> None:
+    cells = [make_cell(seed=seed) for seed in range(2)]
+    leave(tmp_path, cells[0])
+    assert find_due(tmp_path, cells, force=True).due == cells
+
+
+def test_another_config_is_due(tmp_path: Path) -> None:
+    leave(tmp_path, make_cell())
+    other = make_cell(hidden=9)
+    assert find_due(tmp_path, [other]).due == [other]
+
+
+@pytest.mark.parametrize("data", ["", "[]", "null", '{"schema": 9}'])
+def test_a_record_that_cannot_be_read_is_due(tmp_path: Path, data: str) -> None:
+    cell = make_cell()
+    (leave(tmp_path, cell) / "run.json").write_text(data)
+    assert find_due(tmp_path, [cell]).due == [cell]
+
+
+def test_a_task_that_changed_is_refused(tmp_path: Path) -> None:
+    folder = leave(tmp_path, make_cell())
+    run = records.read_run(folder)
+    run["task"]["action_repeat"] = 4
+    records.write_run(folder, run)
+    with pytest.raises(UsageError, match="action_repeat"):
+        find_due(tmp_path, [make_cell(seed=1)])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "stack", "expected"),
+    [
+        (range(5), 1, [[0], [1], [2], [3], [4]]),
+        (range(5), 5, [[0, 1, 2, 3, 4]]),
+        (range(5), 8, [[0, 1, 2, 3, 4]]),
+        (range(10), 8, [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]),  # as even as can be, not eight and two
+        (range(7), 3, [[0, 1], [2, 3, 4], [5, 6]]),
+        ([1, 4], 2, [[1, 4]]),
+    ],
+)
+def test_seeds_of_a_line_are_gathered(seeds, stack: int, expected: list[list[int]]) -> None:
+    found = make_groups([make_cell(seed=seed) for seed in seeds], stack)
+    assert [[cell.seed for cell in group.cells] for group in found] == expected
+
+
+def test_only_seeds_of_one_task_and_variant_are_gathered() -> None:
+    suite = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"))
+    cells = [
+        make_cell(algo, seed=seed, suite=suite, task=task, lr=lr)
+        for seed in (0, 1) for task in suite.tasks for algo in ("td3", "sac") for lr in (1e-3, 1e-4)
+    ]  # fmt: skip
+    found = make_groups(cells, 4)
+    assert len(found) == 8
+    assert all([cell.seed for cell in group.cells] == [0, 1] for group in found)
+    assert [group.cells[0] for group in found] == cells[:8]
+    for group in found:
+        assert len({(cell.task.name, cell.variant.config_id) for cell in group.cells}) == 1
+    assert make_groups([], 4) == []
+
+
+def interrupted(root: Path, seed: int, group: list[int], *steps: int) -> None:
+    """A cell that was stopped in a group, with checkpoints of these steps."""
+    folder = root / make_cell(seed=seed).path
+    records.write_run(folder, {**records.record(make_cell(seed=seed), group), "status": "stopped"})
+    (folder / "checkpoint").mkdir()
+    for step in steps:
+        (folder / "checkpoint" / f"{step}.json").write_text("{}")
+
+
+def test_an_interrupted_group_stays_together(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        interrupted(tmp_path, seed, [0, 1, 2], 100, 200)
+    interrupted(tmp_path, 3, [3, 4], 50)
+    interrupted(tmp_path, 4, [3, 4], 40, 50)
+    cells = [make_cell(seed=seed) for seed in range(8)]
+
+    def seeds(stack: int, root: Path | None) -> list[list[int]]:
+        return [[cell.seed for cell in group.cells] for group in make_groups(cells, stack, root)]
+
+    assert seeds(1, tmp_path) == [[0, 1, 2], [3, 4], [5], [6], [7]]
+    assert seeds(8, tmp_path) == [[0, 1, 2], [3, 4], [5, 6, 7]]
+    assert seeds(8, None) == [list(range(8))]
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+def test_a_group_of_which_one_was_begun_alone_for_a_moment_stays_together(tmp_path: Path, alone: int) -> None:
+    for seed in (0, 1):
+        interrupted(tmp_path, seed, [alone] if seed == alone else [0, 1], 20, 40)
+    cells = [make_cell(seed=seed) for seed in (0, 1)]
+    assert [len(group.cells) for group in make_groups(cells, 2, tmp_path)] == [2]
+
+
+def test_what_finished_cells_left_behind_is_removed_unless_it_was_to_be_kept(tmp_path: Path) -> None:
+    for seed, keep in ((0, False), (1, True)):
+        interrupted(tmp_path, seed, [seed], 100)
+        folder = tmp_path / make_cell(seed=seed).path
+        records.write_run(folder, {**records.read_run(folder), "status": "done", "keep_checkpoints": keep})
+    tidy(tmp_path, [make_cell(seed=seed) for seed in range(3)])
+    assert not (tmp_path / make_cell(seed=0).path / "checkpoint").exists()
+    assert (tmp_path / make_cell(seed=1).path / "checkpoint" / "100.json").exists()
+
+
+def test_an_interrupted_group_keeps_its_order(tmp_path: Path) -> None:
+    for seed in (7, 3, 5):
+        interrupted(tmp_path, seed, [7, 3, 5], 100)
+    (group,) = make_groups([make_cell(seed=seed) for seed in (3, 5, 7)], 8, tmp_path)
+    assert [cell.seed for cell in group.cells] == [7, 3, 5]
+
+
+def test_a_cell_that_has_no_step_in_common_with_its_group_goes_on_alone(tmp_path: Path) -> None:
+    interrupted(tmp_path, 0, [0, 1, 2], 100, 200)
+    interrupted(tmp_path, 1, [0, 1, 2], 30, 40)  # lost long before the others were stopped
+    interrupted(tmp_path, 2, [0, 1, 2], 200, 300)  # killed while the others' were being written
+    groups = make_groups([make_cell(seed=seed) for seed in range(3)], 8, tmp_path)
+    assert [[cell.seed for cell in group.cells] for group in groups] == [[0, 2], [1]]
+
+
+def test_a_group_that_was_killed_amid_its_first_checkpoint_begins_anew_together(tmp_path: Path) -> None:
+    interrupted(tmp_path, 0, [0, 1], 100)
+    interrupted(tmp_path, 1, [0, 1])
+    interrupted(tmp_path, 2, [2], 100)
+    groups = make_groups([make_cell(seed=seed) for seed in range(4)], 2, tmp_path)
+    assert [[cell.seed for cell in group.cells] for group in groups] == [[0, 1], [2], [3]]
+
+
+def test_a_command_makes_the_same_groups_when_some_are_done(tmp_path: Path) -> None:
+    grid = [make_cell(seed=seed) for seed in range(5)]
+
+    def seeds(cells, root: Path | None = None) -> list[list[int]]:
+        return [[cell.seed for cell in group.cells] for group in make_groups(cells, 2, root, grid)]
+
+    assert seeds(grid) == [[0, 1], [2], [3, 4]]
+    assert seeds(grid[2:]) == [[2], [3, 4]]
+    interrupted(tmp_path, 0, [0, 1], 50)
+    interrupted(tmp_path, 1, [0, 1], 50)
+    assert seeds(grid, tmp_path) == [[0, 1], [2], [3, 4]]
+
+
+@pytest.mark.parametrize("group", [5, None, "0", {"0": 1}])
+def test_a_record_with_an_odd_group_is_no_reason_to_fall_over(tmp_path: Path, group) -> None:
+    interrupted(tmp_path, 0, [0, 1], 100)
+    interrupted(tmp_path, 1, [0, 1], 100)
+    path = tmp_path / make_cell(seed=1).path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "group": group}))
+    groups = make_groups([make_cell(seed=seed) for seed in range(2)], 2, tmp_path)
+    assert [[cell.seed for cell in group.cells] for group in groups] == [[0], [1]]
+
+
+def test_a_group_is_named_after_its_seeds() -> None:
+    assert str(Group((make_cell(seed=3),))) == "td3 Pendulum-v1 seed 3"
+    assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 4, 5)))) == "td3 Pendulum-v1 seeds 3-5"
+    assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 5)))) == "td3 Pendulum-v1 seeds 3,5"
+
+
+# Parts of a grid
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shards_are_disjoint_complete_and_even(seed: int) -> None:
+    draw = random.Random(seed)
+    suite = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"))
+    cells = [
+        make_cell("td3", seed=each, suite=suite, task=task, lr=lr)
+        for lr in (1e-3, 1e-4, 1e-5)[: draw.randint(1, 3)]
+        for task in suite.tasks
+        for each in draw.sample(range(30), draw.randint(1, 9))
+    ]
+    stack, count = draw.randint(1, 8), draw.randint(1, 9)
+    shards = [take_shard(cells, stack, number, count) for number in range(1, count + 1)]
+    assert sorted(id(cell) for shard in shards for cell in shard) == sorted(map(id, cells))
+    whole = make_groups(cells, stack, grid=cells)
+    assert max(map(len, shards)) - min(map(len, shards)) <= max(len(group.cells) for group in whole)
+    for shard in shards:
+        assert [cell for cell in cells if cell in shard] == shard
+        for group in make_groups(shard, stack, grid=cells):
+            assert group.cells in [each.cells for each in whole]  # as they would be without --shard
+
+
+def test_each_shard_has_its_share_of_each_variant() -> None:
+    cells = [make_cell(algo, seed=seed) for seed in range(8) for algo in ("td3", "sac")]
+    for number in range(1, 5):
+        mine = [cell.variant.entry.name for cell in take_shard(cells, 1, number, 4)]
+        assert sorted(mine) == ["sac", "sac", "td3", "td3"]
+
+
+def test_of_more_shards_than_groups_some_are_empty() -> None:
+    cells = [make_cell(seed=seed) for seed in range(4)]
+    assert [len(take_shard(cells, 4, number, 3)) for number in (1, 2, 3)] == [4, 0, 0]
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b", "1.0/4", " 1/4"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--shard"):
+        parse_shard(text)
+
+
+def test_a_shard_is_two_numbers() -> None:
+    assert parse_shard("2/8") == (2, 8)

@@ -1,0 +1,417 @@
+"""The worker: one group of cells, its files, and how it says what became of it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import make_cell, make_suite, without_clock, write_algorithm
+
+from flowbench.common import errors
+from flowbench.plan.cells import Cell
+from flowbench.store import checkpoint, lock, records
+from flowbench.train import placement
+from flowbench.worker import __main__ as worker_main
+from flowbench.worker import protocol
+from flowbench.worker.session import Cells
+
+SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: object) -> Path:
+    """A cell's folder as the scheduler prepares it."""
+    folder = root / cell.path
+    records.write_run(folder, {**records.record(cell, group or [cell.seed]), "device": "cpu", "threads": 1, **changes})
+    return folder
+
+
+def train(*folders: Path) -> tuple[int, list[dict[str, object]]]:
+    """Train in this process: the exit status and the events."""
+    told = io.StringIO()
+    status = worker_main._run(Cells(folders), told)
+    return status, [json.loads(line) for line in told.getvalue().splitlines()]
+
+
+def cell(seed: int = 0, algo: str = "td3", **changes: object) -> Cell:
+    return make_cell(algo, seed=seed, suite=SUITE, random_steps=100, **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory):
+    """Seed 3, alone."""
+    root = tmp_path_factory.mktemp("alone")
+    folder = queue(root, cell(3))
+    status, events = train(folder)
+    assert status == 0
+    return folder, events
+
+
+def test_a_run_leaves_its_record_complete(trained) -> None:
+    run = records.read_run(trained[0])
+    assert run["status"] == "done"
+    assert run["error"] is None
+    assert (run["seed"], run["group"], run["device"]) == (3, [3], "cpu")
+    assert datetime.fromisoformat(run["started"]) <= datetime.fromisoformat(run["ended"])
+    assert datetime.fromisoformat(run["started"]).utcoffset() is not None
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["machine"]["cpu"]
+    assert run["machine"]["gpu"] is None
+    assert run["machine"]["threads"] == run["threads"] == 1
+    assert set(run["wall"]) == {"environment", "act", "replay", "update", "evaluation", "other", "total"}
+    assert run["wall"]["total"] == pytest.approx(sum(run["wall"].values()) / 2, abs=0.01)
+    assert run["seconds"] >= run["wall"]["total"] - 0.001
+    assert 0 < run["startup"] < run["seconds"]
+    assert run["sizes"] == {"obs": 3, "act": 1}
+    assert run["memory"]["host_bytes"] > 2**26  # torch alone takes more
+    assert run["memory"]["gpu_bytes"] is None
+    # actor 3-8-8-1 and two critics 4-8-8-1
+    assert run["parameters"] == (32 + 72 + 9) + 2 * (40 + 72 + 9)
+    assert run["config"]["hidden"] == 8
+    assert run["protocol"] == {"steps": 450, "every": 150, "episodes": 1}
+
+
+def test_a_run_leaves_its_rows(trained) -> None:
+    evals = (trained[0] / "evals.csv").read_text().splitlines()
+    train_rows = (trained[0] / "train.csv").read_text().splitlines()
+    assert evals[0] == "step,mean,std,return_0,seconds"
+    assert [line.split(",")[0] for line in evals[1:]] == ["150", "300", "450"]
+    assert train_rows[0].startswith("step,episode,return,length,updates,seconds,steps_per_second,critic/loss")
+    assert [line.split(",")[:2] + line.split(",")[3:5] for line in train_rows[1:]] == [
+        ["200", "1", "200", "100"],
+        ["400", "2", "200", "300"],
+    ]
+
+
+def test_events_tell_how_far_it_is(trained) -> None:
+    folder, events = trained
+    assert [event["text"] for event in events if event["event"] == "stage"] == ["loading", "building"]
+    assert [event["step"] for event in events if event["event"] == "evaluation"] == [150, 300, 450]
+    means = [line.split(",")[1] for line in (folder / "evals.csv").read_text().splitlines()[1:]]
+    assert [event["mean"] for event in events if event["event"] == "evaluation"] == [float(mean) for mean in means]
+    assert [event for event in events if event["event"] == "tick"][-1]["step"] == 450
+
+
+def test_two_seeds_in_one_worker_have_files_of_their_own(trained, tmp_path: Path) -> None:
+    folders = [queue(tmp_path, cell(seed), [3, 4]) for seed in (3, 4)]
+    status, events = train(*folders)
+    assert status == 0
+    assert {event["seed"] for event in events if event["event"] == "evaluation"} == {3, 4}
+    assert [records.read_run(folder)["group"] for folder in folders] == [[3, 4], [3, 4]]
+    assert [records.read_run(folder)["learner"]["kind"] for folder in folders] == ["stacked", "stacked"]
+    assert records.read_run(trained[0])["learner"]["kind"] == "separate"
+    again = [queue(tmp_path / "again", cell(seed), [3, 4]) for seed in (3, 4)]
+    train(*again)
+    for table in ("evals.csv", "train.csv"):
+        first, second = (without_clock(folder / table) for folder in folders)
+        assert [first, second] == [without_clock(folder / table) for folder in again]
+        assert first != second
+        assert len(first.splitlines()) == len(without_clock(trained[0] / table).splitlines())
+
+
+def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(trained, tmp_path: Path) -> None:
+    spec = write_algorithm(
+        tmp_path, "Branches", "learner.minimise('critic', lambda b: (self.critic_loss(b)[0] * (1 if b.reward.sum() > 0 "
+        "else 1), {}), batch)\nreturn",
+    )  # fmt: skip
+    cells = [make_cell("branches", target=spec, seed=seed, suite=SUITE, random_steps=100) for seed in (3, 4)]
+    folders = [queue(tmp_path, each, [3, 4]) for each in cells]
+    status, events = train(*folders)
+    assert status == 0
+    (note,) = [event["text"] for event in events if event["event"] == "note"]
+    assert "cannot be stacked: " in note
+    assert "branches.py:" in note
+    assert records.read_run(folders[1])["learner"]["kind"] == "separate"
+
+
+def test_of_two_seeds_one_may_diverge(tmp_path: Path) -> None:
+    spec = write_algorithm(
+        tmp_path, "Poisoned", "if type(self).calls == 50:\n    with torch.no_grad():\n"
+        "        learner._state['actor.net.4.bias'][1] = float('nan')", head="import torch",
+    )  # fmt: skip
+    cells = [make_cell("poisoned", target=spec, seed=seed, suite=SUITE, random_steps=100) for seed in (3, 4)]
+    folders = [queue(tmp_path, each, [3, 4]) for each in cells]
+    status, _ = train(*folders)
+    assert status == protocol.EXIT_FAILED
+    good, bad = (records.read_run(folder) for folder in folders)
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    assert good["error"] is None
+    assert re.match(r"FloatingPointError: .* at step \d+|FloatingPointError: .* became nan by step \d+", bad["error"])
+    assert (folders[0] / "evals.csv").read_text().splitlines()[-1].startswith("450,")
+    assert len((folders[1] / "evals.csv").read_text().splitlines()) < 4
+
+
+@pytest.mark.parametrize("algo", ["flowrl", "sac", "qvpo"])
+def test_every_algorithm_gives_the_same_files_twice(tmp_path: Path, algo: str) -> None:
+    suite = make_suite(steps=210, every=105)
+    folders = [queue(tmp_path / name, make_cell(algo, suite=suite, random_steps=180)) for name in ("one", "two")]
+    for folder in folders:
+        assert train(folder)[0] == 0
+    for table in ("evals.csv", "train.csv"):
+        assert without_clock(folders[0] / table) == without_clock(folders[1] / table)
+        assert without_clock(folders[0] / table).count("\n") >= 1
+
+
+def test_evaluating_otherwise_changes_no_training_row(trained, tmp_path: Path) -> None:
+    folder = queue(tmp_path, cell(3, every=450, episodes=2))
+    assert train(folder)[0] == 0
+    assert without_clock(folder / "train.csv") == without_clock(trained[0] / "train.csv")
+
+
+def test_old_rows_do_not_survive_a_new_run(tmp_path: Path) -> None:
+    folder = queue(tmp_path, make_cell(suite=make_suite(steps=30, every=15)))
+    (folder / "evals.csv").write_text("step,mean\n99999,1\n")
+    (folder / "train.csv").write_text("step\n99999\n")
+    assert train(folder)[0] == 0
+    assert [line.split(",")[0] for line in (folder / "evals.csv").read_text().splitlines()] == ["step", "15", "30"]
+    assert (folder / "train.csv").read_text().startswith("step,episode")
+    assert (folder / "train.csv").read_text().count("\n") == 1  # no episode ended
+
+
+def test_an_exception_is_a_failure_with_its_rows_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The first update is of the rehearsal.
+    spec = write_algorithm(tmp_path, "Breaks", "if self.calls > 2 + 1:\n    raise RuntimeError('two\\n  lines')")
+    path, _, name = spec.rpartition(":")
+    folder = queue(tmp_path, make_cell("breaks", target=f"{path}:{name}", suite=make_suite(steps=40, every=10)))
+    status, _ = train(folder)
+    run = records.read_run(folder)
+    assert status == protocol.EXIT_FAILED
+    assert (run["status"], run["error"]) == ("failed", "RuntimeError: two lines")
+    assert run["ended"]
+    assert (folder / "evals.csv").read_text().count("\n") == 3  # steps 10 and 20; updates begin with step 21
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_algorithms_file_that_changed_since_it_was_planned_is_refused(tmp_path: Path) -> None:
+    spec = write_algorithm(tmp_path, "Changes", "pass")
+    folder = queue(tmp_path, make_cell("changes", target=spec))
+    with open(spec.partition(":")[0], "a") as file:
+        file.write("# changed\n")
+    assert train(folder)[0] == protocol.EXIT_FAILED
+    assert re.search(r"changes\.py was changed", records.read_run(folder)["error"])
+
+
+def test_what_is_logged_later_than_the_rehearsal_is_dropped_with_a_line(tmp_path: Path, capsys) -> None:
+    loss = "lambda b: (self.critic_loss(b)[0], {'late': b.reward.mean()})"
+    extra = f"if self.calls > 5:\n    learner.minimise('critic', {loss}, batch)"
+    spec = write_algorithm(tmp_path, "Late", extra)
+    folder = queue(tmp_path, make_cell("late", target=spec, suite=SUITE))
+    assert train(folder)[0] == 0
+    assert "critic/late is not kept" in capsys.readouterr().err
+    assert "critic/late" not in (folder / "train.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "cuda", "device"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_devices(monkeypatch: pytest.MonkeyPatch, asked: str, cuda: bool, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert placement.device(asked).type == device
+
+
+def test_a_device_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="no CUDA device"):
+        placement.device("cuda")
+
+
+def test_a_reader_that_is_gone_stops_the_run(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    folder = queue(tmp_path, make_cell())
+    assert worker_main._run(Cells([folder]), Gone()) == protocol.EXIT_STOPPED
+    assert records.read_run(folder)["status"] == "stopped"
+
+
+def test_a_broken_pipe_of_an_algorithm_is_a_failure_not_a_stop(tmp_path: Path) -> None:
+    spec = write_algorithm(tmp_path, "Pipes", "raise BrokenPipeError('its own helper is gone')")
+    folder = queue(tmp_path, make_cell("pipes", target=spec))
+    assert train(folder)[0] == protocol.EXIT_FAILED
+    assert records.read_run(folder)["status"] == "failed"
+
+
+# As a process
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "flowbench.worker", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(), **options
+    )
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    root = str(Path(worker_main.__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
+
+
+def test_without_a_folder_it_says_how_it_is_used() -> None:
+    process = start()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("usage: python -m flowbench.worker")
+
+
+def test_a_cell_that_is_being_trained_is_left_alone(tmp_path: Path) -> None:
+    folder = queue(tmp_path, make_cell())
+    before = records.read_run(folder)
+    with lock.hold(folder):
+        process = start(folder)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == protocol.EXIT_BUSY
+    assert "another process trains" in err
+    assert records.read_run(folder) == before
+
+
+def test_what_is_printed_goes_to_the_log_and_a_stop_is_orderly(tmp_path: Path) -> None:
+    prints = "print('{\"event\": \"tick\"}'); os.write(1, b'raw\\n')"
+    spec = write_algorithm(tmp_path, "Prints", prints, head="print('at import')")
+    suite = make_suite(steps=1_000_000, every=50)
+    folder = queue(tmp_path, make_cell("prints", target=spec, suite=suite))
+    process = start(folder)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    events = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "evaluation":
+            break
+    assert records.status(folder) == "running"
+    asked = time.monotonic()
+    process.terminate()
+    process.terminate()  # a second one changes nothing
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == protocol.EXIT_STOPPED
+    assert all(json.loads(line)["event"] in ("tick", "evaluation") for line in out.splitlines())
+    assert "at import" in err
+    assert "raw" in err
+    assert '{"event": "tick"}' in err
+    assert records.status(folder) == "stopped"
+    assert (folder / "evals.csv").read_text().splitlines()[1].startswith("50,")
+
+
+# Its time, and faults of the machine
+
+
+def test_when_its_time_is_up_it_saves_and_a_later_run_goes_on(tmp_path: Path, monkeypatch) -> None:
+    up = "if self.calls == 40 and 'UP' in os.environ:\n    signal.raise_signal(signal.SIGALRM)"  # as its timer does
+    spec = write_algorithm(tmp_path, "Slow", up)
+    folder = queue(tmp_path, make_cell("slow", target=spec, suite=SUITE), checkpoint_every=1000, timeout=7200)
+    monkeypatch.setenv("UP", "")
+    assert train(folder)[0] == protocol.EXIT_FAILED
+    run = records.read_run(folder)
+    assert (run["status"], run["error"]) == ("failed", "timed out after 2 h")
+    (step,) = checkpoint.steps(folder)
+    monkeypatch.delenv("UP")
+    assert train(folder)[0] == 0
+    run = records.read_run(folder)
+    assert (run["status"], run["error"], run["resumed"][0]["step"]) == ("done", None, step)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_the_alarm_rings_when_its_time_is_up_and_who_hangs_on_is_ended_and_says_where() -> None:
+    code = """
+        import time
+        from flowbench import worker
+        class Group:
+            first = {"timeout": 0.5}
+            def time_out(self, *_):
+                print("rang", flush=True)
+        def hangs():
+            while True:
+                time.sleep(1000)
+        worker.GRACE_SECONDS = 0.5
+        with worker._timeout(Group()):
+            hangs()
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=_environment(), timeout=120
+    )
+    assert (process.returncode, process.stdout) == (1, "rang\n")
+    assert re.search(r"^Timeout.*in hangs\b", process.stderr, re.DOTALL)
+
+
+@pytest.mark.parametrize(("number", "status"), [("ENOSPC", protocol.EXIT_TRANSIENT), ("ENOENT", protocol.EXIT_FAILED)])
+def test_a_fault_of_the_machine_has_an_exit_status_of_its_own(tmp_path: Path, number: str, status: int) -> None:
+    spec = write_algorithm(tmp_path, number.title(), f"raise OSError(errno.{number}, 'no')", head="import errno")
+    folder = queue(tmp_path, make_cell(number.lower(), target=spec))
+    assert train(folder)[0] == status
+    assert records.read_run(folder)["status"] == "failed"
+
+
+def test_a_disk_that_is_full_at_the_last_record_is_a_fault_of_the_machine(tmp_path, monkeypatch, capsys) -> None:
+    folder = queue(tmp_path, make_cell())
+    write_run = records.write_run
+
+    def full_at_the_end(folder: Path, run: dict[str, object]) -> None:
+        if run["status"] == "done":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_run(folder, run)
+
+    monkeypatch.setattr(records, "write_run", full_at_the_end)
+    with pytest.raises(SystemExit) as ended:
+        train(folder)
+    assert ended.value.code == protocol.EXIT_TRANSIENT
+    assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(errors.Killed("an environment"), protocol.EXIT_TRANSIENT), (ValueError("odd"), protocol.EXIT_FAILED)],
+)
+def test_a_seed_lost_to_the_machine_while_others_go_on_may_be_tried_again(tmp_path, monkeypatch, error, status) -> None:
+    folders = [queue(tmp_path, make_cell(seed=seed), [0, 1]) for seed in (0, 1)]
+    train_for_real = worker_main._train
+
+    def loses_one(cells: Cells, say: object) -> None:
+        train_for_real(cells, say)
+        cells.fail(1, error)
+
+    monkeypatch.setattr(worker_main, "_train", loses_one)
+    assert train(*folders)[0] == status
+    assert [records.read_run(folder)["status"] for folder in folders] == ["done", "failed"]
+
+
+def test_by_hand_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = queue(tmp_path, make_cell(), status="done")
+    before = (folder / "run.json").read_bytes()
+    process = start(folder)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == protocol.EXIT_BUSY
+    assert "done already" in said
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_disk_that_takes_no_record_either_leaves_it_to_whoever_started_the_worker(tmp_path, monkeypatch) -> None:
+    folder = queue(tmp_path, make_cell())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records, "write_run", full)
+    with pytest.raises(SystemExit) as ended:
+        train(folder)
+    assert ended.value.code == protocol.EXIT_TRANSIENT
