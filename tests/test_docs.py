@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import suites
 from algos import flow, flowrl
@@ -18,6 +19,7 @@ from flowbench.cli.app import app, list_app
 from flowbench.plan.expand import expand
 from flowbench.store import records, weights
 from flowbench.store.csv_rows import RowWriter
+from flowbench.store.records import RunRecord
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,13 +84,13 @@ def workplace(tmp_path, monkeypatch):
     Path("path/to/example_algorithm.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
     for cell in expand("quick", ["flowrl,sac,td3,qvpo"], "3"):
         folder = Path("results") / cell.path
-        records.write_run(folder, {**records.record(cell, [cell.seed]), "status": "done"})
+        records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status="done"))
         writer = RowWriter(folder / "evals.csv", ["step", "mean"])
         for step in range(1000, cell.variant.protocol.steps + 1, 1000):
             writer.append({"step": step, "mean": step / 10 + cell.seed})
         writer.close()
     sac = next(cell for cell in expand("quick", ["sac"], "1") if cell.task.name == "cartpole-swingup")
-    record = {**records.record(sac, [0]), "threads": 1}
+    record = replace(RunRecord.of(sac, [0]), threads=1)
     agent = sac.variant.entry.load()(5, 1, sac.variant.config)
     weights.write(Path("results") / sac.path, record, 1000, 5, 1, agent.state_dict())
     for kept in ("results/cpu", "benchmarks/learning"):

@@ -19,6 +19,7 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from msgspec.structs import replace
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
@@ -30,6 +31,7 @@ from flowbench.plan.cells import Cell, Variant
 from flowbench.plan.expand import expand
 from flowbench.store import lock, records
 from flowbench.store.csv_rows import RowWriter
+from flowbench.store.records import RunRecord
 from flowbench.train.rng import stream_seed
 
 OURS = {"sb3-sac": "sac", "sb3-td3": "td3"}
@@ -130,7 +132,7 @@ def train(cell: Cell, root: Path) -> str:
         return f"{cell}: done already"
     started = time.perf_counter()
     with lock.hold(folder):
-        run = {**records.record(cell, [cell.seed]), "status": "running", "started": records.now(), "device": "cpu"}
+        run = replace(RunRecord.of(cell, [cell.seed]), status="running", started=records.now(), device="cpu")
         run["versions"] = {**system.versions(), "stable_baselines3": version("stable_baselines3")}
         run["machine"] = {"cpu": system.cpu_model(), "cores": system.cores(), "threads": 1, "gpu": None}
         records.write_run(folder, run)

@@ -101,7 +101,7 @@ def seconds_of_process() -> float | None:
 def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Places]:
     """The trainer that a worker of `flowbench run` would have, and where its work is done."""
     entry, protocol = variant.entry, variant.protocol
-    spread = placement.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
+    spread = placement.spread(seeds, setting.device, setting.precision, setting.threads)
     trainer = Trainer(
         partial(suites.make, task),
         entry.load(),

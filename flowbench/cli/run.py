@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -96,9 +95,11 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
 ) -> int:
-    """Train a grid of tasks, algorithms and seeds; what is finished is not run again, what was interrupted goes on."""
+    """Train a grid of tasks, algorithms and seeds. Finished runs are skipped, interrupted ones are resumed."""
     from flowbench.common import duration
+    from flowbench.grid import adaptive_seeds
     from flowbench.grid.run import run_grid
+    from flowbench.plan.options import RunOptions
     from flowbench.plan.request import Request
     from flowbench.schedule import executors
     from flowbench.schedule.groups import parse_shard
@@ -112,34 +113,28 @@ def run(
         steps=count("--steps", steps),
         set=settings or [],
     )
-    cells = request.cells()
-    train = run_grid
-    if request.auto:
-        from flowbench.grid import adaptive_seeds
-
-        train = partial(adaptive_seeds.run, most=request.auto)
+    options = RunOptions(
+        device=device,
+        gpus=gpus,
+        per_gpu="auto" if per_gpu == "auto" else count("--per-gpu", per_gpu),
+        jobs=count("--jobs", jobs, most=10_000),
+        threads=count("--threads", threads, most=1024),
+        stack=None if stack == "auto" else count("--stack", stack),
+        precision=precision,
+        checkpoint_every=count("--checkpoint-every", checkpoint_every),
+        keep_checkpoints=keep_checkpoints,
+        keep_weights=keep_weights,
+        log=tuple(name.strip() for name in log.split(",")) if log else (),
+        dry_run=dry_run,
+        calibrate=calibrate,
+        force=force,
+        fail_fast=fail_fast,
+        retries=count("--retries", retries, least=0) or 0,
+        timeout=duration.parse("--timeout", timeout) if timeout is not None else None,
+        shard=parse_shard(shard) if shard is not None else None,
+        auto=request.auto,
+        quiet=quiet,
+    )
+    run = adaptive_seeds.run if request.auto else run_grid
     with executors.cluster(engine, address) as cluster:
-        return train(
-            cells,
-            root=results,
-            device=device,
-            gpus=gpus,
-            per_gpu="auto" if per_gpu == "auto" else count("--per-gpu", per_gpu),
-            jobs=count("--jobs", jobs, most=10_000),
-            threads=count("--threads", threads, most=1024),
-            stack=None if stack == "auto" else count("--stack", stack),
-            precision=precision,
-            checkpoint_every=count("--checkpoint-every", checkpoint_every),
-            keep_checkpoints=keep_checkpoints,
-            keep_weights=keep_weights,
-            log=log,
-            dry_run=dry_run,
-            calibrate=calibrate,
-            force=force,
-            fail_fast=fail_fast,
-            retries=count("--retries", retries, least=0) or 0,
-            timeout=duration.parse("--timeout", timeout) if timeout is not None else None,
-            shard=parse_shard(shard) if shard is not None else None,
-            quiet=quiet,
-            cluster=cluster,
-        )
+        return run(request.cells(), results, options, cluster)

@@ -33,7 +33,7 @@ def versions(others: Collection[str] = ()) -> dict[str, str | None]:
 
     found: dict[str, str | None] = {"flowbench": flowbench.__version__, "commit": git_commit()}
     found["python"] = platform.python_version()
-    found["torch"] = torch.__version__  # tells the CUDA it was built for, which the package's own version may not
+    found["torch"] = str(torch.__version__)  # tells the CUDA it was built for, which the package's own version may not
     for package in (*PACKAGES, *others):
         try:
             commit = _commit_of(package) if package in others else None

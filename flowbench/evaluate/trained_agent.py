@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from algos.agent import Agent
 from flowbench.common.errors import UsageError
 from flowbench.evaluate import video as filming
 from flowbench.plan import overrides
-from flowbench.store import records
+from flowbench.store.records import AlgoInfo
 from flowbench.store.weights import Trained
 from flowbench.train.evaluation import Episodes
 from flowbench.train.rng import stream_seed
@@ -65,16 +65,16 @@ def run(
     if video:
         filming.check(video)
     agent = _agent(trained, algo)
-    torch.set_num_threads(int(record["threads"]))
-    task = records.task(record)
-    evaluation_seed = stream_seed(record["seed"], "trial") if seed is None else seed
+    torch.set_num_threads(record.threads or 1)
+    task = record.task.task()
+    evaluation_seed = stream_seed(record.seed, "trial") if seed is None else seed
     cameras = iter([video] if video else [])
 
     def make() -> Env:
         path = next(cameras, None)
         return _filmed(task, path, tell) if path else suites.make(task)
 
-    number = episodes or record["protocol"]["episodes"]
+    number = episodes or record.protocol.episodes
     with (
         redirect_stdout(sys.stderr),  # simulators print
         closing(Episodes(make, partial(_fitting, trained, agent), number)) as played,
@@ -84,8 +84,8 @@ def run(
     return Trial(
         source=str(trained.source),
         task=task.name,
-        algo=record["algo"]["label"],
-        seed=record["seed"],
+        algo=record.algo.label,
+        seed=record.seed,
         step=trained.step,
         evaluation_seed=evaluation_seed,
         episodes=number,
@@ -101,23 +101,23 @@ def run(
 
 
 def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
-    algorithm = _algorithm(trained.run["algo"], algo)
+    algorithm = _algorithm(trained.run.algo, algo)
     try:
-        config = overrides.restore(algorithm.Config, trained.run["config"])
+        config = overrides.restore(algorithm.Config, trained.run.config)
         agent = algorithm(trained.obs_dim, trained.act_dim, config)
         agent.load_state_dict(trained.weights)
     except (TypeError, ValueError, RuntimeError) as error:
-        name = trained.run["algo"]["name"]
+        name = trained.run.algo.name
         raise UsageError(f"{str(trained.source)!r} does not fit the {name} of this flowbench: {error}") from error
     return agent
 
 
-def _algorithm(recorded: Mapping[str, Any], given: str | None) -> type[Agent[Any]]:
+def _algorithm(recorded: AlgoInfo, given: str | None) -> type[Agent[Any]]:
     """The algorithm of a record, as it was trained: a known one, or the file that is given.
 
     A file is never run because a record names it: what a results folder says must execute nothing.
     """
-    name, target = recorded["name"], recorded["target"]
+    name, target = recorded.name, recorded.target
     if algos.Entry(name, target).path is not None:
         if given is None:
             raise UsageError(f"algorithm {name!r} was trained from a file, {target}: give it with --algo FILE.py:CLASS")
@@ -131,7 +131,7 @@ def _algorithm(recorded: Mapping[str, Any], given: str | None) -> type[Agent[Any
         entry = algos.find(name)
         if entry.target != target:
             raise UsageError(f"algorithm {name!r} was {target} when it was trained, and is {entry.target} here")
-    if entry.digest() != recorded.get("sha256"):  # seen to before any of it runs
+    if entry.digest() != recorded.sha256:  # seen to before any of it runs
         raise UsageError(f"algorithm {name!r}: {target} was changed since it was trained")
     return entry.load()
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from flowbench.common.errors import UsageError, one_of, unknown
 from flowbench.experiments.experiment import SCALES, Experiment
+from flowbench.plan.options import RunOptions
 
 if TYPE_CHECKING:
     from flowbench.experiments.outcome import Outcome
@@ -73,7 +74,7 @@ def run(
     print(f"what the paper says: {experiment.claim}")
     print(f"scale {scale}: {cost}", flush=True)
     if experiment.kind == "grid":
-        return grids.run(chosen, results, folder, device=device, jobs=jobs, dry_run=dry_run)
+        return grids.run(chosen, results, folder, RunOptions(device=device, jobs=jobs, dry_run=dry_run))
     if dry_run:
         return 0
     with Progress(transient=True) as progress:

@@ -18,6 +18,7 @@ from flowbench.common.errors import one_of
 from flowbench.experiments.outcome import writing
 from flowbench.grid.run import run_grid
 from flowbench.plan.cells import Cell
+from flowbench.plan.options import RunOptions
 from flowbench.plan.request import Request
 from flowbench.report import figures
 from flowbench.store.load import Exactly, load_selected
@@ -30,13 +31,13 @@ def cost(scale: Mapping[str, Any]) -> str:
     return f"{len(cells)} runs, {steps:,} environment steps together"
 
 
-def run(scale: Mapping[str, Any], results: Path, folder: Path, **options: Any) -> int:
-    """Train and draw into `folder`; `options` are those of `flowbench.grid.run`. The exit status of the grid."""
+def run(scale: Mapping[str, Any], results: Path, folder: Path, options: RunOptions) -> int:
+    """Train and draw into `folder`; return the exit code of the grid."""
     draw = scale.get("draw", figures.KINDS)
     kinds = [one_of("figure", kind, figures.KINDS) for kind in ([draw] if isinstance(draw, str) else draw)]
     cells = _cells(scale)
-    status = run_grid(cells, results, **options)
-    if status not in (0, 1) or options.get("dry_run"):
+    status = run_grid(cells, results, options)
+    if status not in (0, 1) or options.dry_run:
         return status  # a cell that failed is named as missing, one that diverged counts
     found = load_selected(results, Exactly(cells, scale.get("published", ())))
     for problem in found.problems:

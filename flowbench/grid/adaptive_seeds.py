@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
@@ -19,35 +19,38 @@ from flowbench.common.errors import UsageError
 from flowbench.common.text_table import plural
 from flowbench.grid.run import run_grid
 from flowbench.plan.cells import Cell
+from flowbench.plan.options import RunOptions
 from flowbench.report import cautions
 from flowbench.stats import Pair
 from flowbench.store.load import Exactly, load_selected
 
+if TYPE_CHECKING:
+    from flowbench.schedule.executors.ray import Cluster
+
 SHOWN = 5  # of the runs that a look waits for, by name
 
 
-def run(
-    cells: Sequence[Cell], most: int, root: Path, *, dry_run: bool = False, quiet: bool = False, **options: Any
-) -> int:
-    """Train the cells, which have seeds 0 to `most` - 1, look by look, those of undecided algorithms only.
+def run(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cluster | None = None) -> int:
+    """Train the cells, which have seeds 0 to `options.auto` - 1, look by look, those of undecided algorithms only.
 
-    What is there already is looked at again, so that the same command comes to the same verdict. `options` are those
-    of `grid.run`, whose exit status this has, or 1 where a look must wait. Raises UsageError for fewer than two
+    What is there already is looked at again, so that the same command comes to the same verdict. Returns the
+    exit code of `run_grid`, or 1 where a look must wait. Raises UsageError for fewer than two
     algorithms, for so few seeds that nothing could be decided, and for a shard.
     """
+    most = options.auto or 0
     labels = list(dict.fromkeys(cell.variant.label for cell in cells))
     console, plan = Console(), stats.looks(most)
     _check(labels, plan, len({cell.task.name for cell in cells}))
-    if options.get("shard"):
+    if options.shard:
         raise UsageError("--shard trains a part, and --seeds auto needs the whole to decide; leave one of them out")
-    if dry_run:
-        status = run_grid(cells, root, dry_run=True, quiet=quiet, **options)
+    if options.dry_run:
+        status = run_grid(cells, root, options, cluster)
         _say(console, f"that is the most it can take: looks at {_listed(plan)} seeds, until every pair is decided")
         return status
     going_on, found, failed, warnings = set(labels), list[Pair](), 0, list[str]()
     for number, (low, high) in enumerate(pairwise((0, *plan)), start=1):
         due = [cell for cell in cells if low <= cell.seed < high and cell.variant.label in going_on]
-        status = run_grid(due, root, quiet=quiet, auto=most, **options)
+        status = run_grid(due, root, options, cluster)
         if status not in (0, 1):
             return status
         failed |= status  # a run that diverged has failed, and counts if it was evaluated before
@@ -59,12 +62,12 @@ def run(
             print(*problems, *_waiting(lacking, high), sep="\n", file=sys.stderr)
             return 1
         found, warnings = stats.pairs(table, plan), _warnings(seen.runs, table)
-        if not quiet:
+        if not options.quiet:
             text_table.show(_grid(found, f"Look {number} of {len(plan)}, {plural(high, 'seed')}"), console)
         going_on = {name for pair in found if pair.verdict == "undecided" for name in (pair.algo, pair.over)}
         if not going_on:
             break
-    if not quiet:
+    if not options.quiet:
         text_table.show_items("Warnings", warnings, console)
         console.print()
         for line in verdict(found, len(plan)):

@@ -1,4 +1,4 @@
-"""A short training of each kind of group of a grid, so that what the grid will take can be estimated."""
+"""Short training runs, one of each kind of group, to estimate the cost of a grid."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowbench.grid import cost_model
-from flowbench.grid.cost_model import Record
+from flowbench.grid.cost_model import Measurement
 from flowbench.plan.cells import Cell, Protocol
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Outcome, Runner
 from flowbench.store import records
 
-STEPS = {"cpu": 300, "cuda": 3000}  # a GPU needs longer until what it does once, such as graphs, weighs little
-RANDOM_STEPS = 0.2  # of them, at most: random actions show nothing of an algorithm's speed
+STEPS = {"cpu": 300, "cuda": 3000}  # more on a GPU, so that one-time work such as capturing graphs counts little
+RANDOM_STEPS = 0.2  # of them, at most: random actions say nothing about an algorithm's speed
 
 
-def measure(groups: Sequence[Group], slots: Slots) -> tuple[list[Record], list[Outcome]]:
-    """Train one group of each kind for a few hundred steps, in a folder that is removed: records, and what failed.
+def measure(groups: Sequence[Group], slots: Slots) -> tuple[list[Measurement], list[Outcome]]:
+    """Train one group of each kind for a few steps, in a temporary folder: what they cost, and what failed.
 
-    Workers train, as of the grid itself, in the same slots; so what they leave is what an earlier run would have left.
-    Raises KeyboardInterrupt when it was interrupted.
+    The workers and slots are those of the grid itself, so the measurements are like those of earlier runs.
+    Raises KeyboardInterrupt if it was interrupted.
     """
     short = [Group(tuple(_shortened(cell, slots) for cell in group.cells)) for group in cost_model.one_of_each(groups)]
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(short))))
     with tempfile.TemporaryDirectory(prefix="flowbench-") as folder:
         root = Path(folder)
-        runner = Runner(root, slots, lambda group, event: None)
+        runner = Runner(root, slots, lambda group, event: None, RunOptions())
         outcomes = list(runner.run(short))
         if runner.interrupted:
             raise KeyboardInterrupt
-        made = [records.recorded(root / group.cells[0].path) for group in short]
-    measured: list[Record] = [{**record, "calibration": True} for record in made if cost_model.tells(record)]
+        made = [Measurement.of(records.read_if_valid(root / group.cells[0].path)) for group in short]
+    measured = [dataclasses.replace(each, calibration=True) for each in made if each]
     return measured, [outcome for outcome in outcomes if outcome.status == "failed"]
 
 
 def _shortened(cell: Cell, slots: Slots) -> Cell:
-    """The cell with few steps, and one evaluation of one episode at their end."""
+    """The cell with few steps, and one evaluation of one episode at the end."""
     variant = cell.variant
     steps = min(STEPS["cuda" if slots.gpus else "cpu"], variant.protocol.steps)
     config = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""What `flowbench run` says before it trains: the cells, the slots, and what all will take."""
+"""What `flowbench run` prints before it trains: the cells, the slots, and the estimated cost."""
 
 from __future__ import annotations
 
@@ -7,81 +7,75 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from flowbench.common import system, text_table
+from flowbench.common.text_table import TextTable
 from flowbench.grid import calibration, cost_model
-from flowbench.grid.cost_model import Here, Need, Record
+from flowbench.grid.cost_model import Conditions, Cost, Measurement
 from flowbench.plan.cells import Cell
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Due, Group
 from flowbench.schedule.resources import Slots
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells, what is due of them, and how that is grouped."""
+    """Cells, which of them are due, and the groups of those."""
 
     cells: Sequence[Cell]
     due: Due
     groups: Sequence[Group]
 
 
-def look_ahead(
-    root: Path,
-    grid: Grid,
-    sharing: Callable[..., Slots],
-    per_gpu: int | Literal["auto"] | None,
-    *,
-    calibrate: bool,
-    force: bool,
-) -> Preview:
-    """What will take how long, where, by earlier runs below `root`, and with `calibrate` by short ones made now.
+def preview(root: Path, grid: Grid, make_slots: Callable[..., Slots], options: RunOptions) -> Preview:
+    """Estimate the cost by earlier runs below `root`, and by short ones made now if `options.calibrate` is set.
 
-    `sharing` gives the slots for a number of groups that share a GPU. Raises UsageError for a number without a GPU.
+    `make_slots(per_gpu=...)` gives the slots for a number of groups that share a GPU. Raises UsageError if there is no
+    GPU to share.
     """
     groups, notes = grid.groups, []
-    slots = sharing(per_gpu=1 if per_gpu == "auto" else per_gpu)
-    records = cost_model.earlier(root, grid.due.due)
-    if calibrate:
-        here = Here.of(slots)
-        unknown = [group for group in groups if cost_model.need(group, records, here) is None]
-        measured, failed = calibration.measure(unknown, slots)
-        records += measured
+    slots = make_slots(per_gpu=1 if options.per_gpu == "auto" else options.per_gpu)
+    measured = cost_model.measurements(root, grid.due.due)
+    if options.calibrate:
+        here = Conditions.of(slots)
+        unknown = [group for group in groups if cost_model.cost(group, measured, here) is None]
+        new, failed = calibration.measure(unknown, slots)
+        measured += new
         notes += [f"not calibrated: {outcome.cell}: {outcome.error}" for outcome in failed]
-    if per_gpu == "auto":
-        number, why = _that_fit(groups, records, slots)
-        slots = sharing(per_gpu=number)
+    if options.per_gpu == "auto":
+        number, why = _groups_per_gpu(groups, measured, slots)
+        slots = make_slots(per_gpu=number)
         notes.append(f"--per-gpu auto: {number}, because {why}")
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
-    starts = [0 if force else cost_model.reached(root, group) for group in groups]
-    needs = cost_model.needs(groups, records, Here.of(slots), starts)
-    return Preview(grid.cells, grid.due, groups, slots, needs, notes)
+    starts = [0 if options.force else cost_model.resume_step(root, group) for group in groups]
+    costs = cost_model.costs(groups, measured, Conditions.of(slots), starts)
+    return Preview(grid.cells, grid.due, groups, slots, costs, notes)
 
 
-def _that_fit(groups: Sequence[Group], records: Sequence[Record], slots: Slots) -> tuple[int, str]:
+def _groups_per_gpu(groups: Sequence[Group], measured: Sequence[Measurement], slots: Slots) -> tuple[int, str]:
     """How many of the groups may share a GPU, and why."""
-    here = Here.of(slots)
-    needs = [cost_model.need(group, records, here) for group in cost_model.one_of_each(groups)]
+    here = Conditions.of(slots)
+    costs = [cost_model.cost(group, measured, here) for group in cost_model.one_of_each(groups)]
     models = [system.gpu_model(gpu) for gpu in slots.gpus]
     smallest = min((model[1] for model in models if model), default=None) if all(models) else None
-    return cost_model.per_gpu(needs, len(slots.gpus), smallest, system.host_memory(), system.cores())
+    return cost_model.per_gpu(costs, len(slots.gpus), smallest, system.host_memory(), system.cores())
 
 
 @dataclass(frozen=True)
 class Preview(Grid):
-    """A grid as it is about to be trained."""
+    """A grid that is about to be trained."""
 
     slots: Slots
-    needs: Sequence[Need | None]  # of each group, None where nothing is known of it
-    notes: Sequence[str]  # what was decided, and what went wrong, on the way
+    costs: Sequence[Cost | None]  # of each group, None if nothing is known of it
+    notes: Sequence[str]  # decisions and problems on the way
 
     def lines(self) -> list[str]:
-        """All there is to say beside the table."""
-        more = [self._slots(), self._takes()] if self.groups else []
+        """What is printed below the table."""
+        more = [self._slots(), self._cost()] if self.groups else []
         return [self.summary(), *more, *self.notes]
 
     def summary(self) -> str:
-        """One line."""
+        """The grid in one line."""
         due, slots = self.due, self.slots
         count = len(self.cells)
         parts = [f"{count} cell{'s' * (count != 1)}", f"{len(due.due)} to run", f"{len(due.done)} done already"]
@@ -91,73 +85,73 @@ class Preview(Grid):
         if not due.due:
             return ", ".join(parts)
         stacked = f" in {len(self.groups)} stacked groups" if len(self.groups) < len(due.due) else ""
-        told = ", ".join(parts) + f"{stacked}; {slots.jobs} at once on {where}, {_threads(slots)} each"
-        seconds = cost_model.duration(self.needs, slots.jobs)
-        return told if seconds is None else f"{told}; about {cost_model.hours(seconds)}"
+        text = ", ".join(parts) + f"{stacked}; {slots.jobs} at once on {where}, {_threads(slots)} each"
+        seconds = cost_model.total_seconds(self.costs, slots.jobs)
+        return text if seconds is None else f"{text}; about {cost_model.hours(seconds)}"
 
-    def table(self) -> text_table.TextTable:
-        """A line a task and algorithm: seeds, how many to run and done, the variant's id; if known, what they take."""
+    def table(self) -> TextTable:
+        """One line per task and algorithm: seeds, how many to run and done, the variant's id, and the cost if known."""
         state = {id(cell): word for word, group in
                  (("to run", self.due.due), ("done", self.due.done), ("running", self.due.running))
                  for cell in group}  # fmt: skip
         bases = self._bases()
-        more = ("time", "memory", "known from")[: 3 if len(bases) > 1 else 2] if any(self.needs) else ()
+        more = ("time", "memory", "known from")[: 3 if len(bases) > 1 else 2] if any(self.costs) else ()
         lines: dict[tuple[str, str], list[Cell]] = {}
         for cell in self.cells:
             lines.setdefault(_line(cell), []).append(cell)
         rows = []
-        for line, of_line in lines.items():
-            count = Counter(state[id(cell)] for cell in of_line)
-            steps = f"{of_line[0].variant.protocol.steps:,}"
-            seeds = text_table.ranges(cell.seed for cell in of_line)
+        for line, cells in lines.items():
+            count = Counter(state[id(cell)] for cell in cells)
+            steps = f"{cells[0].variant.protocol.steps:,}"
+            seeds = text_table.ranges(cell.seed for cell in cells)
             done = f"{count['done']}" + (f" (+{count['running']} running)" if count["running"] else "")
-            row = (" ".join(line), steps, seeds, str(count["to run"]), done, of_line[0].variant.config_id)
-            rows.append((*row, *self._line_takes(line)[: len(more)]))
+            row = (" ".join(line), steps, seeds, str(count["to run"]), done, cells[0].variant.config_id)
+            rows.append((*row, *self._line_cost(line)[: len(more)]))
         columns = ("", "steps", "seeds", "to run", "done", "config", *more)
-        return text_table.TextTable("Cells", columns, tuple(rows))
+        return TextTable("Cells", columns, tuple(rows))
 
     def _bases(self) -> list[str]:
-        """How what is known of the groups is known, and "?" where of some nothing is."""
-        return list(dict.fromkeys(need.basis if need else "?" for need in self.needs))
+        """How the costs are known; "?" for groups of which nothing is known."""
+        return list(dict.fromkeys(cost.basis if cost else "?" for cost in self.costs))
 
-    def _line_takes(self, line: tuple[str, str]) -> tuple[str, str, str]:
+    def _line_cost(self, line: tuple[str, str]) -> tuple[str, str, str]:
         """Time of a line's groups one after the other, memory of the largest of them, and how that is known."""
-        needs = [need for group, need in zip(self.groups, self.needs, strict=True) if _line(group.cells[0]) == line]
-        if not needs:
+        costs = [cost for group, cost in zip(self.groups, self.costs, strict=True) if _line(group.cells[0]) == line]
+        if not costs:
             return "", "", ""
-        seconds = cost_model.duration(needs, 1)
-        basis = "; ".join(dict.fromkeys(need.basis for need in needs if need))
-        return "?" if seconds is None else cost_model.hours(seconds), self._memory(needs, 1, 1), basis or "?"
+        seconds = cost_model.total_seconds(costs, 1)
+        basis = "; ".join(dict.fromkeys(cost.basis for cost in costs if cost))
+        return "?" if seconds is None else cost_model.hours(seconds), self._memory(costs, 1, 1), basis or "?"
 
-    def _memory(self, needs: Sequence[Need | None], jobs: int, per_gpu: int) -> str:
-        """Main memory of so many groups at once, and that of one GPU."""
-        counts = [cost_model.host_bytes(needs, jobs)]
+    def _memory(self, costs: Sequence[Cost | None], jobs: int, per_gpu: int) -> str:
+        """Main memory of so many groups at the same time, and that of one GPU."""
+        counts = [cost_model.host_bytes(costs, jobs)]
         if self.slots.gpus:
-            counts.append(cost_model.gpu_bytes(needs, per_gpu))
-        told = ["?" if count is None else cost_model.gigabytes(count) for count in counts]
-        return " + GPU ".join(told)
+            counts.append(cost_model.gpu_bytes(costs, per_gpu))
+        return " + GPU ".join("?" if count is None else cost_model.gigabytes(count) for count in counts)
 
     def _slots(self) -> str:
-        """Which groups train where at once."""
+        """How many groups train where."""
         slots = self.slots
         if not slots.gpus:
             return f"slots: {slots.jobs} on the CPU, {_threads(slots)} each"
         on = Counter(slots.gpus[number % len(slots.gpus)] for number in range(slots.jobs))
         return f"slots: {', '.join(f'{count} on GPU {gpu}' for gpu, count in on.items())}; {_threads(slots)} each"
 
-    def _takes(self) -> str:
-        """Hours and memory of the whole."""
-        slots, unknown = self.slots, sum(need is None for need in self.needs)
-        seconds = cost_model.duration(self.needs, slots.jobs)
+    def _cost(self) -> str:
+        """Hours and memory of the grid."""
+        slots, unknown = self.slots, sum(cost is None for cost in self.costs)
+        seconds = cost_model.total_seconds(self.costs, slots.jobs)
         if seconds is None:
             return (
                 f"time: ?, no run like {unknown} of {len(self.groups)} groups has finished; --calibrate measures them"
             )
-        told = f"time: about {cost_model.hours(seconds)}; memory: {self._memory(self.needs, slots.jobs, slots.per_gpu)}"
+        memory = self._memory(self.costs, slots.jobs, slots.per_gpu)
+        text = f"time: about {cost_model.hours(seconds)}; memory: {memory}"
         if not slots.gpus:
-            told = f"{told} of {cost_model.gigabytes(system.host_memory())}"
+            text = f"{text} of {cost_model.gigabytes(system.host_memory())}"
         bases = self._bases()
-        return told if len(bases) > 1 else f"{told}; known from {bases[0]}"
+        return text if len(bases) > 1 else f"{text}; known from {bases[0]}"
 
 
 def _line(cell: Cell) -> tuple[str, str]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import suites
 from flowbench.common.errors import UsageError, one_of
@@ -21,6 +20,7 @@ from flowbench.interop.curve import Curve, Source, gather
 from flowbench.plan.cells import task_folder
 from flowbench.store import records
 from flowbench.store.csv_rows import RowWriter
+from flowbench.store.records import AlgoInfo, ProtocolInfo, Published, RunRecord, SuiteInfo, TaskInfo
 
 FORMATS = {"tdmpc2": "tdmpc2", "simbav2": "simbav2", "humanoidbench": "humanoidbench", "csv": "plain"}
 PREFIX = "published-"  # of an imported algorithm's name, unless another is asked for
@@ -31,7 +31,7 @@ ROBOT = {"humanoidbench": "h1-"}  # what the names of a format leave out
 class Run:
     """A run to be: its run.json, and its returns by the suite's own step."""
 
-    record: dict[str, Any]
+    record: RunRecord
     points: dict[int, float]
 
 
@@ -79,7 +79,7 @@ def run(
                 runs[folder] = Run(record, points)
     left_out += [_missed(name, count, among, robot, suite) for name, count in missed.items()]
     # A file of which nothing is to be imported is no new version of anything.
-    versions = {_file(run.record["published"]) for run in runs.values()} | _replaced(runs, replace)
+    versions = {_file(_published(run.record)) for run in runs.values()} | _replaced(runs, replace)
     held = _held(root, format, prefix, [each.name for each in among])
     removed = [folder for folder, file in held if file in versions and folder not in runs]
     for folder in removed:
@@ -117,38 +117,34 @@ def _record(
     task: suites.Task,
     format: str,
     prefix: str,
-) -> dict[str, Any]:
-    """The run.json of a curve that was evaluated at these steps of the suite."""
+) -> RunRecord:
+    """The record of a curve that was evaluated at these steps of the suite."""
     name = task_folder(f"{prefix}{curve.algo}")
     if name.startswith("."):
         raise UsageError(f"{source.path}: an algorithm cannot be called {name!r}; begin it with --algo-prefix")
     identity = json.dumps(["published", format, name])
     gaps = [after - before for before, after in pairwise(steps)]
-    return {
-        "schema": records.SCHEMA,
-        "status": "done",
-        **records.setting(suite, task),
-        "algo": {
-            "name": name,
-            "label": f"{' '.join(f'{prefix}{curve.algo}'.removeprefix(PREFIX).split())} (published)",
-            "target": "published",
-            "sha256": None,
-        },
-        "config_id": hashlib.sha256(identity.encode()).hexdigest()[:8],
-        "config": {},
-        # What the file tells: how far the curve goes, how often it was evaluated, but not over how many episodes.
-        "protocol": {"steps": steps[-1], "every": statistics.mode(gaps) if gaps else 1, "episodes": 0},
-        "seed": curve.seed,
-        "published": {
-            "format": format,
-            "file": str(source.path.resolve()),
-            "sha256": source.sha256,
-            "algo": curve.algo,
-            "task": curve.task,
-            "step_unit": "simulator steps",
-            "simulator_steps_per_step": task.action_repeat,
-        },
-    }
+    label = " ".join(f"{prefix}{curve.algo}".removeprefix(PREFIX).split())
+    return RunRecord(
+        status="done",
+        suite=SuiteInfo.of(suite),
+        task=TaskInfo.of(task),
+        algo=AlgoInfo(name, f"{label} (published)", "published"),
+        config_id=hashlib.sha256(identity.encode()).hexdigest()[:8],
+        config={},
+        # From the file: how far the curve goes and how often it was evaluated. It does not say over how many episodes.
+        protocol=ProtocolInfo(steps[-1], statistics.mode(gaps) if gaps else 1, 0),
+        seed=curve.seed,
+        published=Published(
+            format=format,
+            file=str(source.path.resolve()),
+            sha256=source.sha256,
+            algo=curve.algo,
+            task=curve.task,
+            step_unit="simulator steps",
+            simulator_steps_per_step=task.action_repeat,
+        ),
+    )
 
 
 def _by_suite_step(curve: Curve, action_repeat: int) -> dict[int, float]:
@@ -156,49 +152,57 @@ def _by_suite_step(curve: Curve, action_repeat: int) -> dict[int, float]:
     return {-(-step // action_repeat): value for step, value in curve.points.items()}
 
 
-def _place(record: dict[str, Any]) -> Path:
-    """Where a run lies below the results folder: a variant's folder that no run of ours has."""
-    variant = f"{record['published']['format']}-{record['config_id']}"
-    parts = record["suite"]["name"], task_folder(record["task"]["name"]), record["algo"]["name"], variant
-    return Path(*parts, f"seed-{record['seed']}")
+def _published(record: RunRecord) -> Published:
+    """Where an imported run comes from."""
+    assert record.published is not None
+    return record.published
 
 
-def _twice(record: Mapping[str, Any], before: Mapping[str, Any]) -> UsageError:
+def _place(record: RunRecord) -> Path:
+    """Where a run is below the results folder: a variant's folder that no run of ours has."""
+    variant = f"{_published(record).format}-{record.config_id}"
+    parts = record.suite.name, task_folder(record.task.name), record.algo.name, variant
+    return Path(*parts, f"seed-{record.seed}")
+
+
+def _twice(record: RunRecord, before: RunRecord) -> UsageError:
     """The error for two curves that are one run here."""
-    one, other = before["published"], record["published"]
-    if one["file"] != other["file"]:
+    one, other = _published(before), _published(record)
+    if one.file != other.file:
         return UsageError(
-            f"{other['file']}: {_spelled(record)} is in {one['file']}, too; import one of them apart, with another "
+            f"{other.file}: {_spelled(record)} is in {one.file}, too; import one of them apart, with another "
             "--algo-prefix"
         )
     return UsageError(
-        f"{other['file']}: {_spelled(before)} and {_spelled(record)} are the same run, of {record['task']['name']} in "
-        f"{record['suite']['name']}; take one of them out"
+        f"{other.file}: {_spelled(before)} and {_spelled(record)} are the same run, of {record.task.name} in "
+        f"{record.suite.name}; take one of them out"
     )
 
 
-def _spelled(record: Mapping[str, Any]) -> str:
+def _spelled(record: RunRecord) -> str:
     """A curve as its file calls it."""
-    return f"{record['published']['algo']}, {record['published']['task']}, seed {record['seed']}"
+    published = _published(record)
+    return f"{published.algo}, {published.task}, seed {record.seed}"
 
 
 def _replaced(runs: Mapping[Path, Run], replace: bool) -> set[Path]:
-    """The other files whose curves these runs take the place of.
+    """The other files whose curves these runs replace.
 
-    Raises UsageError where there is such a file though none is to be replaced, or a run that was trained.
+    Raises UsageError if there is such a file though none is to be replaced, or a run that was trained.
     """
     files = set()
     for folder, run in runs.items():
         if not (folder / "run.json").exists():
             continue
-        before, published = records.recorded(folder).get("published"), run.record["published"]
+        earlier, published = records.read_if_valid(folder), _published(run.record)
+        before = earlier.published if earlier else None
         if not before:
             raise UsageError(f"{folder} is not one of an import; use another --results")
-        if published["sha256"] == before.get("sha256") or published["file"] == str(_file(before)):
+        if published.sha256 == before.sha256 or published.file == str(_file(before)):
             continue
         if not replace:
             raise UsageError(
-                f"{published['file']}: {_spelled(run.record)} has been imported from {before.get('file')}; give one of "
+                f"{published.file}: {_spelled(run.record)} has been imported from {before.file}; give one of "
                 "them another --algo-prefix, or take this for a new version with --replace"
             )
         files.add(_file(before))
@@ -209,15 +213,15 @@ def _held(root: Path, format: str, prefix: str, suite_names: Sequence[str]) -> I
     """Every run that such an import has made before, with the file that it came from."""
     for folder in records.folders(root):
         if folder.parts[-5] in suite_names and folder.parent.name.startswith(f"{format}-"):
-            record = records.recorded(folder)
-            published = record.get("published", {})
-            if "algo" in published and record["algo"]["name"] == task_folder(f"{prefix}{published['algo']}"):
+            record = records.read_if_valid(folder)
+            published = record.published if record else None
+            if record and published and record.algo.name == task_folder(f"{prefix}{published.algo}"):
                 yield folder, _file(published)
 
 
-def _file(published: Mapping[str, Any]) -> Path:
-    """The file that a run came from, without links; earlier versions recorded it as it was spelled."""
-    return Path(str(published.get("file"))).resolve()
+def _file(published: Published) -> Path:
+    """The file that a run came from, without links; early versions recorded it as the user wrote it."""
+    return Path(published.file).resolve()
 
 
 def _remove(folder: Path, root: Path) -> None:
@@ -250,10 +254,10 @@ def summary(imported: Imported) -> list[list[str]]:
     """A line a suite and algorithm: the algorithm's name, the suite, tasks, curves and the last step of any."""
     lines: dict[tuple[str, str], list[Run]] = {}
     for each in imported.runs.values():
-        lines.setdefault((each.record["suite"]["name"], each.record["algo"]["name"]), []).append(each)
+        lines.setdefault((each.record.suite.name, each.record.algo.name), []).append(each)
     found = []
     for (suite, algo), own in sorted(lines.items()):
-        tasks = {each.record["task"]["name"] for each in own}
-        last = max(each.record["protocol"]["steps"] for each in own)
+        tasks = {each.record.task.name for each in own}
+        last = max(each.record.protocol.steps for each in own)
         found.append([algo, suite, f"{len(tasks)}", f"{len(own)}", f"{last:,}"])
     return found

@@ -5,18 +5,17 @@ Whoever trains there, on this machine or another, hears nothing of it: nothing i
 
 from __future__ import annotations
 
-import heapq
 import math
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowbench.common.pace import Pace, time_left
 from flowbench.store import csv_rows, records
 from flowbench.store.load import Selection, check_root
+from flowbench.store.records import RunRecord
 
 PACE_ROWS = 50  # at the end of a table, that tell how fast a run is
 
@@ -75,7 +74,7 @@ class _Known:
     """A run's record as it was read last, and what is read of its tables while it trains."""
 
     mark: tuple[int, ...]
-    run: dict[str, Any]
+    run: RunRecord
     status: str = ""
     tables: dict[str, csv_rows.Tail] = field(default_factory=dict)
 
@@ -98,7 +97,7 @@ class Watcher:
         problems: list[str] = []
         self._known = self._read_all(problems)
         selection = Selection(*self._names)
-        ours = {folder: known for folder, known in self._known.items() if "published" not in known.run}
+        ours = {folder: known for folder, known in self._known.items() if not known.run.published}
         chosen = {folder: known for folder, known in ours.items() if selection.takes(known.run)}
         if check and ours:
             selection.check(self._root)
@@ -165,14 +164,14 @@ def _running(folder: Path, known: _Known) -> Running:
         table.look()
     evals, train = ([row for row in known.tables[name].rows if math.isfinite(row[0])] for name in ("evals", "train"))
     returns = [row[2] for row in evals] or [row[2] for row in train[-1:]]
-    random = run["config"].get("random_steps")
+    random = run.config.get("random_steps")
     return Running(
-        suite=run["suite"]["name"],
-        task=run["task"]["name"],
-        algo=run["algo"]["label"],
-        seed=run["seed"],
-        step=min(int(max([0.0, *(row[0] for row in [*evals, *train])])), run["protocol"]["steps"]),
-        steps=run["protocol"]["steps"],
+        suite=run.suite.name,
+        task=run.task.name,
+        algo=run.algo.label,
+        seed=run.seed,
+        step=min(int(max([0.0, *(row[0] for row in [*evals, *train])])), run.protocol.steps),
+        steps=run.protocol.steps,
         speed=_speed(train, random) or _speed(evals, random),
         last=returns[-1] if returns else None,
         curve=tuple(row[2] for row in evals),
@@ -192,65 +191,44 @@ def _speed(table: Sequence[Sequence[float]], random_steps: Any) -> float | None:
     return steps / seconds if steps > 0 and seconds > 0 else None
 
 
-def _group(run: Mapping[str, Any]) -> str:
-    return f"{run['suite']['name']} {run['task']['name']} {run['config_id']} {run.get('group', run['seed'])}"
+def _group(run: RunRecord) -> str:
+    return f"{run.suite.name} {run.task.name} {run.config_id} {run.group or run.seed}"
 
 
 def _snapshot(chosen: Sequence[_Known], running: Sequence[Running], problems: Sequence[str]) -> Snapshot:
     counts = {status: sum(known.status == status for known in chosen) for status in records.STATUSES}
     done = [known.run for known in chosen if known.status == "done"]
-    taken = sum(run["protocol"]["steps"] for run in done) + sum(cell.step for cell in running)
-    budget = sum(known.run["protocol"]["steps"] for known in chosen)
+    taken = sum(run.protocol.steps for run in done) + sum(cell.step for cell in running)
+    budget = sum(known.run.protocol.steps for known in chosen)
     failures = [_failure(known.run) for known in chosen if known.status == "failed"]
     return Snapshot(
         counts={status: count for status, count in counts.items() if count},
         share=taken / budget if budget > 0 else 0.0,
-        left=_left(running, [known.run for known in chosen if known.status == "queued"], done),
+        left=_seconds_left(running, [known.run for known in chosen if known.status == "queued"], done),
         running=running,
         failures=sorted(failures, key=lambda failure: failure.ended, reverse=True),
         problems=problems,
     )
 
 
-def _failure(run: Mapping[str, Any]) -> Failure:
-    error = " ".join(str(run.get("error") or "it left no word").split())
-    return Failure(run["task"]["name"], run["algo"]["label"], run["seed"], error, str(run.get("ended") or ""))
+def _failure(run: RunRecord) -> Failure:
+    error = " ".join((run.error or "no error was recorded").split())
+    return Failure(run.task.name, run.algo.label, run.seed, error, run.ended or "")
 
 
-def _left(
-    running: Iterable[Running], queued: Iterable[Mapping[str, Any]], done: Iterable[Mapping[str, Any]]
-) -> float | None:
-    """Seconds until the last group ends, as many at once as run now; None while none runs or no speed is known."""
-    paces: dict[tuple[str, ...], list[float]] = defaultdict(list)  # seconds a step
+def _seconds_left(running: Sequence[Running], queued: Sequence[RunRecord], done: Sequence[RunRecord]) -> float | None:
+    """Seconds until the last group ends, as many at the same time as now; None if none runs or no speed is known."""
+    pace = Pace()
+    for run in done:
+        pace.observe(run.task.name, run.algo.label, run.protocol.steps, run.seconds or 0.0)
     for cell in running:
         if cell.speed:
-            _note(paces, cell.task, cell.algo, 1 / cell.speed)
-    for run in done:
-        seconds = run.get("seconds")
-        if isinstance(seconds, (int, float)) and 0 < seconds < math.inf and run["protocol"]["steps"] > 0:
-            _note(paces, run["task"]["name"], run["algo"]["label"], seconds / run["protocol"]["steps"])
-    if not paces:
-        return None
-
-    def needed(task: str, algo: str, steps: int) -> float:
-        return steps * statistics.median(paces.get((task, algo)) or paces.get((algo,)) or paces[()])
-
+            pace.observe(cell.task, cell.algo, cell.speed, 1.0)
     ends: dict[str, float] = {}
     for cell in running:
-        left = needed(cell.task, cell.algo, cell.steps - cell.step) if cell.left is None else cell.left
+        left = pace.seconds(cell.task, cell.algo, cell.steps - cell.step) if cell.left is None else cell.left
+        if left is None:
+            return None
         ends[cell.group] = max(left, ends.get(cell.group, 0.0))
-    if not ends:
-        return None
-    waiting = {
-        _group(run): needed(run["task"]["name"], run["algo"]["label"], run["protocol"]["steps"]) for run in queued
-    }
-    free = list(ends.values())
-    heapq.heapify(free)
-    for seconds in waiting.values():
-        heapq.heapreplace(free, free[0] + seconds)
-    return max(free)
-
-
-def _note(paces: dict[tuple[str, ...], list[float]], task: str, algo: str, pace: float) -> None:
-    for key in ((task, algo), (algo,), ()):
-        paces[key].append(pace)
+    waiting = {_group(run): pace.seconds(run.task.name, run.algo.label, run.protocol.steps) or 0.0 for run in queued}
+    return time_left(list(ends.values()), waiting.values(), len(ends)) if ends else None

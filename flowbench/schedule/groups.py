@@ -13,6 +13,7 @@ from pathlib import Path
 from flowbench.common.errors import UsageError
 from flowbench.plan.cells import Cell
 from flowbench.store import checkpoint, lock, records
+from flowbench.store.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,23 @@ def enqueue(root: Path, cells: Sequence[Cell]) -> None:
         folder = root / cell.path
         if not (folder / "run.json").exists():
             with suppress(OSError):  # a cell that cannot be written fails by itself, and alone
-                records.begin_run(folder, records.record(cell, [cell.seed]))
+                records.begin_run(folder, RunRecord.of(cell, [cell.seed]))
 
 
 def tidy(root: Path, done: Sequence[Cell]) -> None:
     """Remove checkpoints that finished cells have left because they were killed before they could."""
     for cell in done:
         folder = root / cell.path
-        if (folder / checkpoint.FOLDER).exists() and not records.recorded(folder).get("keep_checkpoints"):
+        record = records.read_if_valid(folder)
+        if (folder / checkpoint.FOLDER).exists() and not (record and record.keep_checkpoints):
             with suppress(lock.Busy, OSError), lock.hold(folder):
                 checkpoint.remove(folder)
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
     """Whether the folder holds this very cell, finished."""
-    record = records.recorded(folder)
-    return record.get("status") == "done" and records.is_of(record, cell)
+    record = records.read_if_valid(folder)
+    return record is not None and record.status == "done" and record.is_of(cell)
 
 
 def make_groups(
@@ -179,8 +181,8 @@ def _in_order(group: Sequence[Cell], root: Path) -> list[Cell]:
 
 def _beside(folder: Path) -> list[int]:
     """The seeds that a run's record says it was trained with, itself among them."""
-    seeds = records.recorded(folder).get("group")
-    return seeds if isinstance(seeds, list) else []
+    record = records.read_if_valid(folder)
+    return (record.group if record else None) or []
 
 
 def _line(cell: Cell) -> tuple[str, str, str]:

@@ -106,7 +106,7 @@ class Writer:
     _replay: dict[str, str] = field(default_factory=dict)  # the files of transitions written so far, with their SHA-256
 
     @classmethod
-    def going_on(cls, run: Path, step: int) -> Writer:
+    def resume(cls, run: Path, step: int) -> Writer:
         """A writer that goes on from a checkpoint; what belongs to later ones is removed."""
         writer = cls(run)
         files = _manifest(run, step)["files"]

@@ -13,7 +13,7 @@ import suites
 from flowbench.common.errors import UsageError, unknown
 from flowbench.plan.cells import Cell
 from flowbench.store import csv_rows
-from flowbench.store.records import NotARun, folders, read_placed, status_now
+from flowbench.store.records import NotARun, RunRecord, Segment, folders, read_placed, status_now
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,9 +56,9 @@ class Selection:
         self._wanted = {"suite": suite_names, "algorithm": algo_names}
         self._seen: dict[str, set[str]] = {kind: set() for kind in self._wanted}
 
-    def takes(self, run: Mapping[str, Any]) -> bool:
+    def takes(self, run: RunRecord) -> bool:
         """Whether a record is of a selected run."""
-        names = {"suite": {run["suite"]["name"]}, "algorithm": {run["algo"]["name"], run["algo"]["label"]}}
+        names = {"suite": {run.suite.name}, "algorithm": {run.algo.name, run.algo.label}}
         for kind, wanted in self._wanted.items():
             self._seen[kind] |= names[kind]
             if wanted and names[kind].isdisjoint(wanted):
@@ -82,12 +82,12 @@ class Exactly:
         self._tasks = {_task(cell) for cell in cells}
         self._published = set(published)
 
-    def takes(self, run: Mapping[str, Any]) -> bool:
+    def takes(self, run: RunRecord) -> bool:
         """Whether a record is of a selected run."""
-        task = run["suite"]["name"], run["task"]["name"]
-        if "published" in run:
-            return task in self._tasks and run["published"].get("algo") in self._published
-        return (*task, run["algo"]["label"], run["config_id"], run["seed"]) in self._cells
+        task = run.suite.name, run.task.name
+        if run.published:
+            return task in self._tasks and run.published.algo in self._published
+        return (*task, run.algo.label, run.config_id, run.seed) in self._cells
 
     def check(self, root: Path) -> None:
         """A cell that is not there selects nothing."""
@@ -137,66 +137,56 @@ def load_selected(root: Path, selection: Selection | Exactly) -> Results:
     return Results(frame, _eval_frame(frame, evals), problems)
 
 
-def _run_row(run: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
+    versions = run.versions or {}
     return {
-        "suite": run["suite"]["name"],
-        "task": run["task"]["name"],
-        "algo": run["algo"]["label"],
-        "config_id": run["config_id"],
-        "seed": int(run["seed"]),
+        "suite": run.suite.name,
+        "task": run.task.name,
+        "algo": run.algo.label,
+        "config_id": run.config_id,
+        "seed": run.seed,
         "status": status_now(folder, run),
-        "steps": run["protocol"]["steps"],
-        "every": run["protocol"]["every"],
-        "low": run["task"]["low"],
-        "high": run["task"]["high"],
-        "comparable": run["suite"]["comparable"],
-        "note": run["suite"]["note"],
-        "tasks": run["suite"]["tasks"],
-        "suite_steps": run["suite"]["steps"],
-        "error": run.get("error") or "",
+        "steps": run.protocol.steps,
+        "every": run.protocol.every,
+        "low": run.task.low,
+        "high": run.task.high,
+        "comparable": run.suite.comparable,
+        "note": run.suite.note,
+        "tasks": run.suite.tasks,
+        "suite_steps": run.suite.steps,
+        "error": run.error or "",
         "folder": str(folder),
         "software": _software(run),
-        "action_repeat": run["task"]["action_repeat"],
-        "episodes": run["protocol"]["episodes"],
-        **{name: _version(run, name) for name in ("mujoco", "dm_control")},
-        **_computed(run),
-        "auto": run.get("auto") or 0,  # seeds were added until a comparison was decided, or there were so many
-        "published": "published" in run,  # by others, and imported
-        "origin": run.get("published", {}).get("format", ""),
+        "action_repeat": run.task.action_repeat,
+        "episodes": run.protocol.episodes,
+        "mujoco": versions.get("mujoco") or "",
+        "dm_control": versions.get("dm_control") or "",
+        # Empty until the run has trained. Records of early versions have no precision, which was float32.
+        "device": (run.device or "") if versions else "",
+        "precision": (run.precision or "float32") if versions else "",
+        "auto": run.auto or 0,
+        "published": run.published is not None,
+        "origin": run.published.format if run.published else "",
     }
 
 
-def _version(run: Mapping[str, Any], name: str) -> str:
-    """The version of a library that a run used; empty for one that has not begun or had none."""
-    versions = run.get("versions")
-    return str(versions.get(name) or "") if isinstance(versions, dict) else ""
+def _software(run: RunRecord) -> str:
+    """What a run's numbers depend on in addition to its config, in one line; empty until it has trained.
 
-
-def _computed(run: Mapping[str, Any]) -> dict[str, str]:
-    """Where a run was trained at last and in which precision; empty for one that has not begun."""
-    if not isinstance(run.get("versions"), dict):
-        return {"device": "", "precision": ""}
-    # Records from before there was a choice name no precision.
-    return {"device": str(run.get("device") or ""), "precision": str(run.get("precision") or "float32")}
-
-
-def _software(run: Mapping[str, Any]) -> str:
-    """What a run's numbers depend on beside its config, in a line; empty for one that has not begun.
-
-    Of a run that went on with something else it is what it had at first, and then.
+    If a resumed run was trained with different software, all are named in their order.
     """
-    resumed = run.get("resumed")
-    stretches = [run.get("began"), *(resumed if isinstance(resumed, list) else []), run]
-    known = [each for each in stretches if isinstance(each, dict) and isinstance(each.get("versions"), dict)]
-    return THEN.join(text for text, _ in groupby(map(_stretch, known)))
+    segments = [run.began or Segment(), *(run.resumed or []), run.segment()]
+    return THEN.join(text for text, _ in groupby(_segment_text(each) for each in segments if each.versions))
 
 
-def _stretch(run: Mapping[str, Any]) -> str:
-    """What one stretch of training was done with."""
-    parts = [f"{name} {version}" for name, version in run["versions"].items() if version and name != "python"]
-    where, threads, precision = f"on {run.get('device')}", run.get("threads"), run.get("precision", "float32")
-    if isinstance(threads, int):
-        where += f" with {threads} thread{'s' * (threads != 1)}"
+def _segment_text(segment: Segment) -> str:
+    """The software and hardware of one training segment."""
+    versions = segment.versions or {}
+    parts = [f"{name} {version}" for name, version in versions.items() if version and name != "python"]
+    where = f"on {segment.device}"
+    if segment.threads is not None:
+        where += f" with {segment.threads} thread{'s' * (segment.threads != 1)}"
+    precision = segment.precision or "float32"
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
 
 

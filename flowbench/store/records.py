@@ -1,7 +1,6 @@
-"""The results folder: `<suite>/<task>/<algo>/<variant>/seed-<k>/{run.json, evals.csv, train.csv, log.txt}`.
+"""The record of a run: `<suite>/<task>/<algo>/<variant>/seed-<k>/run.json`, read and written here alone.
 
-A run.json is replaced whole or not at all; rows of the CSV files are appended and flushed as they come, so what a
-killed run leaves behind is readable up to its last whole line.
+The file is replaced in one step, so that it is complete whenever the machine stops.
 """
 
 from __future__ import annotations
@@ -10,51 +9,232 @@ import dataclasses
 import glob
 import json
 import re
-import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 import suites
 from flowbench.common.errors import UsageError
 from flowbench.plan.cells import Cell, task_folder
 from flowbench.store import atomic, csv_rows, lock
 
-if TYPE_CHECKING:
-    pass
-
 SCHEMA = 1
-STATUSES = ("done", "running", "stopped", "failed", "queued")
-NUMBER = (int, float)
-SHAPE: dict[str, Any] = {  # what readers rely on in a run.json
-    "status": str,
-    "suite.name": str,
-    "suite.title": str,
-    "suite.comparable": bool,
-    "suite.note": str,
-    "suite.tasks": int,
-    "suite.steps": int,
-    "task.name": str,
-    "task.source": str,
-    "task.action_repeat": int,
-    "task.low": NUMBER,
-    "task.high": NUMBER,
-    "algo.name": str,
-    "algo.label": str,
-    "algo.target": str,
-    "config_id": str,
-    "config": dict,
-    "protocol.steps": int,
-    "protocol.every": int,
-    "protocol.episodes": int,
-    "seed": int,
-}
-OPTIONAL: dict[str, Any] = {"error": (str, type(None)), "auto": (int, type(None)), "published": dict}
+Status = Literal["done", "running", "stopped", "failed", "queued"]
+STATUSES: tuple[Status, ...] = ("done", "running", "stopped", "failed", "queued")
+Whole = Annotated[int, Meta(ge=-csv_rows.LARGEST, le=csv_rows.LARGEST)]
+Versions = dict[str, str | None]  # by library, with flowbench's own version and commit
+# Keys that are null on disk, instead of absent, as soon as another key is there.
+NULL_WITH = {"timeout": "device", "auto": "device", "ended": "started", "error": "started", "success_from": "learner"}
 
 
 class NotARun(ValueError):
-    """A folder that looks like a run's but cannot be read as one; the message says why."""
+    """A folder that is laid out as a run's but cannot be read as one; the message says why."""
+
+
+class SuiteInfo(Struct, frozen=True):
+    """The suite of a run, as it was when the run was planned."""
+
+    name: str
+    title: str
+    comparable: bool
+    note: str
+    tasks: Whole
+    steps: Whole
+
+    @staticmethod
+    def of(suite: suites.Suite) -> SuiteInfo:
+        return SuiteInfo(suite.name, suite.title, suite.comparable, suite.note, len(suite.tasks), suite.steps)
+
+
+class TaskInfo(Struct, frozen=True):
+    """The task of a run."""
+
+    name: str
+    source: str
+    action_repeat: Whole
+    low: float
+    high: float
+
+    @staticmethod
+    def of(task: suites.Task) -> TaskInfo:
+        return TaskInfo(task.name, task.source, task.action_repeat, task.score.low, task.score.high)
+
+    def task(self) -> suites.Task:
+        """The task itself. Raises SuiteError for values that no task can have."""
+        return suites.Task(self.name, self.source, self.action_repeat, suites.Score(self.low, self.high))
+
+
+class AlgoInfo(Struct, frozen=True):
+    """The algorithm of a run; `sha256` is that of its file, for an algorithm given by file."""
+
+    name: str
+    label: str
+    target: str
+    sha256: str | None = None
+
+
+class ProtocolInfo(Struct, frozen=True):
+    """How long the run trains and how it is evaluated, in environment steps after action repeat."""
+
+    steps: Whole
+    every: Whole
+    episodes: Whole
+
+
+class LearnerInfo(Struct, frozen=True):
+    """How the seeds were trained: "separate" or "stacked", where replay was held, and the worker processes."""
+
+    kind: str
+    replay: str
+    environment_processes: int
+    evaluation_processes: int
+
+
+class MachineInfo(Struct, frozen=True):
+    """The hardware that trained the run."""
+
+    cpu: str
+    cores: int
+    threads: int
+    gpu: str | None = None
+
+
+class Sizes(Struct, frozen=True):
+    """Dimensions of observations and actions."""
+
+    obs: int
+    act: int
+
+
+class Memory(Struct, frozen=True):
+    """The most memory that the run used."""
+
+    host_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+
+class Published(Struct, frozen=True):
+    """Where an imported curve comes from."""
+
+    format: str = ""
+    file: str = ""
+    sha256: str = ""
+    algo: str = ""
+    task: str = ""
+    step_unit: str = ""
+    simulator_steps_per_step: int = 1
+
+
+class Segment(Struct, frozen=True, kw_only=True):
+    """A training segment, from a start or resume to the next: what its numbers depend on besides the config."""
+
+    device: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    versions: Versions | None = None
+
+
+class Resumed(Segment, frozen=True, kw_only=True):
+    """A segment that began from the checkpoint of `step`."""
+
+    at: str
+    step: int
+
+
+class RunRecord(Struct, kw_only=True):
+    """A run.json. Fields are None until the run gets that far."""
+
+    schema: int = SCHEMA
+    status: Status
+    suite: SuiteInfo
+    task: TaskInfo
+    algo: AlgoInfo
+    config_id: str
+    config: dict[str, Any]
+    protocol: ProtocolInfo
+    seed: Whole
+    group: list[int] | None = None  # the seeds that train together, in their order
+    published: Published | None = None  # the run was imported
+
+    # What the scheduler asks of the worker
+    device: str | None = None
+    threads: int | None = None
+    precision: str | None = None
+    per_gpu: int | None = None
+    checkpoint_every: int | None = None
+    keep_checkpoints: bool | None = None
+    keep_weights: bool | None = None
+    log: list[str] | None = None
+    timeout: float | None = None
+    auto: Whole | None = None  # seeds were added until a comparison was decided, or there were this many
+    attempts: int | None = None
+
+    # What the worker reports
+    started: str | None = None
+    ended: str | None = None
+    error: str | None = None
+    pid: int | None = None
+    startup: float | None = None
+    success_from: float | None = None
+    learner: LearnerInfo | None = None
+    parameters: int | None = None
+    sizes: Sizes | None = None
+    versions: Versions | None = None
+    machine: MachineInfo | None = None
+    began: Segment | None = None
+    resumed: list[Resumed] | None = None
+    wall: dict[str, float] | None = None  # seconds by what they were spent on
+    seconds: float | None = None
+    memory: Memory | None = None
+
+    @staticmethod
+    def of(cell: Cell, group: Sequence[int]) -> RunRecord:
+        """The record of a cell that is queued, with the seeds that train together."""
+        variant, protocol = cell.variant, cell.variant.protocol
+        return RunRecord(
+            status="queued",
+            suite=SuiteInfo.of(cell.suite),
+            task=TaskInfo.of(cell.task),
+            algo=AlgoInfo(variant.entry.name, variant.label, variant.entry.target, variant.source),
+            config_id=variant.config_id,
+            config=dataclasses.asdict(variant.config),
+            protocol=ProtocolInfo(protocol.steps, protocol.every, protocol.episodes),
+            seed=cell.seed,
+            group=list(group),
+        )
+
+    @staticmethod
+    def parse(read: Any) -> RunRecord:
+        """The record that parsed JSON holds. Raises ValueError, naming the key that is wrong."""
+        if not isinstance(read, dict) or "schema" not in read:
+            raise ValueError("not a run of flowbench")
+        if read["schema"] != SCHEMA:
+            raise ValueError(f"schema {read['schema']!r}; this flowbench reads schema {SCHEMA}")
+        record = msgspec.convert(read, RunRecord)
+        record.task.task()
+        return record
+
+    def to_builtins(self) -> dict[str, Any]:
+        """The record as it is on disk."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return {
+            key: value
+            for key, value in values.items()
+            if value is not None or values.get(NULL_WITH.get(key, "")) is not None
+        }
+
+    def is_of(self, cell: Cell) -> bool:
+        """Whether this is the record of a cell."""
+        recorded = (self.suite.name, self.task.name, self.config_id, self.seed)
+        return recorded == (cell.suite.name, cell.task.name, cell.variant.config_id, cell.seed)
+
+    def segment(self) -> Segment:
+        """The training segment that is under way, or the last one."""
+        return Segment(device=self.device, precision=self.precision, threads=self.threads, versions=self.versions)
 
 
 def now() -> str:
@@ -62,177 +242,95 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def record(cell: Cell, group: Sequence[int]) -> dict[str, Any]:
-    """The run.json of a cell that is about to train, with the seeds that train beside it."""
-    variant = cell.variant
-    return {
-        "schema": SCHEMA,
-        "status": "queued",
-        **setting(cell.suite, cell.task),
-        "algo": {
-            "name": variant.entry.name,
-            "label": variant.label,
-            "target": variant.entry.target,
-            "sha256": variant.source,
-        },
-        "config_id": variant.config_id,
-        "config": dataclasses.asdict(variant.config),
-        "protocol": dataclasses.asdict(variant.protocol),
-        "seed": cell.seed,
-        "group": list(group),
-    }
-
-
-def setting(suite: suites.Suite, task: suites.Task) -> dict[str, Any]:
-    """What a run.json says of the suite and the task."""
-    return {
-        "suite": {
-            "name": suite.name,
-            "title": suite.title,
-            "comparable": suite.comparable,
-            "note": suite.note,
-            "tasks": len(suite.tasks),
-            "steps": suite.steps,
-        },
-        "task": {
-            "name": task.name,
-            "source": task.source,
-            "action_repeat": task.action_repeat,
-            "low": task.score.low,
-            "high": task.score.high,
-        },
-    }
-
-
-def task(run: Mapping[str, Any]) -> suites.Task:
-    """The task of a record."""
-    of = run["task"]
-    return suites.Task(of["name"], of["source"], of["action_repeat"], suites.Score(of["low"], of["high"]))
-
-
-def write_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Replace the folder's run.json in one step, so that it is whole whenever the machine stops."""
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Replace the folder's run.json in one step, so that it is complete whenever the machine stops."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.replace(folder / "run.json", _text(run))
+    atomic.replace(folder / "run.json", _text(record))
 
 
-def begin_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Write the folder's run.json where it has none, whoever else may be about to."""
+def begin_run(folder: Path, record: RunRecord) -> None:
+    """Write the folder's run.json unless there is one, also if another process writes it at the same time."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.create(folder / "run.json", _text(run))
+    atomic.create(folder / "run.json", _text(record))
 
 
-def _text(run: Mapping[str, Any]) -> bytes:
-    return (json.dumps(run, indent=2, allow_nan=False) + "\n").encode()
+def _text(record: RunRecord) -> bytes:
+    return (json.dumps(record.to_builtins(), indent=2, allow_nan=False) + "\n").encode()
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """The folder's run.json. Raises NotARun when it is missing, unreadable or of another schema."""
+def read_run(folder: Path) -> RunRecord:
+    """The folder's run.json. Raises NotARun if it is missing, unreadable or of another schema."""
     path = folder / "run.json"
     try:
         text = path.read_text(encoding="utf-8")
-        run = json.loads(text)
-        if "\\ud" in text.lower():  # maybe half a character, as an error has that names a file in another encoding
-            run = json.loads(json.dumps(run, ensure_ascii=False).encode(errors="replace"))
+        read = json.loads(text)
+        if "\\ud" in text.lower():  # perhaps a lone surrogate, as in an error that names a file in another encoding
+            read = json.loads(json.dumps(read, ensure_ascii=False).encode(errors="replace"))
+        return RunRecord.parse(read)
     except (OSError, ValueError, RecursionError) as error:
         raise NotARun(f"{path}: {error}") from error
-    check(run, path)
-    return dict(run)
 
 
-def check(run: Any, path: Path) -> None:
-    """Raise NotARun, naming `path`, unless a record is of this schema and has what readers rely on."""
-    if not isinstance(run, dict) or "schema" not in run:
-        raise NotARun(f"{path}: not a run of flowbench")
-    if run["schema"] != SCHEMA:
-        raise NotARun(f"{path}: schema {run['schema']!r}; this flowbench reads schema {SCHEMA}")
-    for key, kind in SHAPE.items():
-        value: Any = run
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or _is_absurd(value):
-            raise NotARun(f"{path}: {key} is {reprlib.repr(value)}")
-    try:
-        task(run)
-    except suites.SuiteError as error:
-        raise NotARun(f"{path}: {error}") from error
-    for key, kind in OPTIONAL.items():
-        if key in run and (not isinstance(run[key], kind) or _is_absurd(run[key])):
-            raise NotARun(f"{path}: {key} is {reprlib.repr(run[key])}")
-    if run["status"] not in STATUSES:
-        raise NotARun(f"{path}: unknown status {run['status']!r}")
-
-
-def _is_absurd(value: Any) -> bool:
-    """Whether a whole number is so large that tables and floats cannot hold it."""
-    return isinstance(value, int) and abs(value) > csv_rows.LARGEST
-
-
-def recorded(folder: Path) -> dict[str, Any]:
-    """The folder's run.json, or nothing when there is none that can be read."""
+def read_if_valid(folder: Path) -> RunRecord | None:
+    """The folder's run.json; None if there is none that can be read."""
     try:
         return read_run(folder)
     except NotARun:
-        return {}
+        return None
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the folder holds a finished run."""
+    record = read_if_valid(folder)
+    return record is not None and record.status == "done"
 
 
 def status(folder: Path) -> str:
-    """One of `STATUSES`, or "missing". "stopped" is a run that was started and ended without a word."""
+    """One of `STATUSES`, or "missing". "stopped" is a run that was started and whose process ended without a status."""
     if not (folder / "run.json").exists():
         return "missing"
     return status_now(folder, read_run(folder))
 
 
-def status_now(folder: Path, run: Mapping[str, Any]) -> str:
-    """What `status` says of a folder whose record was read before."""
-    recorded: str = run["status"]
-    if recorded not in ("running", "queued"):
-        return recorded
+def status_now(folder: Path, record: RunRecord) -> Status:
+    """What `status` returns for a folder whose record was read before."""
+    if record.status not in ("running", "queued"):
+        return record.status
     if lock.is_held(folder):
         return "running"
-    return "queued" if recorded == "queued" else "stopped"
-
-
-def is_of(run: Mapping[str, Any], cell: Cell) -> bool:
-    """Whether a record is that of a cell."""
-    recorded = (run["suite"]["name"], run["task"]["name"], run["config_id"], run["seed"])
-    return recorded == (cell.suite.name, cell.task.name, cell.variant.config_id, cell.seed)
+    return "queued" if record.status == "queued" else "stopped"
 
 
 def check_same_task(root: Path, cell: Cell) -> None:
-    """Raise UsageError when this suite's task was run from another source or with another action repeat."""
+    """Raise UsageError if this suite's task was run from another source or with another action repeat."""
     for folder in sorted((root / cell.path).parents[2].glob("*/*/seed-*")):
-        try:
-            task = read_run(folder)["task"]
-        except NotARun:
+        record = read_if_valid(folder)
+        if record is None:
             continue
         for key in ("source", "action_repeat"):
-            if task[key] != getattr(cell.task, key):
+            before, now = getattr(record.task, key), getattr(cell.task, key)
+            if before != now:
                 raise UsageError(
-                    f"suite {cell.suite.name!r}, task {cell.task.name!r}: {key} is {getattr(cell.task, key)!r} now, "
-                    f"and was {task[key]!r} in {folder}; give the changed suite another name or use another --results"
+                    f"suite {cell.suite.name!r}, task {cell.task.name!r}: {key} is {now!r} now, and was {before!r} "
+                    f"in {folder}; rename the changed suite or use another --results"
                 )
 
 
 def folders(root: Path) -> Iterator[Path]:
-    """Every folder below `root` that is laid out as a run's; folders may come and go meanwhile."""
-    # The method of Path raises when a folder vanishes while it looks.
+    """Every folder below `root` that is laid out as a run's; other processes may add and remove folders meanwhile."""
+    # Path.glob raises an error if a folder is removed during the search; glob.glob does not.
     for path in sorted(root / found for found in glob.glob("*/*/*/*/seed-*/run.json", root_dir=root)):
         if re.fullmatch(r"seed-\d+", path.parent.name):
             yield path.parent
 
 
-def read_placed(folder: Path) -> dict[str, Any]:
-    """`read_run` of a folder below a results folder. Raises NotARun also when the record belongs elsewhere."""
-    run = read_run(folder)
-    _check_place(folder, run)
-    return run
-
-
-def _check_place(folder: Path, run: Mapping[str, Any]) -> None:
-    """A record in a folder that is not its own, such as a copy, must not count as a run of its own."""
+def read_placed(folder: Path) -> RunRecord:
+    """`read_run` of a folder below a results folder. Raises NotARun also if the record belongs to another folder."""
+    record = read_run(folder)
     suite, task, algo, variant, seed = folder.parts[-5:]
-    own = (run["suite"]["name"], task_folder(run["task"]["name"]), run["algo"]["name"], f"seed-{run['seed']}")
-    if (suite, task, algo, seed) != own or not variant.endswith(f"-{run['config_id']}"):
+    own = (record.suite.name, task_folder(record.task.name), record.algo.name, f"seed-{record.seed}")
+    # The record in a copied folder must not count as a second run.
+    if (suite, task, algo, seed) != own or not variant.endswith(f"-{record.config_id}"):
         where = "/".join(folder.parts[-5:])
-        raise NotARun(f"{folder / 'run.json'}: the record of {'/'.join(own)} ({run['config_id']}) lies in {where}")
+        raise NotARun(f"{folder / 'run.json'}: the record of {'/'.join(own)} ({record.config_id}) lies in {where}")
+    return record

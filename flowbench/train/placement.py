@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -41,14 +39,13 @@ class Places:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-def spread(seeds: int, device: torch.device, run: Mapping[str, Any]) -> Places:
+def spread(seeds: int, device: torch.device, precision: str, threads: int, sharers: int = 1) -> Places:
     """Where a group's work is done: on a GPU, the cores that the learner leaves over step and evaluate."""
-    precision = run.get("precision", "float32")
     if device.type == "cpu":
         return Places(device, stack=seeds > 1, precision=precision)
-    spare = max(0, int(run["threads"]) - 1)
+    spare = max(0, threads - 1)
     stepping = min(seeds, spare)
-    return Places(device, seeds > 1, precision, stepping, min(seeds, spare - stepping), run.get("per_gpu", 1))
+    return Places(device, seeds > 1, precision, stepping, min(seeds, spare - stepping), sharers)
 
 
 def device(asked: str) -> torch.device:

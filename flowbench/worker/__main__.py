@@ -1,7 +1,7 @@
-"""`python -m flowbench.worker FOLDER...`: trains one group of cells, a folder each, in one process.
+"""`python -m flowbench.worker FOLDER...`: trains one group of cells, one folder each, in one process.
 
-All it needs is the folders' run.json files, so a cell that is not done can be run by hand as it was to be run. What
-goes on is told as JSON lines on standard output; everything else that is printed goes to the log.
+It needs nothing but the run.json files in the folders, so an unfinished cell can also be run by hand. It reports events
+as JSON lines on standard output; everything else that is printed goes to the log.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from typing import Any, TextIO
 
 from flowbench.common import errors
 from flowbench.store import lease, lock, records
+from flowbench.store.records import Status
 from flowbench.worker.protocol import EXIT_BUSY, EXIT_FAILED, EXIT_STOPPED, EXIT_TRANSIENT, timed_out
-from flowbench.worker.session import Cells, Stopped, ignore_signals, said
+from flowbench.worker.session import Session, Stopped, failure, ignore_signals
 
-GRACE_SECONDS = 20.0  # from when the time is up to the end of a worker that saves nothing, because it hangs
+GRACE_SECONDS = 20.0  # between the time limit and the end of a worker that hangs and saves nothing
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train the cells in the given folders; the exit status says how it ended.
+    """Train the cells in the given folders and return the exit code.
 
-    `--locked` says that the caller holds the folders' locks and that this process has inherited them.
+    `--locked` means that the caller holds the folders' locks and that this process has inherited them.
     """
-    tell = _claim_stdout()
+    events = _claim_stdout()
     folders = [Path(argument) for argument in arguments if argument != "--locked"]
     if not folders:
         print("usage: python -m flowbench.worker [--locked] FOLDER [FOLDER ...]", file=sys.stderr)
@@ -44,39 +45,39 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 abandoned = lease.abandoned(folders)
                 leases = [stack.enter_context(lock.hold(folder, abandoned)).lease for folder in folders]
-                done = [str(folder) for folder in folders if records.recorded(folder).get("status") == "done"]
+                done = [str(folder) for folder in folders if records.is_done(folder)]
                 if done:
                     print(f"done already: {', '.join(done)}; flowbench run --force runs it again", file=sys.stderr)
                     return EXIT_BUSY
             with lease.beating(leases, _end):
-                status = _run(Cells(folders, leases), tell)
+                status = _run(Session(folders, leases), events)
         except (lock.Busy, lease.Lost) as error:
             print(error, file=sys.stderr)
             return EXIT_BUSY
-        for each in leases:  # whoever made them may be gone
+        for each in leases:  # the process that took the leases may have ended
             each.release()
         return status
 
 
 def _end(error: lease.Lost) -> None:
-    """Another host trains the cells: end at once, whatever the training is at."""
+    """Another host trains the cells: end this process at once."""
     print(error, file=sys.stderr, flush=True)
     os._exit(EXIT_BUSY)
 
 
-def _run(cells: Cells, tell: TextIO) -> int:
-    with _timeout(cells):
-        return _outcome(cells, tell)
+def _run(session: Session, events: TextIO) -> int:
+    with _time_limit(session):
+        return _train_and_record(session, events)
 
 
 @contextmanager
-def _timeout(cells: Cells) -> Iterator[None]:
-    """Stop when the time that the records give is up; if training hangs, end this process, telling where."""
-    seconds = cells.first.get("timeout")
+def _time_limit(session: Session) -> Iterator[None]:
+    """Stop when the time limit of the records is reached; if training hangs, print where and end this process."""
+    seconds = session.first.timeout
     if not seconds:
         yield
         return
-    signal.signal(signal.SIGALRM, cells.time_out)
+    signal.signal(signal.SIGALRM, session.time_out)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=2)
     try:
@@ -86,79 +87,79 @@ def _timeout(cells: Cells) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _outcome(cells: Cells, tell: TextIO) -> int:
+def _train_and_record(session: Session, events: TextIO) -> int:
+    """Train, write into the records how it ended, and return the exit code."""
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, cells.stop)
-        for run in cells.runs:
-            run["status"] = "running"  # also where an earlier attempt failed
-        started = cells.first.get("started") or records.now()
-        cells.update(status="running", started=started, ended=None, error=None, pid=os.getpid())
-        _train(cells, partial(_say, tell))
-        ignore_signals()  # the work is done: what is left is to say so
+            signal.signal(number, session.stop)
+        for run in session.runs:
+            run.status = "running"  # also where an earlier attempt failed
+        started = session.first.started or records.now()
+        session.update(status="running", started=started, ended=None, error=None, pid=os.getpid())
+        _train(session, partial(_report, events))
+        ignore_signals()  # the work is done and only needs to be recorded
     except Stopped:
-        return _stopped(cells)
+        return _stopped(session)
     except lease.Lost:
         raise
     except (Exception, SystemExit) as error:
         ignore_signals()
-        if cells.stopping and cells.trainer is None:
-            return _stopped(cells)  # amid an import: what that makes of it is no failure
-        return _failed(cells, error)
-    _end_as(cells, "done")
-    cells.drop_checkpoints()
-    if not cells.failed:
+        if session.stopping and session.trainer is None:
+            return _stopped(session)  # a signal during an import can surface as any error
+        return _failed(session, error)
+    _record_end(session, "done")
+    session.remove_checkpoints()
+    if not session.failed:
         return 0
-    return EXIT_TRANSIENT if cells.failed_transiently else EXIT_FAILED
+    return EXIT_TRANSIENT if session.failed_transiently else EXIT_FAILED
 
 
-def _train(cells: Cells, say: Callable[..., None]) -> None:
-    say(event="stage", text="loading")
+def _train(session: Session, report: Callable[..., None]) -> None:
+    report(event="stage", text="loading")
     started = time.perf_counter()
-    from flowbench.worker import train  # and torch with it, which takes seconds
+    from flowbench.worker import train  # imports torch, which takes seconds
 
-    train.train(cells, say, started)
+    train.train(session, report, started)
 
 
-def _stopped(cells: Cells) -> int:
-    if cells.timed_out:
-        _end_as(cells, "failed", timed_out(cells.first["timeout"]))
+def _stopped(session: Session) -> int:
+    if session.timed_out:
+        _record_end(session, "failed", timed_out(session.first.timeout or 0.0))
         return EXIT_FAILED
-    _end_as(cells, "stopped")
+    _record_end(session, "stopped")
     return EXIT_STOPPED
 
 
-def _failed(cells: Cells, error: BaseException) -> int:
-    """Write that it failed; called while the error is handled."""
-    _end_as(cells, "failed", said(error))
+def _failed(session: Session, error: BaseException) -> int:
+    """Record that the run failed; called while the error is handled."""
+    _record_end(session, "failed", failure(error))
     with suppress(OSError):
         traceback.print_exc()
     return EXIT_TRANSIENT if errors.is_transient(error) else EXIT_FAILED
 
 
-def _end_as(cells: Cells, status: str, error: str | None = None) -> None:
-    """Write how it ended."""
+def _record_end(session: Session, status: Status, error: str | None = None) -> None:
     try:
-        cells.end(status, error)
-    except OSError:  # a full disk, most likely
-        with suppress(OSError):  # the log lies on it, too
+        session.end(status, error)
+    except OSError:  # most likely a full disk
+        with suppress(OSError):  # the log is on the same disk
             traceback.print_exc()
-        # Not returned, so that the leases stay: whoever started this process writes the record under them.
+        # Exit instead of returning, so that the leases stay: the process that started this one writes the records.
         sys.exit(EXIT_TRANSIENT)
 
 
 def _claim_stdout() -> TextIO:
-    """Keep standard output for events alone: whatever a library or an algorithm prints goes to standard error."""
+    """Reserve standard output for events: whatever a library or an algorithm prints goes to standard error."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return events
 
 
-def _say(tell: TextIO, **event: Any) -> None:
+def _report(events: TextIO, **event: Any) -> None:
     try:
-        tell.write(json.dumps(event) + "\n")
-        tell.flush()
-    except BrokenPipeError:  # nobody listens any more: the process that started this one is gone
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+    except BrokenPipeError:  # the process that started this one has ended
         raise Stopped from None
 
 

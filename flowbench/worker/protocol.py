@@ -1,12 +1,15 @@
-"""What a worker process and the scheduler that starts it agree on: exit codes and messages."""
+"""What a worker and the scheduler that starts it agree on: exit codes and messages."""
 
 from __future__ import annotations
 
 from flowbench.common import duration
 
-EXIT_FAILED, EXIT_TRANSIENT, EXIT_BUSY, EXIT_STOPPED = 1, 74, 75, 130
+EXIT_FAILED = 1
+EXIT_TRANSIENT = 74  # a fault of the machine, which another attempt may not meet
+EXIT_BUSY = 75  # another process trains a cell of the group, or has finished it
+EXIT_STOPPED = 130
 
 
 def timed_out(seconds: float) -> str:
-    """What is said of a cell whose time is up."""
+    """The error of a cell that reached its time limit."""
     return f"timed out after {duration.told(seconds)}"

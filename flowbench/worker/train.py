@@ -1,15 +1,14 @@
-"""Training the cells of one worker: a trainer as their records want it; what it yields, in their folders."""
+"""Trains the cells of one worker: builds a trainer from their records and writes what it yields to their folders."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -17,204 +16,141 @@ import algos
 import suites
 from flowbench.common import system
 from flowbench.plan import overrides
-from flowbench.store import checkpoint, csv_rows, loggers, records, weights
+from flowbench.store import csv_rows, loggers, weights
 from flowbench.store.csv_rows import TABLES
+from flowbench.store.records import LearnerInfo, MachineInfo, Sizes
 from flowbench.train import placement
 from flowbench.train.build import build_agent
 from flowbench.train.events import Lost, Row, Save, Tick
 from flowbench.train.placement import Places
 from flowbench.train.trainer import Trainer
-from flowbench.worker.session import Cells, Stopped
+from flowbench.worker.resume import Checkpoints
+from flowbench.worker.session import Session, Stopped
 
 
-class Say(Protocol):
-    """Tells what goes on. Raises Stopped when nobody listens any more."""
+class Report(Protocol):
+    """Reports an event to the process that started the worker. Raises Stopped if that process has ended."""
 
-    def __call__(self, **event: Any) -> None: ...
+    def __call__(self, **event: object) -> None: ...
 
 
-def train(cells: Cells, say: Say, started: float) -> None:
-    """Train cells, which began to load at `started` of time.perf_counter, to their end or to where they are stopped.
+def train(session: Session, report: Report, started: float) -> None:
+    """Train the cells to their end or until they are stopped; `started` is the time.perf_counter() of the worker.
 
     Raises Stopped, lease.Lost, and whatever environments and algorithms raise.
     """
-    run = cells.first
-    device = placement.device(run["device"])
-    torch.set_num_threads(int(run["threads"]))
-    say(event="stage", text="building")
-    task = records.task(run)
+    run = session.first
+    device = placement.device(run.device or "auto")
+    torch.set_num_threads(run.threads or 1)
+    report(event="stage", text="building")
+    task = run.task.task()
     success = suites.success(task)
-    trainer, spread = _trainer(cells, task, success, device, say)
+    trainer, spread = _trainer(session, task, success, device, report)
     loading = trainer.clock.started - started
-    cells.update(
+    session.update(
         startup=time.perf_counter() - started,
         success_from=success,
         device=str(device),
-        learner={
-            "kind": trainer.kind,
-            "replay": str(trainer.replay_device),
-            "environment_processes": spread.environments,
-            "evaluation_processes": spread.evaluation,
-        },
+        learner=LearnerInfo(trainer.kind, str(trainer.replay_device), spread.environments, spread.evaluation),
         parameters=trainer.parameter_count,
-        sizes=dict(zip(("obs", "act"), trainer.sizes, strict=True)),
+        sizes=Sizes(*trainer.sizes),
         versions=system.versions(suites.packages(task.source)),
-        machine={
-            "cpu": system.cpu_model(),
-            "cores": system.cores(),
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        },
+        machine=MachineInfo(
+            cpu=system.cpu_model(),
+            cores=system.cores(),
+            threads=torch.get_num_threads(),
+            gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        ),
     )
     with closing(trainer):
-        checkpoints = Checkpoints(cells, trainer, partial(_note, cells, say))
-        cells.trainer = trainer
-        cells.children = spread.environments + spread.evaluation
-        cells.check()
-        with _tables(cells, trainer.columns, checkpoints.sizes) as tables, _mirrors(cells, trainer.step) as mirrored:
-            for happened in trainer.run():
-                if isinstance(happened, Row):
-                    cells.check()
-                    tables[happened.table, happened.seed].append(happened.values)
-                    mirrored[happened.seed].append(happened.table, happened.values)
-                elif isinstance(happened, Lost):
-                    cells.fail(happened.seed, happened.error)
-                elif isinstance(happened, Save):
-                    cells.check()
-                    checkpoints.save(happened.step)
+        checkpoints = Checkpoints(session, trainer, partial(_note, session, report))
+        session.trainer = trainer
+        session.child_processes = spread.environments + spread.evaluation
+        session.check_leases()
+        with _tables(session, trainer.columns, checkpoints.sizes) as tables, _loggers(session, trainer.step) as copies:
+            for event in trainer.run():
+                if isinstance(event, Row):
+                    session.check_leases()
+                    tables[event.table, event.seed].append(event.values)
+                    copies[event.seed].append(event.table, event.values)
+                elif isinstance(event, Lost):
+                    session.fail(event.seed, event.error)
+                elif isinstance(event, Save):
+                    session.check_leases()
+                    checkpoints.save(event.step)
                 try:
-                    _tell(say, happened)
+                    _report(report, event)
                 except Stopped:
                     trainer.stop()
     if not trainer.finished:
         raise Stopped
-    _keep_weights(cells, trainer)
-    for record in cells.runs:
-        record["wall"] = {what: round(seconds, 3) for what, seconds in trainer.clock.split().items()}
-        record["seconds"] = loading + trainer.clock.total
+    _keep_weights(session, trainer)
+    for record in session.runs:
+        record.wall = {part: round(seconds, 3) for part, seconds in trainer.clock.split().items()}
+        record.seconds = loading + trainer.clock.total
 
 
-def _tell(say: Say, happened: Row | Tick | Lost | Save) -> None:
-    """What is to be seen of training while it goes on. Raises Stopped."""
-    if isinstance(happened, Tick):
-        say(event="tick", step=happened.step, speed=happened.steps_per_second)
-    elif isinstance(happened, Row) and happened.table == "evals":
-        say(event="evaluation", seed=happened.seed, step=happened.values["step"], mean=happened.values["mean"])
+def _report(report: Report, event: Row | Tick | Lost | Save) -> None:
+    """Report the events that a progress display shows. Raises Stopped."""
+    if isinstance(event, Tick):
+        report(event="tick", step=event.step, speed=event.steps_per_second)
+    elif isinstance(event, Row) and event.table == "evals":
+        report(event="evaluation", seed=event.seed, step=event.values["step"], mean=event.values["mean"])
 
 
 def _trainer(
-    cells: Cells, task: suites.Task, success: float | None, device: torch.device, say: Say
+    session: Session, task: suites.Task, success: float | None, device: torch.device, report: Report
 ) -> tuple[Trainer, Places]:
-    """The trainer of the cells as their records want it, and where its work is done."""
-    run = cells.first
-    entry = algos.Entry(run["algo"]["name"], run["algo"]["target"])
+    """The trainer that the records describe, and where its work is done."""
+    run = session.first
+    entry = algos.Entry(run.algo.name, run.algo.target)
     algorithm = entry.load()
-    if entry.digest() != run["algo"]["sha256"]:
+    if entry.digest() != run.algo.sha256:
         raise RuntimeError(f"{entry.path} was changed between planning and training")
-    spread = placement.spread(len(cells.runs), device, run)
+    spread = placement.spread(len(session.runs), device, run.precision or "float32", run.threads or 1, run.per_gpu or 1)
     spread.apply()
     trainer = Trainer(
         partial(suites.make, task),
         algorithm,
-        overrides.restore(algorithm.Config, run["config"]),
-        [record["seed"] for record in cells.runs],
-        steps=run["protocol"]["steps"],
-        evaluate_every=run["protocol"]["every"],
-        evaluation_episodes=run["protocol"]["episodes"],
+        overrides.restore(algorithm.Config, run.config),
+        [record.seed for record in session.runs],
+        steps=run.protocol.steps,
+        evaluate_every=run.protocol.every,
+        evaluation_episodes=run.protocol.episodes,
         places=spread,
-        build_agent=partial(build_agent, run["algo"]["name"], run["algo"]["target"], run["config"]),
-        save_every=run.get("checkpoint_every"),
+        build_agent=partial(build_agent, run.algo.name, run.algo.target, run.config),
+        save_every=run.checkpoint_every,
         success=success,
     )
     if trainer.note:
-        _note(cells, say, trainer.note)
+        _note(session, report, trainer.note)
     return trainer, spread
 
 
-class Checkpoints:
-    """The checkpoints of the cells: a trainer takes up the newest, and new ones are written."""
-
-    def __init__(self, cells: Cells, trainer: Trainer, note: Callable[[str], None]) -> None:
-        """`note` hears what a user should know of going on. Raises RuntimeError when the trainer cannot."""
-        self.sizes: list[Mapping[str, int]] = [{} for _ in cells.folders]  # of the tables, where a run is gone on with
-        self._cells, self._trainer = cells, trainer
-        self._writers = [checkpoint.Writer(folder) for folder in cells.folders]
-        found = checkpoint.newest(cells.folders)
-        if not found:
-            self._begin()
-            return
-        step = found[0].step
-        try:
-            notes = trainer.restore([each.state for each in found], [each.transitions for each in found])
-        except Exception as error:
-            start_over = "flowbench run --force starts over"
-            raise RuntimeError(f"cannot go on from the checkpoint of step {step}: {error}; {start_over}") from error
-        cells.check()
-        self.sizes = [each.tables for each in found]
-        self._writers = [checkpoint.Writer.going_on(folder, step) for folder in cells.folders]
-        print(f"goes on from step {step}", file=sys.stderr)
-        for run in cells.runs:
-            stretches = [run.get("began", {}), *run.get("resumed", [])]
-            notes += _changes(stretches[-1], _stretch(run))
-            run["resumed"] = [*stretches[1:], {"at": records.now(), "step": step, **_stretch(run)}]
-        cells.update()
-        for text in dict.fromkeys(notes):
-            note(text)
-
-    def _begin(self) -> None:
-        """Begin anew: what an earlier attempt left without a whole checkpoint goes."""
-        for folder, run in zip(self._cells.folders, self._cells.runs, strict=True):
-            checkpoint.remove(folder)
-            shutil.rmtree(folder / loggers.TENSORBOARD, ignore_errors=True)
-            run.pop("resumed", None)
-            run["began"] = _stretch(run)
-        self._cells.update()
-
-    def save(self, step: int) -> None:
-        """Write a checkpoint of every cell, also of those that came to nothing: the others go on beside them."""
-        trainer = self._trainer
-        for slot, writer in enumerate(self._writers):
-            writer.write(step, TABLES, trainer.state(slot), partial(trainer.transitions, slot), trainer.held)
+def _keep_weights(session: Session, trainer: Trainer) -> None:
+    """Write the weights of every finished cell, if they are to be kept. Raises lease.Lost."""
+    session.check_leases()
+    for index, (folder, run) in enumerate(zip(session.folders, session.runs, strict=True)):
+        if run.status != "failed" and run.keep_weights:
+            weights.write(folder, run, trainer.step, *trainer.sizes, trainer.weights(index))
 
 
-def _stretch(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What the numbers of a stretch of training depend on beside its config."""
-    return {key: run.get(key) for key in ("device", "precision", "threads", "versions")}
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was in the stretch before, so that the numbers are not those of a run that never stopped."""
-    return [
-        f"goes on with {key} {now[key]}, after {before[key]}: not exactly as if it had not stopped"
-        for key in now
-        if key in before and before[key] != now[key]
-    ]
-
-
-def _keep_weights(cells: Cells, trainer: Trainer) -> None:
-    """Write the weights of every cell that has come to its end, where they are asked for. Raises lease.Lost."""
-    cells.check()
-    for slot, (folder, run) in enumerate(zip(cells.folders, cells.runs, strict=True)):
-        if run["status"] != "failed" and run.get("keep_weights"):
-            weights.write(folder, run, trainer.step, *trainer.sizes, trainer.weights(slot))
-
-
-def _note(cells: Cells, say: Say, text: str) -> None:
-    """Something a user should know, in the log and where the grid is watched."""
-    run = cells.first
-    text = f"{run['algo'].get('label', run['algo']['name'])} {run['task']['name']}: {text}"
+def _note(session: Session, report: Report, text: str) -> None:
+    """Something the user should know: print it to the log and report it."""
+    run = session.first
+    text = f"{run.algo.label} {run.task.name}: {text}"
     print(text, file=sys.stderr)
-    say(event="note", text=text)
+    report(event="note", text=text)
 
 
 @contextmanager
 def _tables(
-    cells: Cells, columns: Callable[[str], Sequence[str]], sizes: Sequence[Mapping[str, int]]
+    session: Session, columns: Callable[[str], Sequence[str]], sizes: Sequence[Mapping[str, int]]
 ) -> Iterator[Mapping[tuple[str, int], csv_rows.RowWriter]]:
-    """The CSV files of every cell, by table and seed, begun anew or gone on with after so many bytes."""
+    """Writers of every cell's CSV files, by table and seed; on resume a file is cut to its size in the checkpoint."""
     writers = {
-        (Path(table).stem, run["seed"]): csv_rows.RowWriter(folder / table, columns(Path(table).stem), size.get(table))
-        for folder, run, size in zip(cells.folders, cells.runs, sizes, strict=True)
+        (Path(table).stem, run.seed): csv_rows.RowWriter(folder / table, columns(Path(table).stem), size.get(table))
+        for folder, run, size in zip(session.folders, session.runs, sizes, strict=True)
         for table in TABLES
     }
     try:
@@ -225,14 +161,14 @@ def _tables(
 
 
 @contextmanager
-def _mirrors(cells: Cells, step: int) -> Iterator[Mapping[int, loggers.Mirrors]]:
-    """Where every cell's rows are copied to, by seed, from a step on."""
+def _loggers(session: Session, step: int) -> Iterator[Mapping[int, loggers.Loggers]]:
+    """The loggers of every cell, by seed, from a step on."""
     started = {
-        run["seed"]: loggers.Mirrors(run.get("log", []), folder, run, step)
-        for folder, run in zip(cells.folders, cells.runs, strict=True)
+        run.seed: loggers.Loggers(run.log or [], folder, run, step)
+        for folder, run in zip(session.folders, session.runs, strict=True)
     }
     try:
         yield started
     finally:
-        for of_seed in started.values():
-            of_seed.close()
+        for each in started.values():
+            each.close()

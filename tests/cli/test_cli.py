@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from fakes import TINY, make_cell, make_suite, without_clock, write_algorithm, write_suite
+from msgspec.structs import replace
 
 import algos
 import flowbench as package
@@ -24,6 +25,7 @@ from flowbench import cli
 from flowbench.plan.expand import expand
 from flowbench.schedule.executors import local
 from flowbench.store import lock, records
+from flowbench.store.records import RunRecord
 
 SUPPORT = Path(__file__).parents[1] / "support"
 EXAMPLE = f"{SUPPORT / 'example_algorithm.py'}:DDPG"
@@ -84,8 +86,8 @@ def test_a_grid_leaves_a_folder_a_cell(grid) -> None:
                 assert sum(bool(re.fullmatch(pattern, folder)) for folder in folders) == 1
     for folder in records.folders(results):
         run = records.read_run(folder)
-        assert run["status"] == "done"
-        assert (run["config"]["hidden"], run["config"]["batch_size"], run["config"]["random_steps"]) == (8, 4, 20)
+        assert run.status == "done"
+        assert (run.config["hidden"], run.config["batch_size"], run.config["random_steps"]) == (8, 4, 20)
         assert (folder / "evals.csv").read_text().count("\n") == 3
         assert (folder / "log.txt").exists()
 
@@ -107,7 +109,7 @@ def test_a_dry_run_shows_what_is_done_and_to_do(grid, flowbench, no_workers) -> 
     rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if re.search(r"\s0-3\s", line)]
     assert len(rows) == 4
     assert all(row[1:5] == ["300", "0-3", "2", "2"] for row in rows)
-    ids = {records.read_run(folder)["config_id"] for folder in records.folders(results)}
+    ids = {records.read_run(folder).config_id for folder in records.folders(results)}
     assert {row[5] for row in rows} == ids
     for task in ("cartpole-balance", "pendulum-swingup"):
         assert out.count(task) == 2
@@ -140,7 +142,7 @@ def test_force_trains_again_sets_the_old_run_aside_and_gives_the_same_files(grid
     suite = arguments[arguments.index("--suite") + 1]
     (folder,) = (path for path in records.folders(results) if re.search(r"balance/td3/.*seed-0$", str(path)))
     rows = without_clock(folder / "evals.csv")
-    started = records.read_run(folder)["started"]
+    started = records.read_run(folder).started
     try:
         status, out, _ = flowbench("run", "--suite", suite, "--task", "cartpole-balance", "--algo", f"td3[{TINY}]",
                                    "--seeds", "1", "--results", results, "--device", "cpu", "--jobs", "2",
@@ -149,7 +151,7 @@ def test_force_trains_again_sets_the_old_run_aside_and_gives_the_same_files(grid
         assert "1 cell, 1 to run, 0 done already" in out
         assert "1 done in" in out
         (aside,) = folder.parent.glob("replaced-*-seed-0")
-        assert records.read_run(aside)["started"] == started
+        assert records.read_run(aside).started == started
         assert without_clock(aside / "evals.csv") == rows
         assert without_clock(folder / "evals.csv") == rows
     finally:
@@ -224,7 +226,7 @@ def test_a_report_can_be_of_an_earlier_step(grid, flowbench) -> None:
 
 def test_what_cannot_be_read_is_said_and_left_out(grid, flowbench, tmp_path: Path) -> None:
     folder = tmp_path / make_cell().path
-    records.write_run(folder, {**records.record(make_cell(), [0]), "status": "done"})
+    records.write_run(folder, replace(RunRecord.of(make_cell(), [0]), status="done"))
     broken = tmp_path / make_cell(seed=1).path
     broken.mkdir()
     (broken / "run.json").write_text("[]")
@@ -274,8 +276,8 @@ def test_an_installed_package_can_bring_an_algorithm(flowbench, tmp_path: Path, 
                                  "--device", "cpu")  # fmt: skip
     assert (status, out, err) == (0, "", "")
     (folder,) = records.folders(tmp_path / "results")
-    assert records.read_run(folder)["algo"]["target"] == "example_algorithm:DDPG"
-    assert records.read_run(folder)["status"] == "done"
+    assert records.read_run(folder).algo.target == "example_algorithm:DDPG"
+    assert records.read_run(folder).status == "done"
     _, out, _ = flowbench("list", "algos")
     assert "mine" in out
     assert "Lillicrap" in out
@@ -348,7 +350,7 @@ def test_a_cell_that_another_process_trains_is_left_to_it(flowbench, tmp_path: P
     from flowbench.plan.expand import expand
 
     (cell,) = expand(suite, ["td3"], "1", tasks=["pendulum-swingup"])
-    records.write_run(tmp_path / cell.path, {**records.record(cell, [0]), "status": "running"})
+    records.write_run(tmp_path / cell.path, replace(RunRecord.of(cell, [0]), status="running"))
     with lock.hold(tmp_path / cell.path):
         status, out, _ = flowbench(*arguments)
         assert status == 0
@@ -391,7 +393,7 @@ def test_an_interrupted_grid_says_how_to_go_on_and_goes_on(tmp_path: Path, flowb
     assert "1 stopped, 1 skipped" in out
     (folder, other) = records.folders(results)
     assert records.status(folder) == "stopped"
-    assert records.read_run(folder)["status"] == "stopped"
+    assert records.read_run(folder).status == "stopped"
     assert records.status(other) == "queued"  # what was asked for is known
     assert (folder / "evals.csv").read_text().splitlines()[1].startswith("50,")
     if number == signal.SIGTERM:
@@ -621,7 +623,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
 def test_a_mistake_is_one_line(flowbench, folder: Path, no_workers, arguments: list[str], words: list[str]) -> None:
     cell = make_cell(suite=make_suite(steps=40, every=20))
-    records.write_run(folder / "runs" / cell.path, {**records.record(cell, [0]), "status": "done"})
+    records.write_run(folder / "runs" / cell.path, replace(RunRecord.of(cell, [0]), status="done"))
     (folder / "runs" / cell.path / "evals.csv").write_text("step,mean\n20,-100\n40,-50\n")
     status, out, err = flowbench(*(argument.replace("{}", str(folder)) for argument in arguments))
     assert (status, out) == (2, "")
@@ -705,7 +707,7 @@ def test_a_short_trial_does_not_draw_the_report_to_its_steps(grid, flowbench, tm
     shutil.copytree(results, copy)
     suite = expand(str(results.parent / "mini.yaml"), [f"td3[{TINY}]"], "1", steps=150)
     for cell in suite:
-        records.write_run(copy / cell.path, {**records.record(cell, [0]), "status": "done"})
+        records.write_run(copy / cell.path, replace(RunRecord.of(cell, [0]), status="done"))
         (copy / cell.path / "evals.csv").write_text("step,mean\n150,1\n")
     _, out, _ = flowbench("report", "--results", copy)
     assert "at step 300 of 300" in out
@@ -720,15 +722,15 @@ def test_runs_of_different_software_are_named(grid, flowbench, tmp_path: Path) -
     shutil.copytree(results, copy)
     folder = next(records.folders(copy))
     run = records.read_run(folder)
-    records.write_run(folder, {**run, "versions": {**run["versions"], "torch": "1.0"}})
+    records.write_run(folder, replace(run, versions={**run.versions, "torch": "1.0"}))
     _, out, _ = flowbench("report", "--results", copy)
     said = " ".join(out.split())
-    here = f"torch {run['versions']['torch']}"
+    here = f"torch {run.versions['torch']}"
     assert f"its runs differ in software, device or threads: {here} | {here}; then torch 1.0" in said
     assert "numpy" not in said  # what they have in common
-    records.write_run(folder, {**run, "threads": run["threads"] + 1})
+    records.write_run(folder, replace(run, threads=run.threads + 1))
     _, out, _ = flowbench("report", "--results", copy)
-    assert f"with {run['threads'] + 1} threads" in " ".join(out.split())
+    assert f"with {run.threads + 1} threads" in " ".join(out.split())
     _, out, _ = flowbench("report", "--results", results)
     assert "differ in software" not in out
 

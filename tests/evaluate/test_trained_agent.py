@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from fakes import make_cell, make_suite, write_algorithm
 from gymnasium import spaces
+from msgspec.structs import replace
 
 import algos
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
-from flowbench.store import records, weights
+from flowbench.store import weights
+from flowbench.store.records import RunRecord
 
 
 class Lamp(gymnasium.Env):
@@ -62,7 +64,7 @@ def kept(folder: Path, name="td3", task="Pendulum-v1", target=None, source="gymn
     cell = make_cell(name, suite=suite, target=target)
     agent = cell.variant.entry.load()(*sizes, cell.variant.config)
     folder.mkdir(parents=True, exist_ok=True)
-    weights.write(folder, {**records.record(cell, [0]), "threads": 1}, 40, *sizes, agent.state_dict())
+    weights.write(folder, replace(RunRecord.of(cell, [0]), threads=1), 40, *sizes, agent.state_dict())
     return folder
 
 

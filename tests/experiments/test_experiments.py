@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from flowbench import cli, experiments
 from flowbench.common.errors import UsageError
@@ -15,6 +16,7 @@ from flowbench.experiments.flowrl import bandit
 from flowbench.interop import importing
 from flowbench.store import records
 from flowbench.store.load import Exactly, load_selected
+from flowbench.store.records import RunRecord
 
 
 @pytest.mark.parametrize("name", experiments.names())
@@ -95,7 +97,7 @@ def test_the_report_of_a_grid_is_of_its_own_cells_and_of_published_ones_that_it_
     for other in ({}, *others):
         for cell in grids._cells({**scale, **other}):
             folder = tmp_path / cell.path
-            records.write_run(folder, {**records.record(cell, [cell.seed]), "status": "done"})
+            records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status="done"))
             (folder / "evals.csv").write_text(f"step,mean\n{cell.variant.protocol.steps},100\n")
     curves = tmp_path / "curves.csv"
     lines = [

@@ -17,10 +17,12 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock, write_algorithm
 from harm import until
+from msgspec.structs import replace
 
 import suites
 from flowbench.store import checkpoint, records
 from flowbench.store.csv_rows import TABLES
+from flowbench.store.records import RunRecord
 from flowbench.train import trainer
 from flowbench.train.events import Lost, Row
 from flowbench.train.placement import Places
@@ -28,7 +30,7 @@ from flowbench.train.rng import stream_seed
 from flowbench.train.trainer import Trainer
 from flowbench.worker import __main__ as worker_main
 from flowbench.worker import protocol
-from flowbench.worker.session import Cells
+from flowbench.worker.session import Session
 
 SUITE = make_suite(steps=40, every=10, episodes=2)
 SEEDS = (0, 1, 2)
@@ -81,11 +83,11 @@ def queue(root: Path, cells, **changes: object) -> list[Path]:
     folders = []
     for cell in cells:
         folders.append(root / cell.path)
-        before = records.recorded(folders[-1])
+        before = records.read_if_valid(folders[-1])
         kept = {key: before[key] for key in ("started", "began", "resumed") if key in before}
-        record = records.record(cell, [each.seed for each in cells])
+        record = RunRecord.of(cell, [each.seed for each in cells])
         settings = {"device": "cpu", "threads": 1, "checkpoint_every": 10, "precision": "float32", **changes}
-        records.write_run(folders[-1], {**record, **settings, **kept})
+        records.write_run(folders[-1], replace(record, **settings, **kept))
     return folders
 
 
@@ -94,7 +96,7 @@ def train(folders: list[Path]) -> tuple[int, list[dict[str, object]]]:
     told = io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        status = worker_main._run(Cells(folders), told)
+        status = worker_main._run(Session(folders), told)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -150,11 +152,11 @@ def test_a_single_cell_goes_on_once_the_cause_is_gone(tmp_path: Path, faulty, wr
         checkpoint_every=5,
     )
     assert train([folder])[0] == protocol.EXIT_FAILED
-    assert records.read_run(folder)["error"] == LINES[wrong]
+    assert records.read_run(folder).error == LINES[wrong]
     faulty("")
     queue(tmp_path / "faulty", cells((1,)), checkpoint_every=5)
     assert train([folder])[0] == 0
-    assert records.read_run(folder)["resumed"][0]["step"] >= 5
+    assert records.read_run(folder).resumed[0]["step"] >= 5
     assert tables(folder) == tables(whole)
 
 
@@ -165,7 +167,7 @@ def test_a_loss_that_is_no_number_says_which_and_where_and_that_it_will_again(tm
     (folder,) = queue(tmp_path, [cell])
     for attempt in range(2):
         assert train([folder])[0] == protocol.EXIT_FAILED
-        assert records.read_run(folder)["error"] == (
+        assert records.read_run(folder).error == (
             "FloatingPointError: critic/loss became nan by step 28; it goes on from its checkpoint to the same, "
             "and --force starts it over"
         )
@@ -177,7 +179,7 @@ def test_no_memory_fails_the_cell_with_its_name(tmp_path: Path) -> None:
     spec = write_algorithm(tmp_path, "Hungry", "bytearray(1 << 60)")
     (folder,) = queue(tmp_path, [make_cell("hungry", target=spec, suite=SUITE)])
     assert train([folder])[0] == protocol.EXIT_TRANSIENT
-    assert records.read_run(folder)["error"] == "MemoryError"
+    assert records.read_run(folder).error == "MemoryError"
 
 
 def test_an_environment_process_that_dies_takes_its_own_seed_alone() -> None:
@@ -225,7 +227,7 @@ def test_a_stop_does_not_wait_for_an_evaluation_that_takes_too_long(monkeypatch:
 
 def test_what_is_gone_on_with_otherwise_is_recorded_and_told(tmp_path: Path) -> None:
     folders = queue(tmp_path, cells((0, 1)))
-    group = Cells(folders)
+    group = Session(folders)
     stopped = stop_at(group, 20)
     assert [max(checkpoint.steps(folder)) for folder in folders] == [stopped] * 2
     status, events = train(queue(tmp_path, cells((1,)), precision="bfloat16", threads=2))
@@ -237,13 +239,13 @@ def test_what_is_gone_on_with_otherwise_is_recorded_and_told(tmp_path: Path) -> 
         "td3 Pendulum-v1: goes on with threads 2, after 1: not exactly as if it had not stopped",
     ]
     record = records.read_run(folders[1])
-    assert (record["began"]["precision"], record["began"]["threads"]) == ("float32", 1)
-    (resumed,) = record["resumed"]
+    assert (record.began.precision, record.began.threads) == ("float32", 1)
+    (resumed,) = record.resumed
     assert (resumed["step"], resumed["precision"], resumed["threads"]) == (stopped, "bfloat16", 2)
-    assert resumed["versions"] == record["versions"]
+    assert resumed["versions"] == record.versions
 
 
-def stop_at(group: Cells, step: int) -> int:
+def stop_at(group: Session, step: int) -> int:
     """Train until a checkpoint of this step or a later one."""
 
     class Stopping(io.StringIO):

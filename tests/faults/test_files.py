@@ -58,12 +58,12 @@ def test_a_file_that_is_harmed_costs_time_and_no_number(
     path.write_bytes(harm(path.read_bytes()))
     assert apart.run() == 0, apart.said
     assert apart.tables() == undisturbed_apart
-    assert records.read_run(whole)["resumed"][0]["step"] >= 250
+    assert records.read_run(whole).resumed[0]["step"] >= 250
     if file == "record":  # what cannot be read is not overwritten
         (aside,) = whole.parent.glob("replaced-*-seed-0")
         assert (aside / "run.json").read_bytes() == harm((left / path.relative_to(apart.root)).read_bytes())
     elif file in ("log", "lock"):
-        assert records.read_run(harmed)["resumed"]
+        assert records.read_run(harmed).resumed
     else:
         assert "is passed over: " in (harmed / "log.txt").read_text()
 
@@ -171,8 +171,8 @@ def test_a_clock_that_jumps_changes_no_number(apart: Grid, undisturbed_apart) ->
     assert apart.tables() == undisturbed_apart
     for folder in apart.folders:
         record = records.read_run(folder)
-        assert 0 < record["seconds"] < 300
-        assert all(seconds >= 0 for seconds in record["wall"].values())
+        assert 0 < record.seconds < 300
+        assert all(seconds >= 0 for seconds in record.wall.values())
 
 
 def test_two_commands_on_one_folder_train_no_cell_twice(apart: Grid, undisturbed_apart) -> None:

@@ -54,12 +54,12 @@ def test_killed_at_random_instants_it_ends_as_if_nothing_had_been(
         assert grids[-1].run() == 0, grids[-1].said
         assert {folder: (folder / "evals.csv").read_bytes() for folder in finished} == finished
         assert grids[-1].tables() == undisturbed
-        assert [records.read_run(folder)["error"] for folder in grids[-1].folders] == [None] * 4
+        assert [records.read_run(folder).error for folder in grids[-1].folders] == [None] * 4
         assert not [folder for folder in grids[-1].folders if (folder / FOLDER).exists()]
 
 
 def done(grid: Grid) -> list[Path]:
-    return [folder for folder in grid.folders if records.recorded(folder).get("status") == "done"]
+    return [folder for folder in grid.folders if records.is_done(folder)]
 
 
 def strike(grid: Grid, whom: str, instants: random.Random) -> bool:

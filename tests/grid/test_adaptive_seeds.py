@@ -7,10 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 from fakes import make_cell, make_suite
+from msgspec.structs import replace
 
 from flowbench.common.errors import UsageError
 from flowbench.grid import adaptive_seeds
 from flowbench.store import lock, records
+from flowbench.store.records import RunRecord
 
 MOST = 15  # looks at 5, 10 and 15
 SUITE = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"), steps=40, every=20)
@@ -37,11 +39,11 @@ def train(monkeypatch: pytest.MonkeyPatch):
             return 0
         for cell in cells:
             folder = root / cell.path
-            if records.recorded(folder).get("status") == "done" or cell.path in train.leave:
+            if records.is_done(folder) or cell.path in train.leave:
                 continue
             random = np.random.default_rng([cell.seed, *map(ord, cell.task.name + cell.variant.label)])
             mean = means[cell.variant.label] + 100 * random.normal()
-            records.write_run(folder, {**records.record(cell, [cell.seed]), "status": "done", "auto": options["auto"]})
+            records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status="done", auto=options["auto"]))
             (folder / "evals.csv").write_text(f"step,mean\n20,-1500\n40,{mean}\n")
         return train.status
 
@@ -95,7 +97,7 @@ def test_the_same_command_says_the_same(train, tmp_path, capsys) -> None:
 def test_runs_of_another_config_or_task_are_none_of_it(train, tmp_path) -> None:
     adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path)
     other = make_cell("td3", suite=SUITE, seed=0, hidden=16)
-    records.write_run(tmp_path / other.path, {**records.record(other, [0]), "status": "done"})
+    records.write_run(tmp_path / other.path, replace(RunRecord.of(other, [0]), status="done"))
     (tmp_path / other.path / "evals.csv").write_text("step,mean\n40,-1500\n")
     assert adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
 
@@ -103,7 +105,7 @@ def test_runs_of_another_config_or_task_are_none_of_it(train, tmp_path) -> None:
 def test_a_failure_ends_it_before_its_look(train, tmp_path, capsys) -> None:
     train.status = 1
     cells = cells_of("td3", "qvpo")
-    failed = {**records.record(cells[3], [cells[3].seed]), "status": "failed", "error": "ValueError: boom"}
+    failed = replace(RunRecord.of(cells[3], [cells[3].seed]), status="failed", error="ValueError: boom")
     records.write_run(tmp_path / cells[3].path, failed)
     train.leave.add(cells[3].path)
     assert adaptive_seeds.run(cells, MOST, tmp_path) == 1
@@ -132,8 +134,8 @@ def test_what_the_runs_differ_in_is_said_beside_the_verdict(train, tmp_path, cap
     assert "Warnings" not in capsys.readouterr().out
     for folder in records.folders(tmp_path):
         record = records.read_run(folder)
-        version = "3.1" if record["algo"]["name"] == "td3" else "3.3"
-        records.write_run(folder, {**record, "versions": {"mujoco": version}})
+        version = "3.1" if record.algo.name == "td3" else "3.3"
+        records.write_run(folder, replace(record, versions={"mujoco": version}))
     adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path)
     out = " ".join(capsys.readouterr().out.split())
     assert "the runs differ in their version of mujoco: 3.1 (td3) | 3.3 (qvpo)" in out
@@ -143,7 +145,7 @@ def test_one_configuration_under_two_labels_is_two_runs(train, tmp_path, capsys)
     adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path)
     before = capsys.readouterr().out
     other = make_cell("td3", suite=SUITE, seed=0, label="td3[hidden=8]")
-    records.write_run(tmp_path / other.path, {**records.record(other, [0]), "status": "done"})
+    records.write_run(tmp_path / other.path, replace(RunRecord.of(other, [0]), status="done"))
     (tmp_path / other.path / "evals.csv").write_text("step,mean\n40,-1500\n")
     assert adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
     assert capsys.readouterr().out == before
@@ -168,7 +170,7 @@ def test_a_run_that_diverged_is_looked_at(train, tmp_path, capsys) -> None:
     train.status = 1
     cells = cells_of("td3", "qvpo")
     error = "FloatingPointError: critic/loss is nan by step 30"
-    records.write_run(tmp_path / cells[3].path, {**records.record(cells[3], [0]), "status": "failed", "error": error})
+    records.write_run(tmp_path / cells[3].path, replace(RunRecord.of(cells[3], [0]), status="failed", error=error))
     (tmp_path / cells[3].path / "evals.csv").write_text("step,mean\n20,-1500\n")
     train.leave.add(cells[3].path)
     assert adaptive_seeds.run(cells, MOST, tmp_path) == 1
@@ -185,7 +187,7 @@ def test_an_interrupt_ends_it(train, tmp_path, capsys) -> None:
 def test_no_look_is_taken_at_runs_that_another_process_still_trains(train, tmp_path, capsys) -> None:
     cells = cells_of("td3", "qvpo")
     busy = cells[3]
-    records.write_run(tmp_path / busy.path, {**records.record(busy, [busy.seed]), "status": "running"})
+    records.write_run(tmp_path / busy.path, replace(RunRecord.of(busy, [busy.seed]), status="running"))
     train.leave.add(busy.path)
     with lock.hold(tmp_path / busy.path):
         assert adaptive_seeds.run(cells, MOST, tmp_path) == 1

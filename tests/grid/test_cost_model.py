@@ -15,6 +15,7 @@ from flowbench.grid.cost_model import Here, Need
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.store import checkpoint, records
+from flowbench.store.records import RunRecord
 from flowbench.train.replay import Replay
 
 SUITE = make_suite(steps=1000, every=250, episodes=2)
@@ -32,7 +33,7 @@ def group(seeds: int = 1, **changes) -> Group:
 
 def record(seed: int = 0, seeds: int = 1, changed=None, **changes):
     """A run of 1000 steps: 10 s until training began, 3 of them on the clock; 100 s of training; 8 s of evaluation."""
-    made = records.record(cell(seed, **changes), list(range(seeds)))
+    made = RunRecord.of(cell(seed, **changes), list(range(seeds)))
     wall = {"environment": 20.0, "act": 8.0, "replay": 4.0, "update": 60.0, "evaluation": 8.0, "other": 11.0}
     made |= {
         "status": "done",
@@ -191,7 +192,7 @@ def test_earlier_runs_are_those_that_are_finished_and_say_what_they_took(tmp_pat
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{")
     other = make_cell("sac", suite=SUITE)
-    records.write_run(tmp_path / other.path, {**record(), **records.record(other, [0]), "status": "done"})
+    records.write_run(tmp_path / other.path, {**record(), **RunRecord.of(other, [0]), "status": "done"})
     assert [found["seed"] for found in cost_model.earlier(tmp_path, [cell(9)])] == [0]
     assert cost_model.earlier(tmp_path / "none", [cell(9)]) == []
 

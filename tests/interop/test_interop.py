@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import make_cell, make_suite, write_suite
+from msgspec.structs import replace
 
 import suites
 from flowbench import cli, report
@@ -18,6 +19,7 @@ from flowbench.interop import exporting, importing, match
 from flowbench.store import records
 from flowbench.store.csv_rows import RowWriter
 from flowbench.store.load import EVAL_KEYS, EVAL_NUMBERS, load_results
+from flowbench.store.records import RunRecord
 
 SIMBA = ",exp_name,env_name,seed,metric,env_step,value\n"
 PLAIN = "algo,task,seed,step,return\n"
@@ -34,7 +36,7 @@ def ours(root: Path, algo: str = "td3", seeds=(0, 1), evals=((20, 1.5), (40, 2.2
     for seed in seeds:
         cell = make_cell(algo, seed=seed, **changes)
         folder = root / cell.path
-        records.write_run(folder, {**records.record(cell, [seed]), "status": "done"})
+        records.write_run(folder, replace(RunRecord.of(cell, [seed]), status="done"))
         writer = RowWriter(folder / "evals.csv", ["step", "mean"])
         for step, mean in evals:
             writer.append({"step": step, "mean": mean + seed / 3})
@@ -453,7 +455,7 @@ def test_our_own_runs_are_never_touched(tmp_path: Path) -> None:
 
     (published,) = (Path(row.folder) for row in load_results(tmp_path / "out").runs.itertuples() if row.published)
     record = records.read_run(published)
-    del record["published"]
+    del record.published
     records.write_run(published, record)
     with pytest.raises(UsageError, match="is not one of an import"):
         importing.run("csv", path, tmp_path / "out", suite=suite, prefix="")

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from fakes import make_cell
+from msgspec.structs import replace
 from rich.console import Console
 
 from flowbench.cli import watch
 from flowbench.monitor.dashboard import ASCII_BLOCKS, BLOCKS, Dashboard, short, sparkline
 from flowbench.monitor.snapshot import Failure, Running, Snapshot, Watcher
 from flowbench.store import records
+from flowbench.store.records import RunRecord
 
 
 def running(seed: int = 0, **changes: object) -> Running:
@@ -166,7 +168,7 @@ def test_a_short_number(number: float, shown: str) -> None:
 
 def put(root: Path, status: str) -> None:
     cell = make_cell()
-    records.write_run(root / cell.path, {**records.record(cell, [0]), "status": status})
+    records.write_run(root / cell.path, replace(RunRecord.of(cell, [0]), status=status))
 
 
 def test_without_a_terminal_one_look_is_printed(flowbench, tmp_path: Path) -> None:

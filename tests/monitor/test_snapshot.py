@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from fakes import make_cell, make_suite
+from msgspec.structs import replace
 
 from flowbench.common.errors import UsageError
 from flowbench.monitor.snapshot import Watcher
 from flowbench.plan.cells import Cell
 from flowbench.store import lock, records
+from flowbench.store.records import RunRecord
 
 SUITE = make_suite(steps=1000)
 
@@ -22,7 +24,7 @@ def cell(seed: int = 0, algo: str = "td3") -> Cell:
 
 
 def put(root: Path, of: Cell, status: str, **changes: object) -> Path:
-    records.write_run(root / of.path, {**records.record(of, [of.seed]), "status": status, **changes})
+    records.write_run(root / of.path, replace(RunRecord.of(of, [of.seed]), status=status, **changes))
     return root / of.path
 
 

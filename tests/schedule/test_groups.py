@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 from fakes import make_cell, make_suite
+from msgspec.structs import replace
 
 from flowbench.common.errors import UsageError
 from flowbench.schedule.groups import Group, find_due, make_groups, parse_shard, take_shard, tidy
 from flowbench.store import lock, records
+from flowbench.store.records import RunRecord
 
 
 def leave(root: Path, cell, status: str = "done") -> Path:
     folder = root / cell.path
-    records.write_run(folder, {**records.record(cell, [cell.seed]), "status": status})
+    records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status=status))
     return folder
 
 
@@ -60,7 +62,7 @@ def test_a_record_that_cannot_be_read_is_due(tmp_path: Path, data: str) -> None:
 def test_a_task_that_changed_is_refused(tmp_path: Path) -> None:
     folder = leave(tmp_path, make_cell())
     run = records.read_run(folder)
-    run["task"]["action_repeat"] = 4
+    run.task.action_repeat = 4
     records.write_run(folder, run)
     with pytest.raises(UsageError, match="action_repeat"):
         find_due(tmp_path, [make_cell(seed=1)])
@@ -100,7 +102,7 @@ def test_only_seeds_of_one_task_and_variant_are_gathered() -> None:
 def interrupted(root: Path, seed: int, group: list[int], *steps: int) -> None:
     """A cell that was stopped in a group, with checkpoints of these steps."""
     folder = root / make_cell(seed=seed).path
-    records.write_run(folder, {**records.record(make_cell(seed=seed), group), "status": "stopped"})
+    records.write_run(folder, replace(RunRecord.of(make_cell(seed=seed), group), status="stopped"))
     (folder / "checkpoint").mkdir()
     for step in steps:
         (folder / "checkpoint" / f"{step}.json").write_text("{}")
@@ -133,7 +135,7 @@ def test_what_finished_cells_left_behind_is_removed_unless_it_was_to_be_kept(tmp
     for seed, keep in ((0, False), (1, True)):
         interrupted(tmp_path, seed, [seed], 100)
         folder = tmp_path / make_cell(seed=seed).path
-        records.write_run(folder, {**records.read_run(folder), "status": "done", "keep_checkpoints": keep})
+        records.write_run(folder, replace(records.read_run(folder), status="done", keep_checkpoints=keep))
     tidy(tmp_path, [make_cell(seed=seed) for seed in range(3)])
     assert not (tmp_path / make_cell(seed=0).path / "checkpoint").exists()
     assert (tmp_path / make_cell(seed=1).path / "checkpoint" / "100.json").exists()

@@ -14,7 +14,7 @@ import pytest
 from flowbench.common import system
 from flowbench.common.errors import UsageError
 from flowbench.schedule import resources
-from flowbench.schedule.executors.local import Local
+from flowbench.schedule.executors.local import LocalExecutor
 from flowbench.schedule.resources import Cards, Slots, choose_gpus, share
 
 
@@ -143,16 +143,16 @@ def test_without_a_gpu_none_is_lent() -> None:
 def test_a_worker_sees_its_graphics_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    seen = Local(Slots(2, "cuda", 3, ("0", "1")))._environment("1")
+    seen = LocalExecutor(Slots(2, "cuda", 3, ("0", "1")))._environment("1")
     assert seen["CUDA_VISIBLE_DEVICES"] == "1"
     assert seen["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # the order of nvidia-smi
     assert seen["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,MIG-77aa")
-    seen = Local(Slots(2, "cuda", 3, choose_gpus("cuda", "1")))._environment("MIG-77aa")
+    seen = LocalExecutor(Slots(2, "cuda", 3, choose_gpus("cuda", "1")))._environment("MIG-77aa")
     assert seen["CUDA_VISIBLE_DEVICES"] == "MIG-77aa"
     assert "CUDA_DEVICE_ORDER" not in seen
     for device in ("cpu", "auto"):  # also a GPU that nvidia-smi does not list is left alone
-        assert Local(Slots(jobs=2, device=device, threads=1))._environment(None)["CUDA_VISIBLE_DEVICES"] == ""
+        assert LocalExecutor(Slots(jobs=2, device=device, threads=1))._environment(None)["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_workers_fill_the_gpus_evenly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_workers_fill_the_gpus_evenly(monkeypatch: pytest.MonkeyPatch, tmp_path:
     program.chmod(0o755)
     os.mkfifo(tmp_path / "gate")
     monkeypatch.setattr(sys, "executable", str(program))
-    engine = Local(Slots(4, "cuda", 1, ("5", "6"), per_gpu=2))
+    engine = LocalExecutor(Slots(4, "cuda", 1, ("5", "6"), per_gpu=2))
     seen: list[str] = []
     told = threading.Semaphore(0)
 

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import pytest
 from fakes import ToyConfig, make_cell, make_suite, without_clock, write_algorithm
+from msgspec.structs import replace
 
 from flowbench.schedule.executors import local
-from flowbench.schedule.executors.local import Local
+from flowbench.schedule.executors.local import LocalExecutor
 from flowbench.schedule.groups import Group, enqueue, find_due
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Outcome, Runner
 from flowbench.store import lease, lock, records
 from flowbench.store.load import load_results
+from flowbench.store.records import RunRecord
 from flowbench.worker import protocol
 
 SUITE = make_suite(steps=40, every=20)
@@ -32,7 +34,7 @@ CPU = Slots(jobs=2, device="cpu", threads=1)
 
 def leave(root: Path, cell, status: str = "done") -> Path:
     folder = root / cell.path
-    records.write_run(folder, {**records.record(cell, [cell.seed]), "status": status})
+    records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status=status))
     return folder
 
 
@@ -104,10 +106,10 @@ def test_the_others_are_trained(grid: Told) -> None:
 def test_a_worker_that_comes_to_grief_is_a_failed_cell_and_nothing_more(grid: Told, name: str, error: str) -> None:
     outcome = grid.outcomes[name]
     run = records.read_run(grid.folder(name))
-    assert (outcome.status, run["status"]) == ("failed", "failed")
+    assert (outcome.status, run.status) == ("failed", "failed")
     assert error in outcome.error
-    assert run["error"] == outcome.error
-    assert run["ended"]
+    assert run.error == outcome.error
+    assert run.ended
     assert records.status(grid.folder(name)) == "failed"
     assert (grid.folder(name) / "evals.csv").read_text().splitlines()[1].startswith("20,")
 
@@ -298,7 +300,7 @@ def test_a_finished_run_is_set_aside_not_overwritten(tmp_path: Path, script: Scr
         assert len(aside) == count
         assert all(path.name.endswith("-seed-0") and path.name.startswith("replaced-") for path in aside)
     assert (aside[0] / "evals.csv").read_text() == "step,mean\n"
-    assert records.read_run(aside[0])["status"] == "done"
+    assert records.read_run(aside[0]).status == "done"
     assert load_results(tmp_path).runs["folder"].tolist() == [str(folder)]
 
 
@@ -311,7 +313,7 @@ def test_a_record_that_cannot_be_read_is_set_aside_with_its_rows(tmp_path: Path,
     (aside,) = folder.parent.glob("replaced-*-seed-0")
     assert (aside / "run.json").read_text() == written
     assert (aside / "evals.csv").read_text() == "step,mean\n20,1\n"
-    assert records.read_run(folder)["status"] == "done"
+    assert records.read_run(folder).status == "done"
 
 
 def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_failed_one(tmp_path: Path, script: Script) -> None:
@@ -320,7 +322,7 @@ def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_failed_one(tmp_
         (folder / name).write_text("step,mean\n20,-100\n40,-50\n")
     script.usual = "sys.exit(1)"  # before it has rows of its own
     run(tmp_path, groups(1))
-    assert records.read_run(folder)["status"] == "failed"
+    assert records.read_run(folder).status == "failed"
     assert load_results(tmp_path).evals.empty
 
 
@@ -338,7 +340,7 @@ def test_a_worker_imports_nothing_from_where_the_user_stands(tmp_path: Path, scr
     (tmp_path / "algos" / "__init__.py").write_text("raise RuntimeError('not this one')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    real = Local(CPU)._environment(None)
+    real = LocalExecutor(CPU)._environment(None)
     code = "import algos; print(algos.__file__)"
     found = subprocess.run(
         [sys.executable, "-c", code], env=real, capture_output=True, text=True, check=True, cwd=tmp_path
@@ -351,7 +353,7 @@ def test_an_unfinished_run_is_begun_anew_in_its_folder(tmp_path: Path, script: S
     folder = leave(tmp_path, make_cell(), status)
     run(tmp_path, groups(1))
     assert [path.name for path in folder.parent.iterdir()] == ["seed-0"]
-    assert records.read_run(folder)["status"] == "done"
+    assert records.read_run(folder).status == "done"
 
 
 def test_a_results_folder_that_cannot_be_written_fails_the_cell_alone(tmp_path: Path, script: Script) -> None:
@@ -442,7 +444,7 @@ def test_of_a_group_what_others_have_finished_or_train_is_left_out(tmp_path: Pat
         _, outcomes = run(tmp_path, [Group(tuple(cells))])
     assert {seed: outcome.status for seed, outcome in outcomes.items()} == {0: "done", 1: "done", 2: "busy", 3: "done"}
     assert script.started == [[str(tmp_path / cells[0].path), str(tmp_path / cells[3].path)]]
-    assert records.read_run(tmp_path / cells[3].path)["group"] == [0, 3]
+    assert records.read_run(tmp_path / cells[3].path).group == [0, 3]
 
 
 def test_of_a_group_one_cell_may_fail(tmp_path: Path, script: Script) -> None:
@@ -483,7 +485,7 @@ def test_a_worker_that_dies_twice_is_started_three_times_and_goes_on(tmp_path: P
     _, outcomes = run(tmp_path, groups(2), tell=lambda group, event: told.append(event), retries=2)
     assert [outcomes[seed].status for seed in (0, 1)] == ["done", "done"]
     assert len(script.started) == 4
-    assert [records.read_run(tmp_path / make_cell(seed=seed).path)["attempts"] for seed in (0, 1)] == [3, 1]
+    assert [records.read_run(tmp_path / make_cell(seed=seed).path).attempts for seed in (0, 1)] == [3, 1]
     died = r"SIGKILL.* started again, attempt {} of 3$"
     assert [event["event"] for event in told] == ["note", "note"]
     assert all(re.search(died.format(n), str(event["text"])) for n, event in zip((2, 3), told, strict=True))
@@ -498,7 +500,7 @@ def test_it_is_not_started_more_often_than_that(tmp_path: Path, script: Script) 
     assert outcomes[0].status == "failed"
     assert len(script.started) == 2
     assert "memory" in outcomes[0].error
-    assert records.read_run(tmp_path / make_cell().path)["error"] == outcomes[0].error
+    assert records.read_run(tmp_path / make_cell().path).error == outcomes[0].error
 
 
 @pytest.mark.parametrize(
@@ -568,7 +570,7 @@ def test_what_a_first_attempt_of_forced_cells_has_finished_is_left_as_it_is(tmp_
 
 def test_seeds_that_are_added_until_it_is_decided_are_recorded_as_such(tmp_path: Path, script: Script) -> None:
     run(tmp_path, groups(1), auto=20)
-    assert records.read_run(tmp_path / make_cell().path)["auto"] == 20
+    assert records.read_run(tmp_path / make_cell().path).auto == 20
 
 
 def test_nothing_is_started_again_after_an_interrupt(tmp_path: Path, script: Script) -> None:
@@ -583,7 +585,7 @@ def test_a_worker_that_hung_beyond_its_time_timed_out(tmp_path: Path, script: Sc
     _, outcomes = run(tmp_path, groups(1), timeout=1.0, retries=3)
     assert (outcomes[0].status, outcomes[0].error) == ("failed", "timed out after 1 s")
     assert len(script.started) == 1
-    assert records.read_run(tmp_path / make_cell().path)["timeout"] == 1.0
+    assert records.read_run(tmp_path / make_cell().path).timeout == 1.0
 
 
 # Beside others
@@ -660,7 +662,7 @@ def test_what_another_host_took_over_is_left_to_it(tmp_path: Path, script: Scrip
     assert outcomes[0].status == "busy"
     assert len(script.started) == 1
     folder = tmp_path / make_cell().path
-    assert (records.read_run(folder)["status"], records.read_run(folder)["pid"]) == ("running", -7)
+    assert (records.read_run(folder).status, records.read_run(folder).pid) == ("running", -7)
     assert [path.name for path in (folder / "lease").iterdir()] == ["other-1.00"]
 
 
@@ -712,7 +714,7 @@ def test_a_cell_that_somebody_took_before_that_worker_is_left_to_it(tmp_path: Pa
 
         _, outcomes = run(tmp_path, groups(1), engine=Elsewhere(work), retries=1)
         assert outcomes[0].status == "busy"
-        assert records.read_run(tmp_path / make_cell().path)["status"] == "queued"
+        assert records.read_run(tmp_path / make_cell().path).status == "queued"
 
 
 def test_a_cell_whose_node_was_lost_is_failed_and_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -725,9 +727,9 @@ def test_a_cell_whose_node_was_lost_is_failed_and_can_go_on(tmp_path: Path, monk
             lost.append((folders[0] / "lease").mkdir())
             (folders[0] / "lease" / "node7-1.00").write_text("7 7")
             return -signal.SIGKILL
-        records.write_run(folders[0], {**records.read_run(folders[0]), "status": "done"})
+        records.write_run(folders[0], replace(records.read_run(folders[0]), status="done"))
         return 0
 
     _, outcomes = run(tmp_path, groups(1), engine=Elsewhere(work), retries=1)
     assert outcomes[0].status == "done"
-    assert records.read_run(tmp_path / make_cell().path)["attempts"] == 2
+    assert records.read_run(tmp_path / make_cell().path).attempts == 2

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from fakes import make_cell, make_suite
+from msgspec.structs import replace
 
 from flowbench.plan.cells import Cell
 from flowbench.schedule.groups import find_due
 from flowbench.store import lease, lock, records
+from flowbench.store.records import RunRecord
 from flowbench.worker import __main__ as worker_main
 from flowbench.worker import protocol
 
@@ -46,7 +48,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
 
 def run_of(root: Path, status: str = "queued", seed: int = 0) -> Path:
     folder = root / make_cell(seed=seed).path
-    records.write_run(folder, {**records.record(make_cell(seed=seed), [seed]), "status": status})
+    records.write_run(folder, replace(RunRecord.of(make_cell(seed=seed), [seed]), status=status))
     return folder
 
 
@@ -272,7 +274,7 @@ def prepared(root: Path, seed: int = 0) -> Path:
     cell: Cell = make_cell(suite=suite, seed=seed)
     folder = root / cell.path
     settings = {"device": "cpu", "threads": 1, "checkpoint_every": 20}
-    records.write_run(folder, {**records.record(cell, [seed]), **settings})
+    records.write_run(folder, replace(RunRecord.of(cell, [seed]), **settings))
     return folder
 
 
@@ -353,8 +355,8 @@ def test_a_worker_that_was_asleep_too_long_writes_nothing_when_it_wakes(tmp_path
     evaluated(awake, 3)
     awake.terminate()
     _, err = awake.communicate(timeout=60)
-    assert (awake.returncode, before["pid"]) == (protocol.EXIT_STOPPED, awake.pid), err
-    assert records.read_run(folder)["resumed"]
+    assert (awake.returncode, before.pid) == (protocol.EXIT_STOPPED, awake.pid), err
+    assert records.read_run(folder).resumed
     steps = [line.split(",")[0] for line in (folder / "evals.csv").read_text().splitlines()[1:]]
     assert steps == [str(20 * k) for k in range(1, len(steps) + 1)]  # none twice, none left out
 
@@ -367,4 +369,4 @@ def test_a_worker_whose_locks_were_inherited_wants_a_lease_of_this_host(tmp_path
                 taken(folder)
         assert worker_main.main(["--locked", str(folder)]) == protocol.EXIT_BUSY
         assert "another host has taken" in capfd.readouterr().err
-    assert records.read_run(folder)["status"] == "queued"
+    assert records.read_run(folder).status == "queued"

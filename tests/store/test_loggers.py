@@ -8,13 +8,14 @@ import pytest
 from fakes import make_cell
 
 from flowbench.common.errors import UsageError
-from flowbench.store import loggers, records
+from flowbench.store import loggers
+from flowbench.store.records import RunRecord
 
 ROWS = [{"step": 20, "mean": -3.5, "std": 0.5}, {"step": 40, "mean": -1.5, "std": 0.25}]
 
 
 def record() -> dict[str, object]:
-    return records.record(make_cell(), [0])
+    return RunRecord.of(make_cell(), [0])
 
 
 def test_no_mirror_is_asked_for_by_nothing() -> None:

@@ -11,18 +11,20 @@ from pathlib import Path
 
 import pytest
 from fakes import make_cell, make_suite
+from msgspec.structs import replace
 
 from flowbench.common.errors import UsageError
 from flowbench.plan.cells import Cell
 from flowbench.store import lock, records
 from flowbench.store.load import EVAL_KEYS, EVAL_NUMBERS, RUN_COLUMNS, load_results
+from flowbench.store.records import RunRecord
 
 
 def put(root: Path, cell: Cell, status: str = "done", evals: str | bytes | None = "step,mean\n20,-1500\n40,-750\n",
         **changes: object) -> Path:  # fmt: skip
     """A run as a worker leaves it."""
     folder = root / cell.path
-    records.write_run(folder, {**records.record(cell, [cell.seed]), "status": status, **changes})
+    records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status=status, **changes))
     if evals is not None:
         (folder / "evals.csv").write_bytes(evals if isinstance(evals, bytes) else evals.encode())
     return folder
@@ -37,10 +39,10 @@ def break_record(folder: Path, data: str | bytes) -> None:
 
 def test_a_record_says_all_there_is_to_know_of_a_cell() -> None:
     cell = make_cell(seed=3, suite=make_suite(note="beware", comparable=False, tasks=("Pendulum-v1", "Other-v0")))
-    run = records.record(cell, [3, 4])
-    assert run["schema"] == 1
-    assert run["status"] == "queued"
-    assert run["suite"] == {
+    run = RunRecord.of(cell, [3, 4])
+    assert run.schema == 1
+    assert run.status == "queued"
+    assert run.suite == {
         "name": "mini",
         "title": "Mini",
         "comparable": False,
@@ -48,22 +50,22 @@ def test_a_record_says_all_there_is_to_know_of_a_cell() -> None:
         "tasks": 2,
         "steps": 40,
     }
-    assert run["task"] == {
+    assert run.task == {
         "name": "Pendulum-v1",
         "source": "gymnasium",
         "action_repeat": 1,
         "low": -1500.0,
         "high": 0.0,
     }
-    assert run["algo"] == {"name": "td3", "label": "td3", "target": "algos.td3:TD3", "sha256": None}
-    assert (run["seed"], run["group"]) == (3, [3, 4])
-    assert run["protocol"] == {"steps": 40, "every": 20, "episodes": 1}
-    assert type(cell.variant.config)(**run["config"]) == cell.variant.config
-    assert run["config_id"] == cell.variant.config_id
+    assert run.algo == {"name": "td3", "label": "td3", "target": "algos.td3:TD3", "sha256": None}
+    assert (run.seed, run.group) == (3, [3, 4])
+    assert run.protocol == {"steps": 40, "every": 20, "episodes": 1}
+    assert type(cell.variant.config)(**run.config) == cell.variant.config
+    assert run.config_id == cell.variant.config_id
 
 
 def test_a_record_comes_back(tmp_path: Path) -> None:
-    run = records.record(make_cell(), [0])
+    run = RunRecord.of(make_cell(), [0])
     folder = tmp_path / "a" / "b"
     records.write_run(folder, run)
     assert records.read_run(folder) == run
@@ -72,10 +74,10 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, object()])
 def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, value: object) -> None:
-    run = records.record(make_cell(), [0])
+    run = RunRecord.of(make_cell(), [0])
     records.write_run(tmp_path, run)
     with pytest.raises((ValueError, TypeError)):
-        records.write_run(tmp_path, {**run, "bad": value})
+        records.write_run(tmp_path, replace(run, bad=value))
     assert records.read_run(tmp_path) == run
 
 
@@ -119,7 +121,7 @@ def test_noise_is_no_run(tmp_path: Path, data: str | bytes) -> None:
 
 
 def keys_of_a_record() -> list[tuple[str, ...]]:
-    run = records.record(make_cell(), [0])
+    run = RunRecord.of(make_cell(), [0])
     optional = {("algo", "sha256"), ("group",), ("config",), ("suite",), ("task",), ("algo",), ("protocol",)}
     nested = [(room, key) for room in ("suite", "task", "algo", "protocol") for key in run[room]]
     return [path for path in [*((key,) for key in run), *nested] if path not in optional]
@@ -204,7 +206,7 @@ def test_a_task_that_changed_under_its_name_is_refused(tmp_path: Path, key: str,
     folder = put(tmp_path, make_cell(seed=7))
     records.check_same_task(tmp_path, cell)
     run = records.read_run(folder)
-    run["task"][key] = value
+    run.task[key] = value
     records.write_run(folder, run)
     with pytest.raises(UsageError) as caught:
         records.check_same_task(tmp_path, cell)
@@ -215,7 +217,7 @@ def test_a_task_that_changed_under_its_name_is_refused(tmp_path: Path, key: str,
 def test_another_suites_task_is_another_task(tmp_path: Path) -> None:
     folder = put(tmp_path, make_cell(suite=make_suite("other")))
     run = records.read_run(folder)
-    run["task"]["action_repeat"] = 2
+    run.task.action_repeat = 2
     records.write_run(folder, run)
     records.check_same_task(tmp_path, make_cell())
 
@@ -457,8 +459,8 @@ def test_loading_changes_no_file(tmp_path: Path) -> None:
 
 
 def test_reading_does_not_share_what_was_written(tmp_path: Path) -> None:
-    run = records.record(make_cell(), [0])
+    run = RunRecord.of(make_cell(), [0])
     kept = copy.deepcopy(run)
     records.write_run(tmp_path, run)
-    records.read_run(tmp_path)["suite"]["name"] = "changed"
+    records.read_run(tmp_path).suite.name = "changed"
     assert run == kept

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import make_cell, make_suite
+from msgspec.structs import replace
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -18,9 +19,10 @@ from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
 from flowbench.store import checkpoint, records, weights
+from flowbench.store.records import RunRecord
 
 CELL = make_cell("td3")
-RECORD = {**records.record(CELL, [0]), "threads": 1}
+RECORD = replace(RunRecord.of(CELL, [0]), threads=1)
 
 
 def trained(root: Path, seeds=(0,), **options) -> list[Path]:
@@ -33,7 +35,7 @@ def trained(root: Path, seeds=(0,), **options) -> list[Path]:
 
 def test_seeds_trained_as_one_leave_weights_of_their_own(tmp_path: Path) -> None:
     folders = trained(tmp_path, (0, 1), keep_weights=True, keep_checkpoints=True)
-    assert records.read_run(folders[0])["learner"]["kind"] == "stacked"
+    assert records.read_run(folders[0]).learner.kind == "stacked"
     found = [weights.find(str(folder), tmp_path) for folder in folders]
     for each, folder in zip(found, folders, strict=True):
         assert each.source == folder / "weights.safetensors"
@@ -79,7 +81,7 @@ def test_a_run_with_a_checkpoint_alone_gives_those_of_the_newest(tmp_path: Path)
 
 def test_an_attempt_that_begins_anew_clears_the_weights_of_the_one_before(tmp_path: Path) -> None:
     (folder,) = trained(tmp_path, keep_weights=True)
-    records.write_run(folder, {**records.read_run(folder), "status": "failed"})
+    records.write_run(folder, replace(records.read_run(folder), status="failed"))
     trained(tmp_path)
     assert not (folder / weights.FILE).exists()
 

@@ -86,11 +86,11 @@ class Grid:
         return sum(max(checkpoint.steps(folder), default=0) for folder in self.folders) + 10_000 * self.done()
 
     def done(self) -> int:
-        return sum(records.recorded(folder).get("status") == "done" for folder in self.folders)
+        return sum(records.is_done(folder) for folder in self.folders)
 
     def workers(self) -> list[int]:
         """The process ids of the workers under way."""
-        found = [records.recorded(folder) for folder in self.folders if lock.is_held(folder)]
+        found = [records.read_if_valid(folder) for folder in self.folders if lock.is_held(folder)]
         return sorted({record["pid"] for record in found if record.get("status") == "running" and "pid" in record})
 
     def still(self) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
+from msgspec.structs import replace
 
 import algos
 from flowbench.schedule.groups import Group, tidy
@@ -23,6 +24,7 @@ from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
 from flowbench.store import checkpoint, records
 from flowbench.store.csv_rows import TABLES, RowWriter
+from flowbench.store.records import RunRecord
 from flowbench.train.events import Lost, Row, Save
 from flowbench.train.placement import Places
 from flowbench.train.trainer import Trainer
@@ -185,7 +187,7 @@ def prepared(root: Path, seeds=(0,), algo="td3", **changes) -> list[Path]:
         cell = make_cell(algo, seed=seed, suite=SUITE, random_steps=100)
         folders.append(root / cell.path)
         settings = {"device": "cpu", "threads": 1, "checkpoint_every": 50, **changes}
-        records.write_run(folders[-1], {**records.record(cell, list(seeds)), **settings})
+        records.write_run(folders[-1], replace(RunRecord.of(cell, list(seeds)), **settings))
     return folders
 
 
@@ -234,7 +236,7 @@ def test_killed_at_random_instants_the_files_are_the_same(seeds, unbroken, tmp_p
             kills += 1
         process.wait()
         process.stderr.close()
-        if records.read_run(folders[0])["status"] == "done":
+        if records.read_run(folders[0]).status == "done":
             break
     else:
         process = start(*folders)
@@ -243,9 +245,9 @@ def test_killed_at_random_instants_the_files_are_the_same(seeds, unbroken, tmp_p
     assert kills >= 2
     assert [tables(folder) for folder in folders] == unbroken[seeds]
     run = records.read_run(folders[0])
-    assert (run["status"], run["error"]) == ("done", None)
-    assert [attempt["step"] for attempt in run["resumed"]] == sorted(attempt["step"] for attempt in run["resumed"])
-    assert len(run["resumed"]) >= 2
+    assert (run.status, run.error) == ("done", None)
+    assert [attempt["step"] for attempt in run.resumed] == sorted(attempt["step"] for attempt in run.resumed)
+    assert len(run.resumed) >= 2
     # The last kill may have come between the end and the removal, which the next command makes up for.
     tidy(tmp_path, [make_cell("td3", seed=seed, suite=SUITE, random_steps=100) for seed in seeds])
     assert not (folders[0] / "checkpoint").exists()
@@ -261,7 +263,7 @@ def test_asked_to_stop_it_saves_where_it_is(unbroken, tmp_path: Path) -> None:
     process.stderr.close()
     (step,) = checkpoint.steps(folder)
     assert 200 <= step <= 450
-    assert records.read_run(folder)["status"] == "stopped"
+    assert records.read_run(folder).status == "stopped"
     process = start(folder)
     assert process.wait(120) == 0
     process.stderr.close()
@@ -296,7 +298,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(unbroken, tmp_path:
     process = start(folder)
     assert process.wait(120) == 0
     process.stderr.close()
-    assert records.read_run(folder)["resumed"][0]["step"] == older
+    assert records.read_run(folder).resumed[0]["step"] == older
     assert tables(folder) == unbroken[(0,)][0]
 
 
@@ -456,7 +458,7 @@ def test_the_same_command_goes_on_with_a_grid_whose_processes_were_all_killed(tm
     broken = tmp_path / "broken"
     parent = subprocess.Popen([*command, str(broken)], env=environment, stdout=subprocess.DEVNULL)
     wait_for(lambda: len(folders(broken)) == 2 and len(checkpoint.steps(folders(broken)[1])) == 2, parent)
-    child = records.read_run(folders(broken)[0])["pid"]
+    child = records.read_run(folders(broken)[0]).pid
     parent.kill()
     os.kill(child, signal.SIGKILL)
     parent.wait()
@@ -466,5 +468,5 @@ def test_the_same_command_goes_on_with_a_grid_whose_processes_were_all_killed(tm
     for left, right in zip(folders(tmp_path / "whole"), folders(broken), strict=True):
         assert tables(left) == tables(right)
         run = records.read_run(right)
-        assert run["group"] == [0, 1]
-        assert run["resumed"][0]["step"] >= 100
+        assert run.group == [0, 1]
+        assert run.resumed[0]["step"] >= 100

@@ -17,14 +17,16 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import make_cell, make_suite, without_clock, write_algorithm
+from msgspec.structs import replace
 
 from flowbench.common import errors
 from flowbench.plan.cells import Cell
 from flowbench.store import checkpoint, lock, records
+from flowbench.store.records import RunRecord
 from flowbench.train import placement
 from flowbench.worker import __main__ as worker_main
 from flowbench.worker import protocol
-from flowbench.worker.session import Cells
+from flowbench.worker.session import Session
 
 SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
 
@@ -39,14 +41,14 @@ def _threads():
 def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: object) -> Path:
     """A cell's folder as the scheduler prepares it."""
     folder = root / cell.path
-    records.write_run(folder, {**records.record(cell, group or [cell.seed]), "device": "cpu", "threads": 1, **changes})
+    records.write_run(folder, replace(RunRecord.of(cell, group or [cell.seed]), device="cpu", threads=1, **changes))
     return folder
 
 
 def train(*folders: Path) -> tuple[int, list[dict[str, object]]]:
     """Train in this process: the exit status and the events."""
     told = io.StringIO()
-    status = worker_main._run(Cells(folders), told)
+    status = worker_main._run(Session(folders), told)
     return status, [json.loads(line) for line in told.getvalue().splitlines()]
 
 
@@ -66,26 +68,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
 
 def test_a_run_leaves_its_record_complete(trained) -> None:
     run = records.read_run(trained[0])
-    assert run["status"] == "done"
-    assert run["error"] is None
-    assert (run["seed"], run["group"], run["device"]) == (3, [3], "cpu")
-    assert datetime.fromisoformat(run["started"]) <= datetime.fromisoformat(run["ended"])
-    assert datetime.fromisoformat(run["started"]).utcoffset() is not None
-    assert run["versions"]["torch"] == torch.__version__
-    assert run["machine"]["cpu"]
-    assert run["machine"]["gpu"] is None
-    assert run["machine"]["threads"] == run["threads"] == 1
-    assert set(run["wall"]) == {"environment", "act", "replay", "update", "evaluation", "other", "total"}
-    assert run["wall"]["total"] == pytest.approx(sum(run["wall"].values()) / 2, abs=0.01)
-    assert run["seconds"] >= run["wall"]["total"] - 0.001
-    assert 0 < run["startup"] < run["seconds"]
-    assert run["sizes"] == {"obs": 3, "act": 1}
-    assert run["memory"]["host_bytes"] > 2**26  # torch alone takes more
-    assert run["memory"]["gpu_bytes"] is None
+    assert run.status == "done"
+    assert run.error is None
+    assert (run.seed, run.group, run.device) == (3, [3], "cpu")
+    assert datetime.fromisoformat(run.started) <= datetime.fromisoformat(run.ended)
+    assert datetime.fromisoformat(run.started).utcoffset() is not None
+    assert run.versions["torch"] == torch.__version__
+    assert run.machine.cpu
+    assert run.machine.gpu is None
+    assert run.machine.threads == run.threads == 1
+    assert set(run.wall) == {"environment", "act", "replay", "update", "evaluation", "other", "total"}
+    assert run.wall["total"] == pytest.approx(sum(run.wall.values()) / 2, abs=0.01)
+    assert run.seconds >= run.wall["total"] - 0.001
+    assert 0 < run.startup < run.seconds
+    assert run.sizes == {"obs": 3, "act": 1}
+    assert run.memory.host_bytes > 2**26  # torch alone takes more
+    assert run.memory.gpu_bytes is None
     # actor 3-8-8-1 and two critics 4-8-8-1
-    assert run["parameters"] == (32 + 72 + 9) + 2 * (40 + 72 + 9)
-    assert run["config"]["hidden"] == 8
-    assert run["protocol"] == {"steps": 450, "every": 150, "episodes": 1}
+    assert run.parameters == (32 + 72 + 9) + 2 * (40 + 72 + 9)
+    assert run.config["hidden"] == 8
+    assert run.protocol == {"steps": 450, "every": 150, "episodes": 1}
 
 
 def test_a_run_leaves_its_rows(trained) -> None:
@@ -114,9 +116,9 @@ def test_two_seeds_in_one_worker_have_files_of_their_own(trained, tmp_path: Path
     status, events = train(*folders)
     assert status == 0
     assert {event["seed"] for event in events if event["event"] == "evaluation"} == {3, 4}
-    assert [records.read_run(folder)["group"] for folder in folders] == [[3, 4], [3, 4]]
-    assert [records.read_run(folder)["learner"]["kind"] for folder in folders] == ["stacked", "stacked"]
-    assert records.read_run(trained[0])["learner"]["kind"] == "separate"
+    assert [records.read_run(folder).group for folder in folders] == [[3, 4], [3, 4]]
+    assert [records.read_run(folder).learner.kind for folder in folders] == ["stacked", "stacked"]
+    assert records.read_run(trained[0]).learner.kind == "separate"
     again = [queue(tmp_path / "again", cell(seed), [3, 4]) for seed in (3, 4)]
     train(*again)
     for table in ("evals.csv", "train.csv"):
@@ -138,7 +140,7 @@ def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(trained, tmp_path
     (note,) = [event["text"] for event in events if event["event"] == "note"]
     assert "cannot be stacked: " in note
     assert "branches.py:" in note
-    assert records.read_run(folders[1])["learner"]["kind"] == "separate"
+    assert records.read_run(folders[1]).learner.kind == "separate"
 
 
 def test_of_two_seeds_one_may_diverge(tmp_path: Path) -> None:
@@ -193,8 +195,8 @@ def test_an_exception_is_a_failure_with_its_rows_kept(tmp_path: Path, capsys: py
     status, _ = train(folder)
     run = records.read_run(folder)
     assert status == protocol.EXIT_FAILED
-    assert (run["status"], run["error"]) == ("failed", "RuntimeError: two lines")
-    assert run["ended"]
+    assert (run.status, run.error) == ("failed", "RuntimeError: two lines")
+    assert run.ended
     assert (folder / "evals.csv").read_text().count("\n") == 3  # steps 10 and 20; updates begin with step 21
     assert "Traceback" in capsys.readouterr().err
 
@@ -205,7 +207,7 @@ def test_an_algorithms_file_that_changed_since_it_was_planned_is_refused(tmp_pat
     with open(spec.partition(":")[0], "a") as file:
         file.write("# changed\n")
     assert train(folder)[0] == protocol.EXIT_FAILED
-    assert re.search(r"changes\.py was changed", records.read_run(folder)["error"])
+    assert re.search(r"changes\.py was changed", records.read_run(folder).error)
 
 
 def test_what_is_logged_later_than_the_rehearsal_is_dropped_with_a_line(tmp_path: Path, capsys) -> None:
@@ -239,15 +241,15 @@ def test_a_reader_that_is_gone_stops_the_run(tmp_path: Path) -> None:
             raise BrokenPipeError
 
     folder = queue(tmp_path, make_cell())
-    assert worker_main._run(Cells([folder]), Gone()) == protocol.EXIT_STOPPED
-    assert records.read_run(folder)["status"] == "stopped"
+    assert worker_main._run(Session([folder]), Gone()) == protocol.EXIT_STOPPED
+    assert records.read_run(folder).status == "stopped"
 
 
 def test_a_broken_pipe_of_an_algorithm_is_a_failure_not_a_stop(tmp_path: Path) -> None:
     spec = write_algorithm(tmp_path, "Pipes", "raise BrokenPipeError('its own helper is gone')")
     folder = queue(tmp_path, make_cell("pipes", target=spec))
     assert train(folder)[0] == protocol.EXIT_FAILED
-    assert records.read_run(folder)["status"] == "failed"
+    assert records.read_run(folder).status == "failed"
 
 
 # As a process
@@ -323,12 +325,12 @@ def test_when_its_time_is_up_it_saves_and_a_later_run_goes_on(tmp_path: Path, mo
     monkeypatch.setenv("UP", "")
     assert train(folder)[0] == protocol.EXIT_FAILED
     run = records.read_run(folder)
-    assert (run["status"], run["error"]) == ("failed", "timed out after 2 h")
+    assert (run.status, run.error) == ("failed", "timed out after 2 h")
     (step,) = checkpoint.steps(folder)
     monkeypatch.delenv("UP")
     assert train(folder)[0] == 0
     run = records.read_run(folder)
-    assert (run["status"], run["error"], run["resumed"][0]["step"]) == ("done", None, step)
+    assert (run.status, run.error, run.resumed[0]["step"]) == ("done", None, step)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
@@ -359,7 +361,7 @@ def test_a_fault_of_the_machine_has_an_exit_status_of_its_own(tmp_path: Path, nu
     spec = write_algorithm(tmp_path, number.title(), f"raise OSError(errno.{number}, 'no')", head="import errno")
     folder = queue(tmp_path, make_cell(number.lower(), target=spec))
     assert train(folder)[0] == status
-    assert records.read_run(folder)["status"] == "failed"
+    assert records.read_run(folder).status == "failed"
 
 
 def test_a_disk_that_is_full_at_the_last_record_is_a_fault_of_the_machine(tmp_path, monkeypatch, capsys) -> None:
@@ -386,13 +388,13 @@ def test_a_seed_lost_to_the_machine_while_others_go_on_may_be_tried_again(tmp_pa
     folders = [queue(tmp_path, make_cell(seed=seed), [0, 1]) for seed in (0, 1)]
     train_for_real = worker_main._train
 
-    def loses_one(cells: Cells, say: object) -> None:
+    def loses_one(cells: Session, say: object) -> None:
         train_for_real(cells, say)
         cells.fail(1, error)
 
     monkeypatch.setattr(worker_main, "_train", loses_one)
     assert train(*folders)[0] == status
-    assert [records.read_run(folder)["status"] for folder in folders] == ["done", "failed"]
+    assert [records.read_run(folder).status for folder in folders] == ["done", "failed"]
 
 
 def test_by_hand_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:

@@ -101,5 +101,6 @@ def _covered(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _run(run: dict[Any, Any]) -> dict[str, Any]:
     folder = Path(run["folder"])
+    record = records.read_if_valid(folder)
     said = {name: run[name] for name in ("algo", "task", "seed", "status")}
-    return {**said, "folder": "/".join(folder.parts[-5:]), "record": records.recorded(folder)}
+    return {**said, "folder": "/".join(folder.parts[-5:]), "record": record.to_builtins() if record else {}}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NAMES = ("local", "ray")
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Runs worker processes; its methods are called from several threads."""
 
     inherits: bool

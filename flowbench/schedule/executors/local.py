@@ -15,7 +15,7 @@ from flowbench.schedule.resources import Cards, Slots
 from flowbench.worker import protocol
 
 
-class Local:
+class LocalExecutor:
     """Starts `python -m flowbench.worker` for each group."""
 
     inherits = True

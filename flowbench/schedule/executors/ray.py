@@ -30,9 +30,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flowbench.common import system
 from flowbench.common.errors import UsageError
-from flowbench.schedule.executors.local import Local
+from flowbench.schedule.executors.local import LocalExecutor
 from flowbench.schedule.resources import Slots
 from flowbench.store import checkpoint, lease, lock, records
+from flowbench.store.records import RunRecord
 from flowbench.worker import protocol
 
 RETRIES = 3  # how often a group is tried again that was lost with its node
@@ -78,12 +79,12 @@ class Cluster:
             raise UsageError("the Ray cluster has no node to train on, with a processor core for each group")
         return found
 
-    def engine(self, root: Path, slots: Slots) -> Ray:
+    def executor(self, root: Path, slots: Slots) -> RayExecutor:
         """Trains cells whose folders are below `root`. Raises UsageError when some node cannot."""
         most = max(self.cores(bool(slots.gpus)))
         if slots.threads > most:
             raise UsageError(f"--threads {slots.threads}: no node of the Ray cluster has more than {most} cores")
-        return Ray(slots, self._sees(root))
+        return RayExecutor(slots, self._sees(root))
 
     @cached_property
     def _nodes(self) -> list[dict[str, Any]]:
@@ -118,12 +119,12 @@ class Work:
     """A group on its way to a node."""
 
     name: str
-    records: Mapping[Path, Mapping[str, Any]]  # the cells' run.json, by folder
+    records: Mapping[Path, RunRecord]  # the cells' run.json, by folder
     shared: bool  # whether the node sees these folders
     slots: Slots
 
 
-class Ray:
+class RayExecutor:
     """Gives groups to the cluster that this process is connected to."""
 
     def __init__(self, slots: Slots, shared: bool) -> None:
@@ -220,7 +221,7 @@ def train(work: Work, desk: Any) -> tuple[int, dict[Path, bytes]]:
     events: deque[dict[str, Any]] = deque()
     stopping = threading.Event()
     gpus = tuple(system.gpus()) if work.slots.gpus else ()  # those that Ray gave to this task
-    engine = Local(replace(work.slots, jobs=1, gpus=gpus, device=work.slots.device if gpus else "cpu"))
+    engine = LocalExecutor(replace(work.slots, jobs=1, gpus=gpus, device=work.slots.device if gpus else "cpu"))
     with tempfile.TemporaryDirectory(prefix="flowbench-") as own, ThreadPoolExecutor(1) as pool:
         places = {home: home if work.shared else Path(own, str(n), home.name) for n, home in enumerate(work.records)}
         if not work.shared:
@@ -240,7 +241,7 @@ def train(work: Work, desk: Any) -> tuple[int, dict[Path, bytes]]:
     return working.result(), {home / name: content for home, files in made.items() for name, content in files.items()}
 
 
-def _work(engine: Local, folders: Sequence[Path], stopping: threading.Event, tell: Tell) -> int:
+def _work(engine: LocalExecutor, folders: Sequence[Path], stopping: threading.Event, tell: Tell) -> int:
     """Run a worker once the cells are nobody else's: one of a lost node may still be about to end."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
@@ -248,7 +249,7 @@ def _work(engine: Local, folders: Sequence[Path], stopping: threading.Event, tel
             with ExitStack() as stack:
                 abandoned = lease.abandoned(folders, stopping.wait)
                 locks = [stack.enter_context(lock.hold(folder, abandoned)).descriptor for folder in folders]
-                if all(records.recorded(folder).get("status") == "done" for folder in folders):
+                if all(records.is_done(folder) for folder in folders):
                     return 0  # the node was lost after it had finished
                 log = stack.enter_context((folders[0] / "log.txt").open("a", encoding="utf-8"))
                 return engine.work(folders, locks, log, tell)
