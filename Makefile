@@ -1,4 +1,4 @@
-# Needs Python, git and make. Every target creates the environment in .venv first.
+# Needs Python, git and make. Targets that need the environment create it in .venv.
 #   make quick      trains four algorithms on three small tasks and prints the report (ten minutes on two cores)
 #   make test       runs all tests
 #   make test-fast  runs the fast tests (about 60 seconds on two cores)
