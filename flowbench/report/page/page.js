@@ -501,6 +501,6 @@
     ...(suites.length > 1 ? [element("nav", { "aria-label": "suites" }, ...links)] : []),
     ...suites.map((suite, place) => section(suite, data.sections[place], place)),
     ...list("Nothing to report", skipped.map(({ suite, reason }) => `${suite}: ${reason}`)),
-    element("p", { class: "faint" }, `Made by flowbench ${data.version}; its docs/results.md has what the numbers are.`),
+    element("p", { class: "faint" }, `Made by flowbench ${data.version}; its docs/reading-a-report.md explains the numbers.`),
   );
 })();
