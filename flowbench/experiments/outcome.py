@@ -1,4 +1,4 @@
-"""What an experiment came to, when it is not a grid of runs."""
+"""The outcome of an experiment that is not a grid of runs: a table and a figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMATS = ("svg", "pdf", "png")
 
 @dataclass(frozen=True)
 class Outcome:
-    """A table of numbers, and the files of the figure."""
+    """A table, and the files of the figure."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -24,8 +24,8 @@ class Outcome:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Has an OSError within, of figures that cannot be written there, be a UsageError."""
+def figure_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError raised inside into the UsageError that figures cannot be written to `folder`."""
     try:
         yield
     except OSError as error:
@@ -33,10 +33,10 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure in every format; `path` has no suffix. The paths written. Raises UsageError."""
-    written = [path.with_name(f"{path.name}.{extension}") for extension in FORMATS]
-    with writing(path.parent):
+    """Write a figure in every format and return the paths; `path` has no suffix. Raises UsageError."""
+    paths = [path.with_name(f"{path.name}.{extension}") for extension in FORMATS]
+    with figure_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for each in written:
+        for each in paths:
             figure.savefig(each, dpi=200)
-    return written
+    return paths
