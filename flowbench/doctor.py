@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 import suites
 from flowbench.common import system
+from flowbench.common.errors import line
 from flowbench.store import lock
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -92,7 +93,7 @@ def graphics_card() -> Finding:
         try:
             torch.ones(1, device="cuda").sum().item()
         except RuntimeError as error:
-            return Finding(what, BROKEN, _line(error), "update the NVIDIA driver, or torch", needed=False)
+            return Finding(what, BROKEN, line(error), "update the NVIDIA driver, or torch", needed=False)
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         return Finding(what, OK, f"torch for CUDA {built}, driver {_driver() or 'unknown'}: {names}", needed=False)
     driver = _driver()
@@ -128,9 +129,9 @@ def source(task: suites.Task, needed: bool = True) -> Finding:
         env.step(env.action_space.sample())
         env.close()
     except suites.SuiteError as error:
-        return Finding(what, MISSING, _line(error).partition("; install it with: ")[0], _fix(task.source), needed)
+        return Finding(what, MISSING, str(error).partition("; install it with: ")[0], _fix(task.source), needed)
     except Exception as error:  # each simulator fails in its own way
-        return Finding(what, BROKEN, f"{task.name}: {type(error).__name__}: {_line(error)}", _fix(task.source), needed)
+        return Finding(what, BROKEN, f"{task.name}: {line(error)}", _fix(task.source), needed)
     used = system.versions(suites.packages(task.source))
     names = ("mujoco", task.source) if task.source in used else ("gymnasium",)
     return Finding(
@@ -203,7 +204,3 @@ def _driver() -> str | None:
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
     found = answer.stdout.split()
     return found[0] if answer.returncode == 0 and found else None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from flowbench import report
 from flowbench.common.errors import one_of
-from flowbench.experiments.outcome import figure_errors
 from flowbench.grid.run import run_grid
 from flowbench.plan.cells import Cell
 from flowbench.plan.request import Request
@@ -43,9 +42,7 @@ def run(scale: Mapping[str, Any], results: Path, folder: Path, **options: Any) -
         print(f"flowbench: left out: {problem}", file=sys.stderr)
     built = report.build(found.runs, found.evals)
     report.show(built, Console())
-    with figure_errors(folder):
-        drawn = figures.save(built, found.runs, found.evals, folder, kinds=kinds)
-    for path in drawn:
+    for path in figures.save(built, found.runs, found.evals, folder, kinds=kinds):
         print(f"drew {path}")
     return status
 

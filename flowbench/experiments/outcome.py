@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-
-from flowbench.common.errors import UsageError
 
 FORMATS = ("svg", "pdf", "png")
 
@@ -23,20 +19,10 @@ class Outcome:
     figures: list[Path]
 
 
-@contextmanager
-def figure_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError raised inside into the UsageError that figures cannot be written to `folder`."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"--figures {str(folder)!r} cannot be written: {error.strerror}") from error
-
-
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure in every format and return the paths; `path` has no suffix. Raises UsageError."""
+    """Write a figure in every format and return the paths; `path` has no suffix."""
     paths = [path.with_name(f"{path.name}.{extension}") for extension in FORMATS]
-    with figure_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for each in paths:
-            figure.savefig(each, dpi=200)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for each in paths:
+        figure.savefig(each, dpi=200)
     return paths

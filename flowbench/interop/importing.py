@@ -160,15 +160,9 @@ def _folder(record: dict[str, Any]) -> Path:
 
 def _duplicate(record: Mapping[str, Any], before: Mapping[str, Any]) -> UsageError:
     """The error for two curves that would be the same run."""
-    one, other = before["published"], record["published"]
-    if one["file"] != other["file"]:
-        return UsageError(
-            f"{other['file']}: {_spelled(record)} is also in {one['file']}; import one of them separately, "
-            "with another --algo-prefix"
-        )
     return UsageError(
-        f"{other['file']}: {_spelled(before)} and {_spelled(record)} are the same run, of {record['task']['name']} in "
-        f"{record['suite']['name']}; remove one of them from the file"
+        f"{record['published']['file']}: {_spelled(record)} would be the same run as {_spelled(before)} in "
+        f"{before['published']['file']}; remove one of them, or import the files with different --algo-prefix"
     )
 
 

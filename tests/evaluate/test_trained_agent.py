@@ -71,6 +71,7 @@ def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("name", ["td3", "flowrl"])  # FlowRL draws noise when it is evaluated
+@pytest.mark.slow
 def test_the_seed_of_the_run_repeats_its_last_evaluation(name, flowbench, tmp_path) -> None:
     suite = make_suite(steps=60, every=30, episodes=3)
     cells = tuple(make_cell(name, seed=seed, suite=suite) for seed in (3, 4))
@@ -106,6 +107,7 @@ def test_statistics_of_an_evaluation(flowbench, tmp_path) -> None:
     assert "td3 Pendulum-v1 seed 0 at step 40" in again
 
 
+@pytest.mark.slow
 def test_the_first_episode_is_recorded_upright(lamp, flowbench, tmp_path) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     folder = kept(tmp_path / "run", task="Lamp-v0")
@@ -151,6 +153,7 @@ def test_video_without_its_extra_is_rejected(flowbench, tmp_path, monkeypatch) -
     assert (status, "[video]" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_rendering_failure_is_one_line(tmp_path) -> None:
     pytest.importorskip("imageio_ffmpeg")
     folder = kept(tmp_path / "run", task="pendulum-swingup", source="dm_control")
