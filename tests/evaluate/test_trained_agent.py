@@ -220,6 +220,7 @@ def test_weights_of_other_sizes_are_rejected(flowbench, tmp_path) -> None:
     assert flowbench("eval", folder)[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", algos.names())
 def test_every_algorithm_can_be_evaluated(name, flowbench, tmp_path) -> None:
     status, out, err = flowbench("eval", kept(tmp_path / "run", name), "--episodes", "1")
