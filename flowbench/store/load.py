@@ -180,15 +180,15 @@ def _computed(run: Mapping[str, Any]) -> dict[str, str]:
     return {"device": str(run.get("device") or ""), "precision": str(run.get("precision") or "float32")}
 
 
-def _software(run: Mapping[str, Any]) -> str:
-    """What a run's numbers depend on beside its config, in a line; empty for one that has not begun.
+def _software(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the numbers of a run depend on in addition to its config, one text for each training segment.
 
-    Of a run that went on with something else it is what it had at first, and then.
+    Segments that do not differ from the one before are left out. Empty for a run that has not begun.
     """
     resumed = run.get("resumed")
     stretches = [run.get("began"), *(resumed if isinstance(resumed, list) else []), run]
     known = [each for each in stretches if isinstance(each, dict) and isinstance(each.get("versions"), dict)]
-    return THEN.join(text for text, _ in groupby(map(_stretch, known)))
+    return tuple(text for text, _ in groupby(map(_stretch, known)))
 
 
 def _stretch(run: Mapping[str, Any]) -> str:
@@ -198,9 +198,6 @@ def _stretch(run: Mapping[str, Any]) -> str:
     if isinstance(threads, int):
         where += f" with {threads} thread{'s' * (threads != 1)}"
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
-
-
-THEN = "; then "  # between what a run was trained with at first and what it went on with
 
 
 Evaluations = dict[str, "NDArray[np.float64]"]  # columns of one length, named as EVAL_NUMBERS

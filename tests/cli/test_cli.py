@@ -709,7 +709,7 @@ def test_a_short_trial_does_not_draw_the_report_to_its_steps(grid, flowbench, tm
         (copy / cell.path / "evals.csv").write_text("step,mean\n150,1\n")
     _, out, _ = flowbench("report", "--results", copy)
     assert "at step 300 of 300" in out
-    assert "steps=150] is left out: it trains for 150 steps only (--step 150 compares there)" in " ".join(out.split())
+    assert "steps=150] is left out: it trains for 150 steps only (to include it, use --step 150)" in " ".join(out.split())
     _, out, _ = flowbench("report", "--results", copy, "--step", "150")
     assert "left out" not in out
 
