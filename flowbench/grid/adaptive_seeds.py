@@ -44,7 +44,7 @@ def run(
     if dry_run:
         status = run_grid(cells, root, dry_run=True, quiet=quiet, **options)
         seeds = ", ".join(map(str, plan))
-        _print(console, f"these are the most runs; training ends as soon as a look at {seeds} seeds decides every pair")
+        _print(console, f"at most these runs: with looks at {seeds} seeds, training ends when every pair is decided")
         return status
     remaining, found, failed, warnings = set(labels), list[Pair](), 0, list[str]()
     for number, (low, high) in enumerate(pairwise((0, *plan)), start=1):

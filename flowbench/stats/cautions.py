@@ -33,7 +33,7 @@ def short(runs: pd.DataFrame, evals: pd.DataFrame) -> list[str]:
     texts = []
     for (algo, steps), group in runs.groupby(["algo", "steps"]):
         there = evaluated & set(group[RUN].itertuples(index=False, name=None))
-        how = f" (to include it, use --step {steps})" if there else ""
+        how = f" (include it with --step {steps})" if there else ""
         texts.append(f"{algo} is left out: it trains for {steps:,} steps only{how}")
     return texts
 

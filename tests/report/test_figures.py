@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
-from test_report import VARIANT, build, frames, holes, without
+from reports import VARIANT, build, frames, holes, without
 
 from flowbench.report import figures
 from flowbench.report.figures import lines as line_figures

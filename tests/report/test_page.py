@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from test_report import VARIANT, build, frames, holes
+from reports import VARIANT, build, frames, holes
 
 from flowbench import report, stats
 from flowbench.report import page
@@ -134,13 +134,6 @@ def test_coverage_counts_as_the_report_does(holed):
     assert section["missing"]["title"] == "Missing: 6 of 140 runs"
 
 
-def test_a_seed_that_an_algorithm_never_had_is_not_missing():
-    runs, evals = frames(algos=("sac", "td3"), tasks=("a", "b"))
-    runs = runs[(runs["algo"] == "sac") | (runs["seed"] < 2)]
-    (section,) = content(rendered(runs, evals)[0])["sections"]
-    assert {one["status"] for row in section["coverage"] for one in row["seeds"]} == {"done"}
-
-
 def test_a_run_is_told_as_it_was_recorded(tmp_path):
     folder = tmp_path / "quick" / "walk" / "sac" / "default-1" / "seed-0"
     shape = {"suite": {"name": "quick", "title": "", "comparable": True, "note": "", "tasks": 1, "steps": 10_000}}
@@ -177,14 +170,6 @@ def test_few_seeds_and_several_suites(seeds):
     assert one["verdict"] == ["There is one algorithm only, so nothing to compare."]
     assert two["verdict"][1].startswith("Too few seeds for a verdict: sac and td3 (")
     assert (None in one["curves"][0]["low"]) == (len(seeds) == 1)
-
-
-def test_what_has_nothing_to_report_is_named():
-    first, second = frames(suite="quick", seeds=[0, 1]), frames(suite="dmc-easy", seeds=[0, 1], steps=5000)
-    runs, evals = (pd.concat(pair, ignore_index=True) for pair in zip(first, second, strict=True))
-    found = content(rendered(runs, evals, step=10_000)[0])
-    assert [skipped["suite"] for skipped in found["report"]["skipped"]] == ["dmc-easy"]
-    assert len(found["sections"]) == 1
 
 
 def above(evals, algo, by):

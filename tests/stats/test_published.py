@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from reports import build, frames, shown
 from rich.console import Console
-from test_report import build, frames, shown
 
 from flowbench import report, stats
 from flowbench.report import coverage

@@ -422,12 +422,6 @@ def test_every_pair_once_whichever_others_there_are():
     assert not alone["low"].equals(stats.improvement(table_of(grids["td3"], grids["sac"]), reps=REPS, seed=1)[0]["low"])
 
 
-def test_one_algorithm_has_no_pairs():
-    overall, each = stats.improvement(table_of(grid(HAND)), reps=REPS)
-    assert overall.empty
-    assert each.empty
-
-
 # Profiles and curves
 
 

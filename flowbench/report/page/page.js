@@ -130,7 +130,7 @@
       style: { better: row.algo, worse: row.over }[row.verdict],
       note: `${row.verdict}${row.p_holm === null ? "" : `, p ${pValue(row.p_holm)}`}, ${plural(row.tasks, "task")}`,
     }));
-    const title = "P(X > Y): the probability that a run of X scores higher than a run of Y. Below it: X is …";
+    const title = "P(X > Y): the probability that a run of X scores higher than a run of Y; below it, the verdict on X";
     const card = bars(title, rows, { span: [0, 1], half: 0.5 });
     return [element("h3", {}, "Probability of improvement over the tasks"), card];
   }
