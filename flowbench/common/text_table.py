@@ -70,19 +70,6 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def leaders(intervals: Sequence[tuple[float, float, float]], *, lowest: bool = False) -> list[int]:
-    """Where the highest (or lowest) estimate stands and those whose interval overlaps its own; without one, nobody.
-
-    An interval is (estimate, low, high). One alone leads nothing.
-    """
-    known = [place for place, (_, low, _) in enumerate(intervals) if not math.isnan(low)]
-    if len(known) < 2:
-        return []
-    best = (min if lowest else max)(known, key=lambda place: intervals[place][0])
-    _, low, high = intervals[best]
-    return [place for place in known if intervals[place][1] <= high and low <= intervals[place][2]]
-
-
 def show(grid: TextTable, console: Console) -> None:
     """Print the grid to a terminal; one too wide for it becomes several, so that no number is cut."""
     console.print(Text(f"\n{grid.title}", style="bold" if grid.rows else "dim"))

@@ -174,13 +174,13 @@ def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
     }
 
 
-def _software(run: RunRecord) -> str:
-    """What a run's numbers depend on in addition to its config, in one line; empty until it has trained.
+def _software(run: RunRecord) -> tuple[str, ...]:
+    """What a run's numbers depend on in addition to its config, for each training segment; empty until it trains.
 
-    If a resumed run was trained with different software, all are named in their order.
+    Segments that do not differ from the one before are left out.
     """
     segments = [run.began or Segment(), *(run.resumed or []), run.segment()]
-    return THEN.join(text for text, _ in groupby(_segment_text(each) for each in segments if each.versions))
+    return tuple(text for text, _ in groupby(_segment_text(each) for each in segments if each.versions))
 
 
 def _segment_text(segment: Segment) -> str:
@@ -192,9 +192,6 @@ def _segment_text(segment: Segment) -> str:
         where += f" with {segment.threads} thread{'s' * (segment.threads != 1)}"
     precision = segment.precision or "float32"
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
-
-
-THEN = "; then "  # between the software of a run's segments
 
 
 Evaluations = dict[str, "NDArray[np.float64]"]  # columns of equal length, named as in EVAL_NUMBERS

@@ -474,11 +474,11 @@ def test_scores_are_taken_at_the_step_of_a_report(tmp_path: Path) -> None:
     read = json.loads((tmp_path / "scores.json").read_text())
     section = report.build(found.runs, found.evals, reps=10).sections[0]
     assert (read["step"], tuple(read["algorithms"])) == (section.step, section.algos) == (40, ("td3",))
-    assert written.left_out == ["sac is left out: it trains for 20 steps only (--step 20 compares there)"]
+    assert written.left_out == ["sac is left out: it trains for 20 steps only (include it with --step 20)"]
     exporting.run("scores", tmp_path / "early.json", found.runs, found.evals, step=20)
     assert list(json.loads((tmp_path / "early.json").read_text())["algorithms"]) == ["sac", "td3"]
     waiting = found.evals[found.evals["algo"] == "sac"]
-    with pytest.raises(UsageError, match=r"nothing to export; sac is left out: .*\(--step 20 compares there\)"):
+    with pytest.raises(UsageError, match=r"nothing to export; sac is left out: .*\(include it with --step 20\)"):
         exporting.run("scores", tmp_path / "none.json", found.runs, waiting)
 
 
