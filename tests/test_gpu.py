@@ -24,7 +24,7 @@ from flowbench.common import system
 from flowbench.store import records
 from flowbench.train import seed_learners
 from flowbench.train.learner import EagerLearner
-from flowbench.train.placement import Places
+from flowbench.train.placement import Placement
 from flowbench.train.rng import TorchStream, stream_seed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -95,7 +95,7 @@ def batches(count: int, seeds: int, obs: int = 4, act: int = 2, size: int = 16) 
 
 @pytest.mark.parametrize("stack", [False, True])
 def test_replayed_graphs_compute_what_single_operations_do(stack):
-    built = seed_learners.build(Quiet, 4, 2, ToyConfig(), [0, 1], Places(torch.device("cuda"), stack=stack))
+    built = seed_learners.build(Quiet, 4, 2, ToyConfig(), [0, 1], Placement(torch.device("cuda"), stack=stack))
     torch.manual_seed(0)
     eager = [EagerLearner(copy.deepcopy(agent), torch.device("cuda")) for agent in first_agents(Quiet, [0, 1])]
     for batch in batches(20, 2):
@@ -125,7 +125,9 @@ def first_agents(cls, seeds):
 @pytest.mark.parametrize("name", algos.names())
 def test_every_algorithm_is_captured(name, stack, capfd):
     cls = algos.find(name).load()
-    learner = seed_learners.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=stack))
+    learner = seed_learners.build(
+        cls, 4, 2, cls.Config(hidden=16), [0, 1], Placement(torch.device("cuda"), stack=stack)
+    )
     for batch in batches(12, 2):
         learner.update(batch)
         learner.act(batch.obs[:, 0])
@@ -135,7 +137,7 @@ def test_every_algorithm_is_captured(name, stack, capfd):
 
 def test_a_replayed_graph_draws_new_noise_each_time():
     cls = algos.find("sac").load()
-    learner = seed_learners.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=True))
+    learner = seed_learners.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Placement(torch.device("cuda"), stack=True))
     obs = torch.ones(2, 4, device="cuda")
     seen = torch.stack([learner.act(obs).clone() for _ in range(12)])
     assert len(torch.unique(seen[:, 0, 0])) == 12
@@ -148,7 +150,7 @@ def test_what_cannot_be_captured_is_trained_all_the_same_and_named(capfd):
             loss, diagnostics = super().critic_loss(batch)
             return loss * (1.0 if batch.reward.sum().item() > 0 else 2.0), diagnostics
 
-    learner = seed_learners.build(Reads, 4, 2, ToyConfig(), [0], Places(torch.device("cuda")))
+    learner = seed_learners.build(Reads, 4, 2, ToyConfig(), [0], Placement(torch.device("cuda")))
     for batch in batches(12, 1):
         learner.update(batch)
     said = capfd.readouterr().err
@@ -250,7 +252,7 @@ def test_torch_knows_of_no_operation_that_is_not_deterministic(name, stack):
     torch.use_deterministic_algorithms(True)
     try:
         learner = seed_learners.build(
-            cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=stack)
+            cls, 4, 2, cls.Config(hidden=16), [0, 1], Placement(torch.device("cuda"), stack=stack)
         )
         for batch in batches(2, 2):
             learner.update(batch)

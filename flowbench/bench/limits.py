@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from algos.layers import ONEDNN, onednn_product
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed
 from flowbench.bench.work import Product, Work
+from flowbench.train.kernels import ONEDNN, onednn_product
 
 SQUARE = {"cpu": 1024, "cuda": 8192}  # sides of a product that fills the device
 LARGE = {"cpu": 2**27, "cuda": 2**32}  # bytes, beyond what caches hold

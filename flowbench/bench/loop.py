@@ -15,8 +15,8 @@ import suites
 from flowbench.bench.setting import Setting
 from flowbench.plan.cells import Variant
 from flowbench.train import placement
-from flowbench.train.build import build_agent
-from flowbench.train.placement import Places
+from flowbench.train.build import build_agent, build_trainer
+from flowbench.train.placement import Placement
 from flowbench.train.trainer import Trainer
 from suites.task import unknown
 
@@ -98,11 +98,11 @@ def seconds_of_process() -> float | None:
     return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Places]:
-    """The trainer that a worker of `flowbench run` would have, and where its work is done."""
+def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Placement]:
+    """The trainer that a worker of `flowbench run` would build, and its placement."""
     entry, protocol = variant.entry, variant.protocol
-    spread = placement.spread(seeds, setting.device, {"precision": setting.precision, "threads": setting.threads})
-    trainer = Trainer(
+    spread = placement.spread(seeds, setting.device, threads=setting.threads, precision=setting.precision)
+    trainer = build_trainer(
         partial(suites.make, task),
         entry.load(),
         variant.config,
@@ -110,7 +110,7 @@ def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) 
         steps=protocol.steps,
         evaluate_every=protocol.every,
         evaluation_episodes=protocol.episodes,
-        places=spread,
+        placement=spread,
         build_agent=partial(build_agent, entry.name, entry.target, dataclasses.asdict(variant.config)),
     )
     if trainer.note:

@@ -18,8 +18,8 @@ from flowbench.bench.timing import Timed, in_rounds
 from flowbench.common.errors import UsageError
 from flowbench.plan.cells import Variant
 from flowbench.train import seed_learners
-from flowbench.train.cuda_graphs import place
-from flowbench.train.placement import Places
+from flowbench.train.cuda_graphs import source_line
+from flowbench.train.placement import Placement
 from flowbench.train.replay import Replay
 
 TRANSITIONS = 10_000  # in every replay, ours and the peer's
@@ -88,7 +88,7 @@ def _subject(
         needed = work.count(agent, config.batch_size)
     except RuntimeError as error:  # such as a tensor that is made on the CPU whatever the others are on
         raise UsageError(
-            f"{variant.label}: its operations cannot be counted: {place(error, agent)}: {error}"
+            f"{variant.label}: its operations cannot be counted: {source_line(error, agent)}: {error}"
         ) from error
     obs = np.random.default_rng(1).standard_normal((seeds, obs_dim), dtype=np.float32)
 
@@ -116,8 +116,8 @@ def _learner(
     variant: Variant, seeds: list[int], setting: Setting, obs_dim: int, act_dim: int
 ) -> seed_learners.GroupLearner:
     """The learner that a run would have; seeds that cannot be stacked are trained one by one, as there."""
-    places = Places(setting.device, len(seeds) > 1, setting.precision)
-    learner = seed_learners.build(variant.entry.load(), obs_dim, act_dim, variant.config, seeds, places)
+    placement = Placement(setting.device, len(seeds) > 1, setting.precision)
+    learner = seed_learners.build(variant.entry.load(), obs_dim, act_dim, variant.config, seeds, placement)
     if learner.note:
         print(f"flowbench: {variant.label}: {learner.note}", file=sys.stderr)
     return learner

@@ -20,9 +20,9 @@ from flowbench.plan import overrides
 from flowbench.store import checkpoint, csv_rows, loggers, records, weights
 from flowbench.store.csv_rows import TABLES
 from flowbench.train import placement
-from flowbench.train.build import build_agent
-from flowbench.train.events import Lost, Row, Save, Tick
-from flowbench.train.placement import Places
+from flowbench.train.build import build_agent, build_trainer
+from flowbench.train.events import Row, Save, SeedFailed, Tick
+from flowbench.train.placement import Placement
 from flowbench.train.trainer import Trainer
 from flowbench.worker.session import Cells, Stopped
 
@@ -77,7 +77,7 @@ def train(cells: Cells, say: Say, started: float) -> None:
                     cells.check()
                     tables[happened.table, happened.seed].append(happened.values)
                     mirrored[happened.seed].append(happened.table, happened.values)
-                elif isinstance(happened, Lost):
+                elif isinstance(happened, SeedFailed):
                     cells.fail(happened.seed, happened.error)
                 elif isinstance(happened, Save):
                     cells.check()
@@ -94,7 +94,7 @@ def train(cells: Cells, say: Say, started: float) -> None:
         record["seconds"] = loading + trainer.clock.total
 
 
-def _tell(say: Say, happened: Row | Tick | Lost | Save) -> None:
+def _tell(say: Say, happened: Row | Tick | SeedFailed | Save) -> None:
     """What is to be seen of training while it goes on. Raises Stopped."""
     if isinstance(happened, Tick):
         say(event="tick", step=happened.step, speed=happened.steps_per_second)
@@ -104,16 +104,22 @@ def _tell(say: Say, happened: Row | Tick | Lost | Save) -> None:
 
 def _trainer(
     cells: Cells, task: suites.Task, success: float | None, device: torch.device, say: Say
-) -> tuple[Trainer, Places]:
-    """The trainer of the cells as their records want it, and where its work is done."""
+) -> tuple[Trainer, Placement]:
+    """The trainer that the records of the cells describe, and its placement."""
     run = cells.first
     entry = algos.Entry(run["algo"]["name"], run["algo"]["target"])
     algorithm = entry.load()
     if entry.digest() != run["algo"]["sha256"]:
         raise RuntimeError(f"{entry.path} was changed between planning and training")
-    spread = placement.spread(len(cells.runs), device, run)
+    spread = placement.spread(
+        len(cells.runs),
+        device,
+        threads=int(run["threads"]),
+        precision=run.get("precision", "float32"),
+        per_gpu=run.get("per_gpu", 1),
+    )
     spread.apply()
-    trainer = Trainer(
+    trainer = build_trainer(
         partial(suites.make, task),
         algorithm,
         overrides.restore(algorithm.Config, run["config"]),
@@ -121,7 +127,7 @@ def _trainer(
         steps=run["protocol"]["steps"],
         evaluate_every=run["protocol"]["every"],
         evaluation_episodes=run["protocol"]["episodes"],
-        places=spread,
+        placement=spread,
         build_agent=partial(build_agent, run["algo"]["name"], run["algo"]["target"], run["config"]),
         save_every=run.get("checkpoint_every"),
         success=success,

@@ -16,7 +16,7 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk
 
-from flowbench.train.child_process import RemoteTraceback
+from flowbench.common.child_process import RemoteTraceback
 from flowbench.train.evaluation import EvaluationFault, Evaluator, Failed
 from flowbench.train.rng import TorchStream, stream_seed
 from flowbench.train.vecenv import EnvironmentFault
@@ -170,6 +170,7 @@ def test_no_numbers_are_a_failure(what: str) -> None:
     assert f"{what} that is not finite" in str(failed.error)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_numbers() -> None:
     here, there = Evaluator(Uneven, build, 3, 0), Evaluator(Uneven, build, 3, 2)
     try:
@@ -198,6 +199,7 @@ def test_processes_give_the_same_numbers() -> None:
     assert not active_children()
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_weights_are_on_their_way() -> None:
     evaluator = Evaluator(Walk, build, 1, 1)
     try:
@@ -217,6 +219,7 @@ def test_a_process_killed_while_weights_are_on_their_way() -> None:
         evaluator.close()
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait() -> None:
     evaluator = Evaluator(partial(Walk, 10**9), build, 1, 1)
     for seed in range(3):

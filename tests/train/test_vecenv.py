@@ -23,8 +23,8 @@ import pytest
 from gymnasium import spaces
 
 import suites
-from flowbench.train import child_process
-from flowbench.train.child_process import RemoteTraceback
+from flowbench.common import child_process
+from flowbench.common.child_process import RemoteTraceback
 from flowbench.train.vecenv import ProcessVecEnv, VecEnv, make_vecenv
 
 HERE = Path(__file__).parent
@@ -154,12 +154,6 @@ def test_ending_and_being_cut_are_told_apart() -> None:
     np.testing.assert_allclose(result.reward, [0.1, 0.2, 0.3], rtol=1e-6)
 
 
-def test_each_environment_gets_its_own_action() -> None:
-    made = [Tally(), Tally()]
-    step(VecEnv(made, seed_of), -0.5, 0.25)
-    assert [env.actions for env in made] == [[-0.5], [0.25]]
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("what", ["reward", "observation"])
 def test_what_is_not_finite_is_refused_and_its_environment_stepped_no_more(bad: float, what: str) -> None:
@@ -231,12 +225,6 @@ def test_receiving_what_was_not_sent() -> None:
         envs.receive()
 
 
-def test_all_are_closed() -> None:
-    made = [Tally(), Tally()]
-    VecEnv(made, seed_of).close()
-    assert all(env.closed for env in made)
-
-
 def test_no_processes_are_started_where_none_are_asked_for() -> None:
     envs = make_vecenv(Tally, 2, seed_of, 0)
     assert isinstance(envs, VecEnv)
@@ -271,6 +259,7 @@ def test_processes_give_the_same_numbers() -> None:
     assert not pids()
 
 
+@pytest.mark.slow
 def test_a_task_of_a_suite_in_a_process() -> None:
     make = partial(suites.make, suites.Task("cartpole-swingup", "dm_control", 1, suites.Score(0, 1000)))
     here, there = make_vecenv(make, 1, seed_of, 0), make_vecenv(make, 1, seed_of, 4)
@@ -353,6 +342,7 @@ def test_what_cannot_go_to_a_process() -> None:
     assert not pids()
 
 
+@pytest.mark.slow
 @LINUX
 def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = f"""
@@ -361,8 +351,8 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         from functools import partial
         from pathlib import Path
         import numpy as np
-        from flowbench import lock
-        from flowbench.vecenv import make_vecenv
+        from flowbench.store import lock
+        from flowbench.train.vecenv import make_vecenv
         from test_vecenv import Tally, pids, seed_of
 
         with lock.hold(Path({str(tmp_path)!r})) as held:
