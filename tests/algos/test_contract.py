@@ -1,4 +1,4 @@
-"""What holds of every algorithm, whatever it is."""
+"""Properties that every algorithm must have."""
 
 import ast
 import copy
@@ -357,7 +357,7 @@ BAD_OF_EACH = [
 
 
 @pytest.mark.parametrize(("name", "field", "value"), BAD_OF_EACH)
-def test_a_bad_value_is_refused_by_name(name, field, value):
+def test_a_bad_value_is_rejected_by_name(name, field, value):
     with pytest.raises(ValueError, match=rf"^{field} must be .*, got {value}$"):
         algos.find(name).load().Config(**{field: value})
 

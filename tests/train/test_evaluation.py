@@ -1,4 +1,4 @@
-"""Evaluation here and in other processes: the same numbers, in order, and what is said when one of them dies."""
+"""Evaluation in this process and in others: the same numbers, in order, and errors when a process dies."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_failure_here() -> None:
 
 
 @pytest.mark.parametrize("what", ["observation", "reward", "action"])
-def test_no_numbers_are_a_failure(what: str) -> None:
+def test_values_that_are_not_finite_are_a_failure(what: str) -> None:
     class NoNumbers(Walk):
         def step(self, action):
             obs, reward, *rest = super().step(action)
@@ -230,7 +230,7 @@ def test_closing_does_not_wait() -> None:
 
 
 class Slow:
-    """In place of the processes: the test says when an evaluation is finished."""
+    """A replacement for the processes: the test decides when an evaluation is finished."""
 
     def __init__(self) -> None:
         self.futures: dict[tuple[int, int], Future] = {}

@@ -1,4 +1,4 @@
-"""Layers that compute what torch's do: value, gradient, many seeds at once, and the ends of the number range."""
+"""The kernels compute the same as torch's layers: values, gradients, several seeds at once, extreme numbers."""
 
 import copy
 
@@ -50,7 +50,7 @@ def test_a_linear_layer_of_many_seeds_is_that_of_each():
     torch.testing.assert_close(shared, F.linear(inputs[0], *layer.parameters()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_linear_layers_weights_get_no_gradient_that_nobody_asks_for():
+def test_no_unneeded_gradient_of_weights_is_computed():
     first, second = Linear(300, 260), Linear(260, 280)
     y = second(first(torch.randn(128, 300)).relu()).sum()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

@@ -1,4 +1,4 @@
-"""Runs that are stopped anywhere and go on: the same rows as if they had not been."""
+"""Interrupted and resumed runs give the same rows as uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def rows(happened) -> list[tuple[str, int, dict[str, float]]]:
 
 
 def interrupted(at: int, **options):
-    """The rows of a run that is left at the save of step `at` and gone on with by another trainer."""
+    """The rows of a run that stops at the save of step `at` and is resumed by another trainer."""
     first = trainer(**options)
     before, chunks, start = [], [[] for _ in first.seeds], 0
     for happened in first.run():
         before.append(happened)
         if isinstance(happened, Save):
-            for slot, chunk in enumerate(chunks):
-                chunk.append(first.transitions(slot, start))
+            for index, chunk in enumerate(chunks):
+                chunk.append(first.transitions(index, start))
             start = int(chunks[0][-1]["numbers"][1])
             if happened.step == at:
-                states = [first.state(slot) for slot in range(len(first.seeds))]
+                states = [first.state(index) for index in range(len(first.seeds))]
                 break
     first.close()
     second = trainer(**options)
@@ -71,7 +71,7 @@ def interrupted(at: int, **options):
 
 @pytest.mark.parametrize("at", [10, 20, 30, 50, 60])  # also before anything is learned, and with an evaluation due
 @pytest.mark.parametrize("stack", [False, True])
-def test_a_run_that_goes_on_gives_the_rows_of_one_that_never_stopped(at: int, stack: bool) -> None:
+def test_a_resumed_run_gives_the_rows_of_an_uninterrupted_one(at: int, stack: bool) -> None:
     options = {"stack": stack, "config": ToyConfig(random_steps=12, recent_share=0.3, recent_window=5)}
     whole = trainer(**options)
     assert interrupted(at, **options) == rows(whole.run())
@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_gives_the_rows_of_one_that_never_stopped(at: int, st
 
 @pytest.mark.parametrize("ends", ["terminated", "truncated"])
 @pytest.mark.parametrize("size", [1, 7, 13, 40])
-def test_also_when_replay_has_forgotten(size: int, ends: str) -> None:
+def test_also_when_replay_has_overwritten_transitions(size: int, ends: str) -> None:
     options = {"config": ToyConfig(replay_size=size), "env": partial(Walk, 3, ends)}
     whole = trainer(**options)
     assert interrupted(50, **options) == rows(whole.run())
@@ -95,7 +95,7 @@ def test_also_with_environments_and_evaluation_in_processes(stack: bool) -> None
 
 @pytest.mark.parametrize("stack", [False, True])
 @pytest.mark.parametrize("name", algos.names())
-def test_every_algorithm_goes_on_exactly(name: str, stack: bool) -> None:
+def test_every_algorithm_resumes_exactly(name: str, stack: bool) -> None:
     cls = algos.find(name).load()
     options = {
         "algorithm": cls, "config": cls.Config(hidden=8, batch_size=4, random_steps=5), "stack": stack,
@@ -166,9 +166,9 @@ def test_an_environment_may_change_its_action(capsys) -> None:
         for happened in part.run():
             found.append(happened)
             if isinstance(happened, Save) and happened.step == at:
-                for slot, chunk in enumerate(chunks):
-                    chunk.append(part.transitions(slot, int(start)))
-                states = [part.state(slot) for slot in range(2)]
+                for index, chunk in enumerate(chunks):
+                    chunk.append(part.transitions(index, int(start)))
+                states = [part.state(index) for index in range(2)]
                 break
         part.close()
     assert rows(found) == expected
@@ -287,7 +287,7 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
         lambda m: m.pop("tables"),
     ],
 )
-def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, change) -> None:
+def test_a_wrong_manifest_is_rejected(tmp_path: Path, change) -> None:
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
@@ -302,7 +302,7 @@ def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, change) -> N
         checkpoint.load(tmp_path, 3)
 
 
-def test_a_checkpoint_of_another_schema_is_told_as_that(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_schema_is_reported(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "3.json").write_text('{"schema": 99, "step": 3, "tables": {"evals.csv": 7}}')
     with pytest.raises(checkpoint.Torn, match=r"3\.json: schema 99; this flowbench reads schema \d"):
@@ -310,7 +310,7 @@ def test_a_checkpoint_of_another_schema_is_told_as_that(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_stands_in_a_checkpoints_place_is_removed_and_what_it_leads_to_is_not(tmp_path: Path, kind: str) -> None:
+def test_a_link_in_place_of_checkpoints_is_removed_and_its_target_is_not(tmp_path: Path, kind: str) -> None:
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     for folder in (run, elsewhere):
         folder.mkdir()
@@ -325,7 +325,7 @@ def test_what_stands_in_a_checkpoints_place_is_removed_and_what_it_leads_to_is_n
     assert [path.name for path in elsewhere.iterdir()] == ["7.json"]
 
 
-def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> None:
+def test_other_files_are_removed_from_the_checkpoint_folder(tmp_path: Path) -> None:
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
@@ -344,7 +344,7 @@ def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> Non
     assert (tmp_path / "evals.csv").exists()
 
 
-def test_a_table_that_leads_elsewhere_is_left_alone(tmp_path: Path) -> None:
+def test_the_target_of_a_link_to_a_table_is_not_changed(tmp_path: Path) -> None:
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
@@ -372,7 +372,7 @@ class Doomed(Toy):
 
 @pytest.mark.parametrize("at", [10, 30, 40, 50])
 @pytest.mark.parametrize("stack", [False, True])
-def test_a_seed_that_was_lost_stays_lost_and_leaves_the_others_as_they_were(at: int, stack: bool) -> None:
+def test_a_failed_seed_stays_failed_after_a_resume_and_the_others_continue(at: int, stack: bool) -> None:
     options = {"algorithm": Doomed, "seeds": (0, 1, 2, 3), "stack": stack}
     whole = trainer(**options)
     happened = list(whole.run())

@@ -69,7 +69,7 @@ def batches(count: int, seeds: int = SEEDS, dtype: torch.dtype = torch.float32) 
     return [one(k) for k in range(count)]
 
 
-def slot(batch: Batch, k: int) -> Batch:
+def of_seed(batch: Batch, k: int) -> Batch:
     return Batch(*(part[k] for part in batch))
 
 
@@ -87,7 +87,7 @@ def test_stacked_equals_separate(name: str, config: dict, noise) -> None:
         stacked.update(batch)
         for k, learner in enumerate(separate):
             noise()
-            learner.update(slot(batch, k))
+            learner.update(of_seed(batch, k))
     obs = torch.randn(SEEDS, 5, OBS, dtype=torch.float64)
     for k, learner in enumerate(separate):
         for key, value in learner.agent.state_dict().items():
@@ -172,7 +172,7 @@ class Branching(Toy):
         return (loss if loss > 0 else 2 * loss), diagnostics
 
 
-def test_an_agent_that_cannot_be_stacked_says_where() -> None:
+def test_the_reason_for_not_stacking_names_the_line() -> None:
     built = seed_learners.build(Branching, OBS, ACT, ToyConfig(), [0, 1], Placement(CPU, stack=True))
     assert built.kind == "separate"
     assert re.search(r"cannot be stacked: .*test_stacked.py:\d+ \(return \(loss if loss > 0", built.note)
@@ -180,7 +180,7 @@ def test_an_agent_that_cannot_be_stacked_says_where() -> None:
     assert seed_learners.build(Toy, OBS, ACT, ToyConfig(), [0, 1], Placement(CPU, stack=True)).note == ""
 
 
-def test_an_agent_that_fails_by_itself_is_not_said_to_be_unstackable() -> None:
+def test_an_agent_that_fails_without_stacking_raises_its_own_error() -> None:
     class Broken(Agent[Config]):
         def optimisers(self):
             raise KeyError("a mistake of its own")
@@ -270,7 +270,7 @@ class Looks(Toy):
         (Looks, r".*test_stacked.py:\d+ \(target = batch.reward"),
     ],
 )
-def test_what_stacking_would_train_wrongly_is_refused(algorithm, said: str) -> None:
+def test_an_agent_that_stacking_would_train_wrongly_is_not_stacked(algorithm, said: str) -> None:
     built = seed_learners.build(algorithm, OBS, ACT, ToyConfig(), [0, 1], Placement(CPU, stack=True))
     assert built.kind == "separate"
     assert re.search(f"cannot be stacked: {said}", built.note)
@@ -278,7 +278,7 @@ def test_what_stacking_would_train_wrongly_is_refused(algorithm, said: str) -> N
 
 
 @pytest.mark.parametrize("stack", [False, True])
-def test_what_has_no_parameters_can_be_gone_on_with(stack: bool) -> None:
+def test_an_agent_without_parameters_can_be_resumed(stack: bool) -> None:
     class Random(Agent[Config]):
         def optimisers(self):
             return {}
@@ -294,5 +294,5 @@ def test_what_has_no_parameters_can_be_gone_on_with(stack: bool) -> None:
     )
     first.update(batches(1, seeds=2)[0])
     first.act(torch.ones(2, OBS))
-    second.restore([first.state(slot) for slot in (0, 1)])
+    second.restore([first.state(index) for index in (0, 1)])
     assert torch.equal(second.act(torch.ones(2, OBS)), first.act(torch.ones(2, OBS)))

@@ -1,4 +1,4 @@
-"""The training loop on an environment one can follow by hand."""
+"""The training loop on an environment that can be computed by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLOCK = ("seconds", "steps_per_second")
 
 
 class Run:
-    """A trained Trainer, the environments it made, and what it yielded."""
+    """A trainer, its environments, and the events it yielded."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ def test_rows_have_the_columns_that_were_announced() -> None:
     assert run.trainer.columns("train")[-3:] == ["critic/loss", "critic/q", "actor/loss"]
 
 
-def test_an_evaluation_says_how_many_episodes_were_a_success() -> None:
+def test_an_evaluation_has_a_success_rate() -> None:
     returns = Run(steps=20, every=10, episodes=3).finish().rows("evals")[0]
     bar = sorted(returns[f"return_{k}"] for k in range(3))[1]
     run = Run(steps=20, every=10, episodes=3, success=bar).finish()
@@ -195,7 +195,7 @@ def test_an_evaluation_depends_on_the_step_it_is_made_at_alone() -> None:
     assert [row for row in often.rows("evals") if row["step"] in (30, 60)] == seldom.rows("evals")
 
 
-def test_what_is_drawn_elsewhere_changes_nothing() -> None:
+def test_a_seed_decides_the_rows_and_other_random_draws_do_not() -> None:
     torch.manual_seed(1)
     np.random.seed(1)
     first = Run(steps=60).finish()
@@ -231,7 +231,7 @@ def test_seeds_together_give_what_each_gives_alone(env) -> None:
 
 
 @pytest.mark.parametrize(("ends", "discount"), [("truncated", 1.0), ("terminated", 0.0)])
-def test_what_learning_is_given_is_what_happened(spy, ends: str, discount: float) -> None:
+def test_batches_contain_the_transitions_of_the_environment(spy, ends: str, discount: float) -> None:
     run = Run(spy, env=lambda: Walk(5, ends), steps=40, random_steps=12, batch_size=64).finish()
     actions = np.float32(run.envs[0].actions)
     seen = set()
@@ -249,14 +249,14 @@ def test_what_learning_is_given_is_what_happened(spy, ends: str, discount: float
     assert len(seen) > 20
 
 
-def test_progress_is_told_at_the_end_at_least() -> None:
+def test_the_last_step_has_a_tick() -> None:
     ticks = Run(steps=20).finish().ticks
     assert ticks[-1].step == 20
     assert [tick.step for tick in ticks] == sorted({tick.step for tick in ticks})
     assert all(tick.steps_per_second > 0 for tick in ticks)
 
 
-def test_time_is_split_by_what_it_went_to() -> None:
+def test_time_is_measured_by_activity() -> None:
     run = Run(steps=20).finish()
     split = run.trainer.clock.split()
     assert set(split) == {"environment", "act", "replay", "update", "evaluation", "other", "total"}
@@ -280,11 +280,11 @@ def test_all_environments_are_closed() -> None:
     assert all(env.closed for env in run.envs)
 
 
-# What goes wrong
+# Errors
 
 
 class Diverging(Toy):
-    """Its critic's loss is no number from the 11th update on; the policy knows nothing of the critic."""
+    """Its critic's loss is NaN from the 11th update on; the policy does not use the critic."""
 
     def __init__(self, obs_dim, act_dim, config):
         super().__init__(obs_dim, act_dim, config)
@@ -299,7 +299,7 @@ class Diverging(Toy):
         return self.actor(batch.obs).square().mean(), {}
 
 
-def test_a_loss_that_is_no_number_ends_the_run_naming_it_and_the_step() -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_named_with_the_step() -> None:
     run = Run(Diverging, steps=60, every=1000, random_steps=4)
     # Updates begin with step 5, so the 11th is in the episode that ends with step 15.
     with pytest.raises(FloatingPointError, match=r"^critic/loss became nan by step 15$"):
@@ -307,12 +307,12 @@ def test_a_loss_that_is_no_number_ends_the_run_naming_it_and_the_step() -> None:
     assert [row["step"] for row in run.rows("train")] == [5, 10]
 
 
-def test_a_loss_that_is_no_number_is_noticed_in_an_episode_that_does_not_end() -> None:
+def test_a_loss_that_is_not_finite_is_found_within_a_long_episode() -> None:
     with pytest.raises(FloatingPointError, match=r"^critic/loss became nan"):
         Run(Diverging, env=lambda: Walk(300), steps=60, every=1000, episodes=1).finish()
 
 
-def test_an_action_that_is_no_number_ends_the_run() -> None:
+def test_an_action_that_is_not_finite_ends_the_run() -> None:
     class Lost(Toy):
         def act(self, obs, explore):
             return obs[:, :1].clamp(-1, 1) * (math.nan if explore and obs[0, 1] == 3 else 1.0)
@@ -321,7 +321,7 @@ def test_an_action_that_is_no_number_ends_the_run() -> None:
         Run(Lost, random_steps=5).finish()
 
 
-def test_an_evaluated_action_that_is_no_number_ends_the_run_as_diverged() -> None:
+def test_an_action_that_is_not_finite_in_an_evaluation_ends_the_run_as_diverged() -> None:
     class Lost(Toy):
         def act(self, obs, explore):
             return obs[:, :1].clamp(-1, 1) * (1.0 if explore or obs[0, 1] < 3 else math.nan)
@@ -410,11 +410,11 @@ class NanReward(Walk):
 
 
 @pytest.mark.parametrize("stack", [False, True])
-def test_a_seed_that_diverges_is_lost_and_the_others_go_on(stack: bool) -> None:
+def test_a_seed_that_diverges_fails_and_the_others_continue(stack: bool) -> None:
     run = Run(seeds=(0, 1, 2), env=NanReward, steps=60, stack=stack).finish()
-    (lost,) = [each for each in run.happened if isinstance(each, SeedFailed)]
-    assert lost.seed == 1
-    assert re.fullmatch(r"critic/loss became (inf|nan) by step (25|30)", str(lost.error))
+    (failed,) = [each for each in run.happened if isinstance(each, SeedFailed)]
+    assert failed.seed == 1
+    assert re.fullmatch(r"critic/loss became (inf|nan) by step (25|30)", str(failed.error))
     without = Run(seeds=(0, 1, 2), steps=60, stack=stack).finish()
     for seed in (0, 2):
         for table in ("train", "evals"):
