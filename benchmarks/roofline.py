@@ -20,10 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import algos
 from algos.agent import Agent, Diagnostics, Loss
-from algos.layers import ONEDNN, onednn_product
 from flowbench.bench import peers, run, show, updates
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
+from flowbench.train.kernels import ONEDNN, onednn_product
 from flowbench.train.learner import invented_batch
 
 VALUE = 4  # bytes of a float32: parameters are stored in it, whatever the products are computed in

@@ -13,8 +13,8 @@ import suites
 from flowbench.bench.setting import Setting
 from flowbench.plan.cells import Variant
 from flowbench.train import placement
-from flowbench.train.build import build_agent
-from flowbench.train.placement import Places
+from flowbench.train.build import build_agent, build_trainer
+from flowbench.train.placement import Placement
 from flowbench.train.trainer import Trainer
 from suites.task import unknown
 
@@ -83,11 +83,11 @@ def by_part(wall: dict[str, float], steps: int) -> dict[str, Any]:
     }
 
 
-def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Places]:
-    """The trainer that a worker of `flowbench run` would have, and where its work is done."""
+def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) -> tuple[Trainer, Placement]:
+    """The trainer that a worker of `flowbench run` would build, and its placement."""
     entry, protocol = variant.entry, variant.protocol
-    spread = placement.spread(seeds, setting.device, setting.precision, setting.threads)
-    trainer = Trainer(
+    spread = placement.spread(seeds, setting.device, threads=setting.threads, precision=setting.precision)
+    trainer = build_trainer(
         partial(suites.make, task),
         entry.load(),
         variant.config,
@@ -95,7 +95,7 @@ def _trainer(task: suites.Task, variant: Variant, seeds: int, setting: Setting) 
         steps=protocol.steps,
         evaluate_every=protocol.every,
         evaluation_episodes=protocol.episodes,
-        places=spread,
+        placement=spread,
         build_agent=partial(build_agent, entry.name, entry.target, dataclasses.asdict(variant.config)),
     )
     if trainer.note:

@@ -13,7 +13,7 @@ import torch
 from flowbench.common import system
 from flowbench.common.errors import UsageError, one_of
 from flowbench.common.system import DEVICES, PRECISIONS
-from flowbench.train.placement import Places
+from flowbench.train.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Setting:
         """Set torch's threads and precision, and restore them at the end."""
         threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
         torch.set_num_threads(self.threads)
-        Places(self.device, precision=self.precision).apply()
+        Placement(self.device, precision=self.precision).apply()
         try:
             yield
         finally:

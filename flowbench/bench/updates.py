@@ -15,7 +15,7 @@ from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
 from flowbench.plan.cells import Variant
 from flowbench.train import seed_learners
-from flowbench.train.placement import Places
+from flowbench.train.placement import Placement
 from flowbench.train.replay import Replay
 
 TRANSITIONS = 10_000  # in every replay buffer, ours and the peer's
@@ -75,9 +75,9 @@ def _subject(
     variant: Variant, seeds: int, setting: Setting, sizes: Sizes, seconds: float, peer: Timed | None
 ) -> Subject:
     indices, device, algorithm = list(range(seeds)), setting.device, variant.entry.load()
-    places = Places(device, seeds > 1, setting.precision)
+    placement = Placement(device, seeds > 1, setting.precision)
     # As in a training run, seeds that cannot be stacked are trained one after the other.
-    learner = seed_learners.build(algorithm, *sizes, variant.config, indices, places)
+    learner = seed_learners.build(algorithm, *sizes, variant.config, indices, placement)
     if learner.note:
         print(f"flowbench: {variant.label}: {learner.note}", file=sys.stderr)
     replay = Replay(indices, *sizes, variant.config, TRANSITIONS, device)
