@@ -17,6 +17,7 @@ from gymnasium import spaces
 from msgspec.structs import replace
 
 import algos
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
@@ -77,7 +78,7 @@ def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
 def test_the_seed_of_the_run_repeats_its_last_evaluation(name, flowbench, tmp_path) -> None:
     suite = make_suite(steps=60, every=30, episodes=3)
     cells = tuple(make_cell(name, seed=seed, suite=suite) for seed in (3, 4))
-    outcomes = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, keep_weights=True).run([Group(cells)])
+    outcomes = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, RunOptions(keep_weights=True)).run([Group(cells)])
     assert {outcome.status for outcome in outcomes} == {"done"}
     before = contents(tmp_path)
     for cell in cells:
@@ -202,7 +203,7 @@ def test_an_unknown_module_is_not_imported(flowbench, tmp_path, monkeypatch) -> 
     found = weights.find(str(folder), tmp_path)
     for name in ("td3", "elsewhere"):
         algo = {"name": name, "label": name, "target": "elsewhere:TD3", "sha256": None}
-        weights.write(folder, {**found.run, "algo": algo}, 40, 3, 1, found.weights)
+        weights.write(folder, replace(found.run, algo=algo), 40, 3, 1, found.weights)
         status, out, err = flowbench("eval", folder)
         assert (status, out, err.count("\n")) == (2, "", 1)
     assert "elsewhere" not in sys.modules
@@ -218,7 +219,7 @@ def test_weights_of_other_sizes_are_rejected(flowbench, tmp_path) -> None:
     folder = kept(tmp_path / "other", sizes=(4, 1))
     status, _, err = flowbench("eval", folder)
     assert (status, "observations and actions of 4 and 1, not 3 and 1" in err) == (2, True)
-    weights.write(folder, {**found.run, "config": {"absent": 1}}, 40, 3, 1, found.weights)
+    weights.write(folder, replace(found.run, config={"absent": 1}), 40, 3, 1, found.weights)
     assert flowbench("eval", folder)[0] == 2
 
 

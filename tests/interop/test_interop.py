@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,7 +59,7 @@ def curves(root: Path, **chosen) -> dict[tuple[str, str, int], list[tuple[int, f
     }
 
 
-def recorded(root: Path) -> list[dict]:
+def recorded(root: Path) -> list[RunRecord]:
     return [records.read_run(folder) for folder in records.folders(root)]
 
 
@@ -84,7 +85,7 @@ def test_the_folder_of_a_tdmpc2_file_is_the_algorithm_for_relative_paths_too(tmp
     write(tmp_path / "tdmpc2" / "dog-run.csv", "step,reward,seed\n0,4.5,2\n")
     monkeypatch.chdir(tmp_path / "tdmpc2")
     found = importing.import_curves("tdmpc2", Path("dog-run.csv"), tmp_path / "out", suite="dmc-hard")
-    assert [run.record["algo"]["name"] for run in found.runs.values()] == ["published-tdmpc2"]
+    assert [run.record.algo.name for run in found.runs.values()] == ["published-tdmpc2"]
 
 
 def test_simbav2_reads_returns_only(tmp_path: Path) -> None:
@@ -259,19 +260,20 @@ def test_a_record_holds_the_source_and_the_unit_of_steps(tmp_path: Path) -> None
     path = write(tmp_path / "a.csv", PLAIN + "ppo,cartpole_swingup,7,0,1\nppo,cartpole_swingup,7,4000,2\n")
     importing.import_curves("csv", path, tmp_path / "out", suite="quick")
     (record,) = recorded(tmp_path / "out")
-    assert record["published"] == {
+    assert record.published is not None
+    assert msgspec.to_builtins(record.published) == {
         "format": "csv",
         "file": str(path),
-        "sha256": record["published"]["sha256"],
+        "sha256": record.published.sha256,
         "algo": "ppo",
         "task": "cartpole_swingup",
         "step_unit": "simulator steps",
         "simulator_steps_per_step": 4,
     }
-    assert (record["status"], record["seed"]) == ("done", 7)
-    assert record["algo"]["name"] == "published-ppo"
-    assert record["task"]["name"] == "cartpole-swingup"
-    assert record["protocol"]["steps"] == 1000
+    assert (record.status, record.seed) == ("done", 7)
+    assert record.algo.name == "published-ppo"
+    assert record.task.name == "cartpole-swingup"
+    assert record.protocol.steps == 1000
 
 
 def test_steps_are_rounded_up_to_those_of_the_suite(tmp_path: Path) -> None:
@@ -343,7 +345,7 @@ def test_a_file_that_has_moved_is_the_same_file(tmp_path: Path) -> None:
     importing.import_curves("csv", path, tmp_path / "out", suite="dmc-hard")
     (tmp_path / "v1").rename(tmp_path / "v2")
     importing.import_curves("csv", tmp_path / "v2", tmp_path / "out", suite="dmc-hard")
-    assert [record["published"]["file"] for record in recorded(tmp_path / "out")] == [str(tmp_path / "v2" / "a.csv")]
+    assert [record.published.file for record in recorded(tmp_path / "out")] == [str(tmp_path / "v2" / "a.csv")]
 
 
 def test_a_new_version_that_yields_nothing_removes_nothing(tmp_path: Path) -> None:
@@ -402,7 +404,7 @@ def test_own_runs_are_never_changed(tmp_path: Path) -> None:
 
     (published,) = (Path(row.folder) for row in load_results(tmp_path / "out").runs.itertuples() if row.published)
     record = records.read_run(published)
-    del record.published
+    record.published = None
     records.write_run(published, record)
     with pytest.raises(UsageError, match="was not imported"):
         importing.import_curves("csv", path, tmp_path / "out", suite=suite, prefix="")
@@ -486,7 +488,7 @@ def test_scores_are_taken_at_the_step_of_a_report(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["out.csv", "--format", "simba"], "unknown format 'simba'; did you mean 'simbav2'?"),
-        (["there.csv"], "'there.csv' is there already"),
+        (["there.csv"], "'there.csv' exists already"),
         (["out.csv", "--step", "20"], "--step is for --format scores; csv holds whole curves"),
         (["out.json", "--format", "scores", "--step", "10"], "no algorithm has a seed that counts on all 1 tasks"),
         (["there.csv/out.csv"], "cannot be written"),

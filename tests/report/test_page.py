@@ -17,6 +17,7 @@ from flowbench import report, stats
 from flowbench.report import page
 from flowbench.report.page import verdict
 from flowbench.store import records
+from flowbench.store.records import RunRecord
 
 EVIL = "</script><!-- <script>document.title='taken'</script> <img src=x onerror=\"document.title='taken'\"> ${x} $data"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -138,10 +139,10 @@ def test_a_run_is_told_as_it_was_recorded(tmp_path):
     folder = tmp_path / "quick" / "walk" / "sac" / "default-1" / "seed-0"
     shape = {"suite": {"name": "quick", "title": "", "comparable": True, "note": "", "tasks": 1, "steps": 10_000}}
     shape["task"] = {"name": "walk", "source": "dm_control", "action_repeat": 1, "low": 0.0, "high": 1000.0}
-    shape["algo"] = {"name": "sac", "label": "sac", "target": "algos.sac:SAC"}
+    shape["algo"] = {"name": "sac", "label": "sac", "target": "algos.sac:SAC", "sha256": None}
     shape["protocol"] = {"steps": 10_000, "every": 2500, "episodes": 5}
     record = {"schema": 1, "status": "done", **shape, "config_id": "1", "config": {"lr": 3e-4}, "seed": 0}
-    records.write_run(folder, record)
+    records.write_run(folder, RunRecord.parse(record))
     text = (folder / "run.json").read_text(encoding="utf-8").replace("0.0003", "NaN")
     (folder / "run.json").write_text(text, encoding="utf-8")  # nothing that flowbench writes
     runs, evals = stored(*frames(algos=("sac",), tasks=("walk",), seeds=(0,)))

@@ -17,6 +17,7 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
 from msgspec.structs import replace
 
 import algos
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
@@ -240,7 +241,7 @@ def test_without_its_newest_state_a_run_resumes_from_the_checkpoint_before(unbro
     older, newer = checkpoint.steps(folder)
     (folder / "checkpoint" / f"{newer}.state.safetensors").unlink()
     run_to_the_end(folder)
-    assert records.read_run(folder).resumed[0]["step"] == older
+    assert records.read_run(folder).resumed[0].step == older
     assert tables(folder) == unbroken
 
 
@@ -250,7 +251,7 @@ def test_without_a_whole_checkpoint_it_starts_over(unbroken, tmp_path: Path) -> 
     for path in (folder / "checkpoint").glob("*.state.safetensors"):
         path.write_bytes(b"")
     run_to_the_end(folder)
-    assert "resumed" not in records.read_run(folder)
+    assert records.read_run(folder).resumed is None
     assert tables(folder) == unbroken
 
 
@@ -268,7 +269,7 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
     # A done run is not gone on with.
     before = (folder / "evals.csv").read_bytes()
     cell = make_cell("td3", suite=SUITE, random_steps=100)
-    (outcome,) = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None).run([Group((cell,))])
+    (outcome,) = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, RunOptions()).run([Group((cell,))])
     assert outcome.status == "done"
     assert (folder / "evals.csv").read_bytes() == before
 
