@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flowbench.common.errors import tells_divergence
+from flowbench.common.errors import is_divergence
 from flowbench.stats.published import is_published
 
 RUN = ["suite", "task", "algo", "config_id", "seed"]
@@ -132,7 +132,7 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
 def ended_diverged(runs: pd.DataFrame) -> pd.Series[bool]:
     """Which of the runs ended because losses or actions were no numbers any more."""
     errors = runs.get("error", pd.Series("", index=runs.index))
-    said = errors.fillna("").astype(str).map(tells_divergence).astype(bool)
+    said = errors.fillna("").astype(str).map(is_divergence).astype(bool)
     return (runs["status"] == "failed") & said
 
 

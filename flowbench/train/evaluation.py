@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from algos.agent import Agent
-from flowbench.common.errors import line
+from flowbench.common.errors import describe
 from flowbench.train.child_process import Child, Link
 from flowbench.train.rng import TorchStream, stream_seed
 from flowbench.train.vecenv import Env, EnvironmentFault, advance, close_all, reset
@@ -96,7 +96,7 @@ class Episodes:
         try:
             return advance(self._envs[k], action)
         except FloatingPointError as error:  # numpy's, where an environment asks for it: no divergence of the policy
-            raise EnvironmentFault(f"the environment raised {line(error)}") from error
+            raise EnvironmentFault(f"the environment raised {describe(error)}") from error
 
     def close(self) -> None:
         """Close every environment."""

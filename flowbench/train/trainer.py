@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from algos.agent import Agent, Batch, Config
-from flowbench.common.errors import line
+from flowbench.common.errors import describe
 from flowbench.common.tensors import State, flat, under
 from flowbench.train import seed_learners
 from flowbench.train.clock import Clock
@@ -182,7 +182,7 @@ class Trainer:
 
     def state(self, slot: int) -> State:
         """Everything of a seed that its training goes on from, but for the transitions."""
-        lost = line(self._lost[slot]) if slot in self._lost else ""
+        lost = describe(self._lost[slot]) if slot in self._lost else ""
         episode = {
             "begun": torch.tensor(self._envs.episodes[slot]),
             "actions": torch.from_numpy(np.array(self._taken[slot], np.float32).reshape(-1, self._envs.act_dim)),
@@ -399,7 +399,7 @@ def _said(failed: Failed) -> Exception:
     where = f"the evaluation of step {failed.step}"
     if isinstance(failed.error, FloatingPointError):
         return FloatingPointError(f"{failed.error}, in {where}")
-    return EvaluationFault(f"{where}: {line(failed.error)}")
+    return EvaluationFault(f"{where}: {describe(failed.error)}")
 
 
 def _episode_seed(seeds: Sequence[int], slot: int, episode: int) -> int:

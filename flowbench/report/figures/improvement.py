@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowbench.common.text_table import broken
+from flowbench.common.text_table import wrapped
 from flowbench.report.assemble import Section
 from flowbench.report.figures.style import COLUMN, Look, interval, rows_axis
 
@@ -14,7 +14,7 @@ def draw(section: Section, styles: dict[str, Look]) -> Figure | None:
     pairs = section.improvement.dropna(subset="estimate")
     if pairs.empty:
         return None
-    names = [[broken(styles[algo].name, 22) for algo in pairs[side]] for side in ("algo", "over")]
+    names = [[wrapped(styles[algo].name, 22) for algo in pairs[side]] for side in ("algo", "over")]
     lines = sum(max(left.count("\n"), right.count("\n")) + 1 for left, right in zip(*names, strict=True))
     figure = Figure(figsize=(COLUMN, 0.65 + 0.2 * lines), layout="constrained")
     panel = figure.subplots()

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flowbench import stats
-from flowbench.common.text_table import broken
+from flowbench.common.text_table import wrapped
 from flowbench.report.figures.style import PAGE, Look, legend, line, steps_axis
 
 COLUMNS = 3
@@ -41,7 +41,7 @@ def draw(
                     mean = of_seed["mean"].where(np.isfinite(of_seed["mean"]))
                     panel.plot(of_seed["step"], mean, color=styles[algo].colour, linewidth=0.4, alpha=0.5)
             line(panel, curves[(curves["task"] == task) & (curves["algo"] == algo)], styles[algo], "step")
-        panel.set_title(broken(task, 34))
+        panel.set_title(wrapped(task, 34))
         steps_axis(panel)
         if place + columns >= len(tasks):
             panel.set_xlabel("environment steps")

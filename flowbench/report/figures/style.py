@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from flowbench.common.text_table import broken
+from flowbench.common.text_table import wrapped
 from flowbench.stats import is_published
 
 Dashes = Literal["-", "--", "-.", ":"]
@@ -107,7 +107,7 @@ def legend(figure: Figure, styles: Iterable[Look]) -> None:
     """A legend under the panels, in as many columns as its names leave room for; the figure grows by what it takes."""
     drawn = list(styles)
     handles = [Line2D([], [], color=look.colour, linestyle=look.dashes) for look in drawn]
-    names = [broken(look.name, 44) for look in drawn]
+    names = [wrapped(look.name, 44) for look in drawn]
     longest = max(len(part) for name in names for part in name.splitlines())
     fit = max(1, min(len(drawn), int(figure.get_figwidth() / (0.36 + 0.058 * longest))))
     columns = math.ceil(len(drawn) / math.ceil(len(drawn) / fit))  # rows of one length
