@@ -1,15 +1,19 @@
-# On a machine with Python, git and make, nothing else is needed:
-#   make quick   trains four algorithms on three small tasks and prints the table (ten minutes on two cores)
-#   make test    runs the tests
+# Needs Python, git and make. Targets that need the environment create it in .venv.
+#   make quick      trains four algorithms on three small tasks and prints the report (ten minutes on two cores)
+#   make test       runs all tests
+#   make test-fast  runs the fast tests (about 60 seconds on two cores)
+#   make lint       runs ruff and mypy
+#   make format     formats the code and fixes what ruff can fix
+#   make clean      removes the environment
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quick test lint format clean
+.PHONY: help quick test test-fast lint format clean
 
 help:
-	@sed -n "s/^# *//p" Makefile | head -3
+	@sed -n "s/^#   make/make/p" Makefile
 
 quick: $(VENV)/installed
 	$(BIN)/flowbench run --suite quick --algo flowrl,sac,td3,qvpo --seeds 2
@@ -17,6 +21,9 @@ quick: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-fast: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not faults"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -30,7 +37,7 @@ format: $(VENV)/installed-dev
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
-	@# dm_control requires labmaze, which has no wheel for Python 3.13 and which the control suite does not use.
+	@# dm_control requires labmaze, which has no wheel for Python 3.13. The control suite does not use labmaze.
 	$(BIN)/python -c "import dm_control" 2>/dev/null || $(PIP) --no-deps dm_control
 	touch $@
 

@@ -1,4 +1,4 @@
-"""The algorithms, by name. Adding one is a file in this folder and a line in `ALGORITHMS`."""
+"""The algorithms by name. To add one, add a file to this folder and a line to `ALGORITHMS`."""
 
 from algos.registry import AlgorithmError, Entry, find, names
 

@@ -1,7 +1,7 @@
-"""What an algorithm is: an `Agent` trained by a `Learner` on `Batch`es.
+"""The interface of an algorithm: an `Agent` is trained by a `Learner` on `Batch`es.
 
-An algorithm file holds a frozen dataclass of hyperparameters and one subclass of `Agent`, written
-for one seed. It never sees devices, optimisers, seeds or logging; the harness brings those.
+An algorithm file contains a frozen dataclass of hyperparameters and one subclass of `Agent`, written for one seed. It
+does not deal with devices, optimisers, seeds or logging; the training code provides them.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVa
 from torch import Tensor, nn
 
 Diagnostics = dict[str, Tensor]
-"""Named tensors of a loss. Scalars are logged; others are only handed on to a later loss."""
+"""Named tensors of a loss. Scalars are logged; other tensors are only for a later loss."""
 
 Loss = Callable[..., tuple[Tensor, Diagnostics]]
 
 
 class Batch(NamedTuple):
-    """Transitions drawn from replay."""
+    """Transitions sampled from replay."""
 
     obs: Tensor  # [B, obs_dim]
     action: Tensor  # [B, act_dim] in [-1, 1]
     reward: Tensor  # [B]
     next_obs: Tensor  # [B, obs_dim]
     discount: Tensor  # [B], 0 where the episode truly ended, 1 elsewhere (also at a time limit)
-    progress: Tensor  # [], share of the training budget used so far, in [0, 1]
+    progress: Tensor  # [], fraction of the training steps taken so far, in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the harness reads of every algorithm; an algorithm adds its own fields and defaults."""
+    """Hyperparameters of every algorithm. An algorithm adds its own fields and defaults."""
 
     gamma: float = 0.99  # discount factor
-    batch_size: int = 256  # transitions an update
-    replay_size: int = 1_000_000  # transitions kept, the oldest leaves first
-    recent_share: float = 0.0  # share of a batch drawn from the most recent transitions only
+    batch_size: int = 256  # transitions per update
+    replay_size: int = 1_000_000  # transitions kept; the oldest are overwritten
+    recent_share: float = 0.0  # fraction of a batch that is drawn from the most recent transitions only
     recent_window: int = 2048  # how many transitions count as recent
     random_steps: int = 10_000  # environment steps with uniform random actions before learning
-    updates_per_step: int = 1  # gradient steps an environment step, once learning
+    updates_per_step: int = 1  # updates per environment step, after the random steps
 
     def __post_init__(self) -> None:
-        """Raises ValueError, naming the field, for a value no algorithm can train with."""
+        """Raises ValueError, naming the field, for a value that no algorithm can train with."""
         self.require("at least 1", lambda x: x >= 1, "batch_size", "replay_size", "recent_window", "updates_per_step")
         self.require("zero or more", lambda x: x >= 0, "random_steps")
         self.require("in [0, 1]", lambda x: 0.0 <= x <= 1.0, "gamma", "recent_share")
@@ -53,7 +53,7 @@ class Config:
                 self.require("one of " + ", ".join(map(str, choices)), choices.__contains__, name)
 
     def require(self, rule: str, holds: Callable[[Any], bool], *names: str) -> None:
-        """Raise ValueError, naming field, value and rule, unless `holds` for every field of `names`."""
+        """Raise ValueError, naming field, value and rule, unless `holds` is true for every field in `names`."""
         for name in names:
             if not holds(getattr(self, name)):
                 raise ValueError(f"{name} must be {rule}, got {getattr(self, name)}")
@@ -75,7 +75,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Adam:
-    """How one part of an agent is optimised."""
+    """The optimiser of one part of an agent."""
 
     lr: float
     eps: float = 1e-8
@@ -83,13 +83,12 @@ class Adam:
 
 
 class Learner(Protocol):
-    """The two operations an `update` is written in."""
+    """The two operations that an `update` consists of."""
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
         """Take one optimiser step on the sub-module `part`.
 
-        `loss(*args)` returns a scalar and its diagnostics; the diagnostics come back detached,
-        computed before the step.
+        `loss(*args)` returns a scalar and its diagnostics. Returns the diagnostics, detached, from before the step.
         """
         ...
 
@@ -102,7 +101,7 @@ C = TypeVar("C", bound=Config)
 
 
 class Agent(nn.Module, Generic[C]):
-    """A policy with its critics, its losses and its update rule, for one seed."""
+    """A policy with its critics, losses and update rule, for one seed."""
 
     Config: ClassVar[type[Config]]
     period: int = 1  # update() sees phase = (number of updates so far) % period
@@ -118,9 +117,9 @@ class Agent(nn.Module, Generic[C]):
         raise NotImplementedError
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
-        """Actions [N, act_dim] in [-1, 1] for obs [N, obs_dim]; `explore` False when evaluated."""
+        """Actions [N, act_dim] in [-1, 1] for obs [N, obs_dim]; `explore` is False in evaluations."""
         raise NotImplementedError
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:
-        """One gradient step of the algorithm, as its paper's pseudocode has it."""
+        """One update, as in the pseudocode of the paper."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Denoising diffusion: the noise schedule and the two processes it defines. Pure tensors, no networks.
+"""Denoising diffusion: the noise schedule, the forward process and the reverse process. It contains no network.
 
 Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2020 (equation numbers are theirs), with the
 cosine schedule of Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021 (Eq. 17).
@@ -37,7 +37,7 @@ class Diffusion(nn.Module):
         alpha_bar_before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
         self.register_buffer("sqrt_alpha_bar", alpha_bar.sqrt().float())
         self.register_buffer("sqrt_one_minus_alpha_bar", (1 - alpha_bar).sqrt().float())
-        # The reverse process has the same t for a whole batch: plain numbers, so that nothing is gathered.
+        # In the reverse process t is the same for a whole batch, so these are plain numbers.
         variance = beta * (1 - alpha_bar_before) / (1 - alpha_bar)
         self._deviation = variance.clamp_min(1e-20).sqrt().tolist()
         self._x0_from_x = (1 / alpha_bar).sqrt().tolist()

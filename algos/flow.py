@@ -30,7 +30,7 @@ def integrate(velocity: Velocity, start: Tensor, steps: int, scheme: Scheme) -> 
 def advance(velocity: Velocity, a: Tensor, time: float, dt: float, scheme: Scheme) -> Tensor:
     """One step of length `dt` from a [..., act_dim] at `time`.
 
-    Euler needs one evaluation a step and is of first order, midpoint needs two and is of second.
+    Euler evaluates the velocity once and is of first order; midpoint evaluates it twice and is of second order.
     """
     t = torch.full_like(a[..., :1], time)
     if scheme == "euler":

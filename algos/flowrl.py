@@ -1,28 +1,27 @@
-"""FlowRL: a flow policy that maximises Q while held near the best behaviour in replay.
+"""FlowRL: a flow policy that maximises Q and stays near the best behaviour in replay.
 
 Paper: Lv et al., "Flow-Based Policy for Online Reinforcement Learning", 2025, arXiv:2506.12811
 Code: github.com/bytedance/FlowRL (commit e26279b)
 
-Equation numbers below are the paper's. Where the released code and the paper disagree the default is the
-code's, because the paper's figures come from it; the paper's form is one value away:
+Equation numbers are the paper's. Where the released code and the paper differ, the default follows the code, because
+the paper's figures come from it. Most differences can be set to the paper's form:
 
-1. tau = 0.95, nearly a hard copy of the critics every second update. The paper gives no value; tau=0.005 is
-   the usual one.
-2. weights="batch": the flow-matching error is averaged over the batch before it meets the weights, so that
-   only their mean matters. weights="sample" is Eq. 13: each transition has a weight of its own.
+1. tau = 0.95 nearly copies the critics at every second update. The paper gives no value; the usual one is tau=0.005.
+2. weights="batch": the flow-matching error is averaged over the batch before it is multiplied by the weights, so only
+   the mean weight has an effect. weights="sample" is Eq. 13: each transition has its own weight.
 3. weighting="exponential": clip(lambda exp(A - mean A), 0.001, 1) with A = max(Q_beta* - Q_pi, 0).
    weighting="linear" is Eq. 14: lambda A.
-4. Q_beta* in the policy loss is the live critic's minimum at the stored action, from the forward pass of its
-   own update; the value regresses on the tracked critic, and the critics' targets use the live value.
-   Eq. 18 and 19 do not tell live from tracked. behaviour_q="tracked" takes Q_beta* from the tracked critic.
-5. noise="apart": the flow-matching term of Eq. 13 draws its own start points. noise="shared" starts it where the
-   sampled action started, so that both terms speak of one path.
-6. The noise is clipped to [-1, 1] and the end of the flow goes through tanh, where Eq. 9 has neither. The
-   flow-matching term pulls the end before the tanh towards the stored action.
+4. Q_beta* in the policy loss is the minimum of the live critics at the stored action, from the forward pass of their
+   update. The value is regressed on the tracked critics, and the targets of the critics use the live value. Eq. 18
+   and 19 do not distinguish live from tracked. behaviour_q="tracked" takes Q_beta* from the tracked critics.
+5. noise="apart": the flow-matching term of Eq. 13 draws its own start points. noise="shared" uses the start points of
+   the sampled actions, so both terms concern the same path.
+6. The noise is clipped to [-1, 1] and tanh is applied to the end of the flow. Eq. 9 has neither. The flow-matching
+   term moves the end before the tanh towards the stored action.
 
-Both readings of the weights average the squared error over action dimensions (the paper writes the sum), so that
-lambda means the same in both. Deviations from the code: full precision (the code trains in bfloat16 on CUDA), no
-exploration noise (the code has an amplitude for it, set to zero), and batches drawn with replacement.
+Both forms of the weights average the squared error over action dimensions (the paper writes the sum), so lambda has the
+same meaning in both. Deviations from the code: full precision (the code trains in bfloat16 on CUDA), no exploration
+noise (the code has an amplitude for it, set to zero), and batches drawn with replacement.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
 from algos.flow import Scheme, integrate, interpolate
-from algos.layers import Linear
 from algos.networks import TwinCritic, frozen_copy, noise_like, squared_error
 
 
@@ -47,15 +45,15 @@ class FlowRLConfig(Config):
     hidden: int = 512  # units of every hidden layer
     lr: float = 3e-4  # learning rate of all four networks
     tau: float = 0.95  # weight of the online critics in the targets
-    policy_delay: int = 2  # critic updates a policy update
+    policy_delay: int = 2  # critic updates per policy update
     flow_steps: int = 1  # integration steps N from noise to action
-    scheme: Scheme = "midpoint"  # integration rule; midpoint evaluates the velocity twice a step
+    scheme: Scheme = "midpoint"  # integration rule; midpoint evaluates the velocity twice per step
     constraint: bool = True  # False drops the flow-matching term (the paper's ablation, Fig. 4a)
     lagrange: float = 0.1  # the multiplier lambda of the constraint
     expectile: float = 0.9  # of the behaviour-optimal value; the authors advise 0.8 for unseen h1 tasks
-    weights: Literal["batch", "sample"] = "batch"  # one weight for all, or one a transition (Eq. 13)
+    weights: Literal["batch", "sample"] = "batch"  # one weight for all transitions, or one for each (Eq. 13)
     weighting: Literal["exponential", "linear"] = "exponential"  # how an advantage becomes a weight
-    behaviour_q: Literal["live", "tracked"] = "live"  # critic that gives the constraint its Q_beta*
+    behaviour_q: Literal["live", "tracked"] = "live"  # critics that give Q_beta* in the constraint
     noise: Literal["apart", "shared"] = "apart"  # start points of flow matching and of the sampled action
     recent_share: float = 0.2
     random_steps: int = 5_000
@@ -76,9 +74,9 @@ class VelocityField(nn.Module):
     def __init__(self, obs_dim: int, act_dim: int, hidden: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            Linear(obs_dim + act_dim + 1, hidden), nn.LayerNorm(hidden), nn.ELU(),
-            Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ELU(),
-            Linear(hidden, act_dim),
+            nn.Linear(obs_dim + act_dim + 1, hidden), nn.LayerNorm(hidden), nn.ELU(),
+            nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ELU(),
+            nn.Linear(hidden, act_dim),
         )  # fmt: skip
         self.apply(xavier)
 
@@ -91,11 +89,11 @@ class VelocityField(nn.Module):
 def value_network(in_dim: int, hidden: int) -> nn.Sequential:
     """The network of every critic and value: [..., in_dim] -> [..., 1]."""
     net = nn.Sequential(
-        Linear(in_dim, hidden), nn.LayerNorm(hidden),
-        Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
-        Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
-        Linear(hidden, hidden), nn.LayerNorm(hidden),
-        Linear(hidden, 1),
+        nn.Linear(in_dim, hidden), nn.LayerNorm(hidden),
+        nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
+        nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU(),
+        nn.Linear(hidden, hidden), nn.LayerNorm(hidden),
+        nn.Linear(hidden, 1),
     )  # fmt: skip
     return net.apply(xavier)
 
@@ -124,7 +122,7 @@ class FlowRL(Agent[FlowRLConfig]):
         self.velocity = VelocityField(obs_dim, act_dim, config.hidden)
         self.critic = TwinCritic(lambda: value_network(obs_dim + act_dim, config.hidden))
         self.target_critic = frozen_copy(self.critic)
-        if config.constraint:  # the behaviour-optimal critic serves the constraint alone; it starts as Q_pi
+        if config.constraint:  # only the constraint uses Q_beta*, which starts as Q_pi
             self.behaviour_critic = frozen_copy(self.critic).requires_grad_(True)
             self.target_behaviour_critic = frozen_copy(self.critic)
             self.behaviour_value = value_network(obs_dim, config.hidden)
@@ -136,11 +134,11 @@ class FlowRL(Agent[FlowRLConfig]):
         return {part: Adam(self.config.lr) for part in parts}
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
-        """Sampled from the flow, when evaluated too: the policy is stochastic through its noise alone."""
+        """Sampled from the flow, also in evaluations: the noise is the only randomness of the policy."""
         return self.sample(obs)
 
     def sample(self, obs: Tensor) -> Tensor:
-        """Eq. 9 from start points drawn anew."""
+        """Eq. 9 from new start points."""
         return self.flow(obs, self.start(obs))
 
     def flow(self, obs: Tensor, noise: Tensor) -> Tensor:

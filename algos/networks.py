@@ -9,23 +9,27 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from algos.layers import Linear
-
 M = TypeVar("M", bound=nn.Module)
 
 
-def mlp(
-    in_dim: int, hidden: int, out_dim: int, layers: int = 2, activation: Callable[[], nn.Module] = nn.ReLU
-) -> nn.Sequential:
-    """A multilayer perceptron with `layers` hidden layers of `hidden` units: [..., in] -> [..., out]."""
+class RowWise(nn.Module):
+    """A network that maps every row on its own: [..., in] -> [..., out] for any number of batch dimensions."""
+
+
+class MLP(RowWise, nn.Sequential):
+    """A multilayer perceptron."""
+
+
+def mlp(in_dim: int, hidden: int, out_dim: int, layers: int = 2, activation: Callable[[], nn.Module] = nn.ReLU) -> MLP:
+    """A perceptron with `layers` hidden layers of `hidden` units: [..., in] -> [..., out]."""
     blocks: list[nn.Module] = []
     for width in [in_dim] + [hidden] * (layers - 1):
-        blocks += [Linear(width, hidden), activation()]
-    return nn.Sequential(*blocks, Linear(hidden, out_dim))
+        blocks += [nn.Linear(width, hidden), activation()]
+    return MLP(*blocks, nn.Linear(hidden, out_dim))
 
 
 class TwinCritic(nn.Module):
-    """Two action values Q(s, a) from two networks of their own (clipped double Q, Fujimoto et al. 2018)."""
+    """Two independent networks for the action value Q(s, a) (clipped double Q, Fujimoto et al. 2018)."""
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
         """`make` builds one network that maps [..., obs_dim + act_dim] to [..., 1]."""
@@ -50,5 +54,5 @@ def frozen_copy(module: M) -> M:
 
 
 def noise_like(obs: Tensor, act_dim: int) -> Tensor:
-    """Standard normal noise [..., act_dim] for obs [..., obs_dim], on its device."""
+    """Standard normal noise [..., act_dim] for obs [..., obs_dim], on the same device."""
     return torch.randn_like(obs[..., :1].expand(*obs.shape[:-1], act_dim))

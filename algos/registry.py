@@ -1,6 +1,6 @@
-"""Finds algorithms: the table of this package, entry points of installed packages, a class in a file.
+"""Finds algorithms in the table of this package, in entry points of installed packages, and in files.
 
-Nothing is imported until an algorithm is loaded; what a listing shows is read from the module's docstring.
+An algorithm's module is imported only when it is loaded. Listings read its docstring without importing it.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 class AlgorithmError(ValueError):
-    """An algorithm that does not exist, cannot be loaded, or takes a name that is in use."""
+    """An algorithm does not exist, cannot be loaded, or has a name that is in use."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an algorithm is found: `target` is "module:Class" or "path/to/file.py:Class"."""
+    """The location of an algorithm: `target` is "module:Class" or "path/to/file.py:Class"."""
 
     name: str
     target: str
 
     @property
     def path(self) -> Path | None:
-        """The file of an algorithm given by path, else None."""
+        """The file of an algorithm that is given by path, else None."""
         module = self.target.rpartition(":")[0]
         return Path(module) if module.endswith(".py") else None
 
     def load(self) -> type[Agent[Any]]:
-        """Import the class. Raises AlgorithmError when that fails or the class is no `Agent`."""
+        """Import the class. Raises AlgorithmError if that fails or the class is not an `Agent`."""
         from algos.agent import Agent, Config
 
         where, _, attribute = self.target.rpartition(":")
         try:
             module = _import_file(self.path) if self.path else importlib.import_module(where)
-        except (Exception, SystemExit) as error:  # whatever a stranger's module raises while it is imported
+        except (Exception, SystemExit) as error:  # third-party modules may raise anything
             raise AlgorithmError(
                 f"algorithm {self.target!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error
@@ -64,7 +64,7 @@ class Entry:
         return found
 
     def digest(self) -> str | None:
-        """SHA-256 of the file of an algorithm from elsewhere: edited code is another variant. None for our own."""
+        """SHA-256 of a third-party algorithm's file, as edited code is another variant; None for algorithms here."""
         if self.target.startswith("algos."):
             return None
         try:
@@ -73,7 +73,7 @@ class Entry:
             raise AlgorithmError(f"algorithm {self.name!r}: {self.target} cannot be read: {error}") from error
 
     def about(self) -> tuple[str, str]:
-        """Summary (the first line) and paper (the paragraph "Paper: ...") of the module's docstring, unimported.
+        """The first line and the paper (paragraph "Paper: ...") of the module's docstring, without importing it.
 
         Raises AlgorithmError when the module is not installed or cannot be read.
         """
@@ -85,7 +85,7 @@ class Entry:
         return text.partition("\n")[0], " ".join(paper[1].split()) if paper else ""
 
     def _file(self) -> Path:
-        """The source file, found without importing anything, also no parent package."""
+        """The source file, found without importing the module or its parent packages."""
         if self.path:
             return self.path
         top, *rest = self.target.rpartition(":")[0].split(".")
@@ -99,7 +99,7 @@ class Entry:
 
 
 def entries() -> dict[str, Entry]:
-    """Every known algorithm by name. Raises AlgorithmError when two share a name."""
+    """Every known algorithm by name. Raises AlgorithmError if two have the same name."""
     from algos import ALGORITHMS
 
     found = {name: Entry(name, target) for name, target in ALGORITHMS.items()}
@@ -111,36 +111,36 @@ def entries() -> dict[str, Entry]:
                 f"(an entry point of {point.dist.name if point.dist else 'an installed package'}); rename one"
             )
         if not NAME.fullmatch(point.name):
-            raise AlgorithmError(f"entry point {point.name!r} of {GROUP}: a name has only a-z, 0-9, _ and -")
+            raise AlgorithmError(f"entry point {point.name!r} of {GROUP}: a name may contain only a-z, 0-9, _ and -")
         found[point.name] = Entry(point.name, target)
     return found
 
 
 def names() -> list[str]:
-    """The names of every known algorithm, the package's own first."""
+    """The names of all known algorithms, those of this package first."""
     return list(entries())
 
 
 def find(spec: str) -> Entry:
-    """The algorithm called `spec`, or the one in "path/to/file.py:Class", named after its class in lower case.
+    """The algorithm with the name `spec`, or the one in "path/to/file.py:Class", named after its class in lower case.
 
-    Raises AlgorithmError naming the choices, the nearest first, when there is none.
+    Raises AlgorithmError with the choices if there is none.
     """
     known = entries()
     if spec in known:
         return known[spec]
     where, _, attribute = spec.rpartition(":")
     if not where.endswith(".py"):
-        hint = "; an algorithm of your own is given as path/to/file.py:Class"
+        hint = "; to use your own algorithm, give path/to/file.py:Class"
         raise AlgorithmError(f"unknown algorithm {spec!r}{_choices(spec, known)}{hint}")
     path = Path(where).expanduser().resolve()
     if not path.is_file():
-        raise AlgorithmError(f"algorithm {spec!r}: there is no file {path}")
+        raise AlgorithmError(f"algorithm {spec!r}: file {path} does not exist")
     name = attribute.lower()
     if not NAME.fullmatch(name):
-        raise AlgorithmError(f"algorithm {spec!r}: {attribute!r} is not the name of a class")
+        raise AlgorithmError(f"algorithm {spec!r}: {attribute!r} is not a valid class name")
     if name in known:
-        raise AlgorithmError(f"algorithm {spec!r}: the name {name!r} belongs to {known[name].target}; rename the class")
+        raise AlgorithmError(f"algorithm {spec!r}: the name {name!r} is used by {known[name].target}; rename the class")
     return Entry(name, f"{path}:{attribute}")
 
 
@@ -151,14 +151,14 @@ def _choices(word: str, choices: Any) -> str:
 
 def _import_file(path: Path | None) -> Any:
     assert path is not None
-    identity = str(path).encode() + path.read_bytes()  # an edited file is another module
+    identity = str(path).encode() + path.read_bytes()  # an edited file becomes another module
     name = f"flowbench_file_{hashlib.sha256(identity).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look their module up by name
+        sys.modules[name] = module  # dataclasses need it there
         try:
             spec.loader.exec_module(module)
         except BaseException:

@@ -1,15 +1,15 @@
-"""SAC: a squashed Gaussian policy that maximises return and entropy, its temperature learned.
+"""SAC: a squashed Gaussian policy that maximises return and entropy, with a learned temperature.
 
 Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018, arXiv:1812.05905
 Code: github.com/rail-berkeley/softlearning
 
-Equation numbers below are the paper's. Defaults are the paper's (its Appendix D) for 256-unit networks.
+Equation numbers are the paper's. Defaults are from its Appendix D, for networks with 256 units.
 Deviations from the authors' code:
-- The log-probability of the tanh-squashed action is exact: log(1 - tanh(u)^2) is computed as
-  2 (log 2 - u - softplus(-2u)) instead of with a small constant inside the logarithm.
+- The log-probability of the squashed action is exact: log(1 - tanh(u)^2) is computed as
+  2 (log 2 - u - softplus(-2u)), without a small constant inside the logarithm.
 - The temperature loss is linear in log alpha (as in the authors' later code and in most implementations);
   Eq. 18 is linear in alpha. Both have the same zero.
-- The critics' loss is the squared TD error, without the factor 1/2 of Eq. 5: Adam's step does not see a factor.
+- The critics' loss is the squared TD error without the factor 1/2 of Eq. 5, which does not change Adam's steps.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class SquashedGaussian(nn.Module):
-    """The policy: a = tanh(u), u normal with mean and diagonal deviation given by the state (Appendix C)."""
+    """The policy: a = tanh(u), where u is normal with a state-dependent mean and diagonal deviation (Appendix C)."""
 
     def __init__(self, obs_dim: int, act_dim: int, hidden: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def squashed_log_prob(u: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
 
 
 class Temperature(nn.Module):
-    """The entropy coefficient alpha, kept positive through its logarithm."""
+    """The entropy coefficient alpha, stored as its logarithm so that it stays positive."""
 
     def __init__(self, initial: float) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class SAC(Agent[SACConfig]):
         return squared_error(q, target), {"q": q.mean()}
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:
-        """Eq. 9: reparameterised, with the minimum of the two critics."""
+        """Eq. 9 with the minimum of the two critics."""
         action, log_prob = self.actor.sample(batch.obs)
         q = self.critic(batch.obs, action).amin(0)
         loss = (self.temperature().detach() * log_prob - q).mean()
@@ -128,7 +128,7 @@ class SAC(Agent[SACConfig]):
         return loss, {"alpha": self.temperature()}
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:
-        """Algorithm 1, the gradient steps."""
+        """The gradient steps of Algorithm 1."""
         learner.minimise("critic", self.critic_loss, batch)
         policy = learner.minimise("actor", self.actor_loss, batch)
         learner.minimise("temperature", self.temperature_loss, policy["log_prob"])

@@ -3,7 +3,7 @@
 Paper: Fujimoto et al., "Addressing Function Approximation Error in Actor-Critic Methods", 2018, arXiv:1802.09477
 Code: github.com/sfujim/TD3
 
-Equation numbers below are the paper's. Defaults are those of the authors' code.
+Equation numbers are the paper's. Defaults are from the authors' code.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class TD3Config(Config):
     hidden: int = 256  # units of each of the two hidden layers
     lr: float = 3e-4  # learning rate of actor and critics
     tau: float = 0.005  # weight of the online networks in the targets
-    policy_delay: int = 2  # critic updates an actor update
+    policy_delay: int = 2  # critic updates per actor update
     exploration_noise: float = 0.1  # standard deviation of the noise on actions taken
     target_noise: float = 0.2  # standard deviation of the noise on the target policy's actions
-    noise_clip: float = 0.5  # the target noise stays within +- this
+    noise_clip: float = 0.5  # the target noise is clipped to +- this
     random_steps: int = 25_000
 
     def __post_init__(self) -> None:
@@ -82,14 +82,14 @@ class TD3(Agent[TD3Config]):
         return squared_error(q, target), {"q": q.mean()}
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:
-        """The deterministic policy gradient (Algorithm 1, line 13), through the first critic alone."""
+        """The deterministic policy gradient (Algorithm 1, line 13), using only the first critic."""
         x = torch.cat([batch.obs, self.actor(batch.obs)], dim=-1)
         return -self.critic.q1(x).mean(), {}
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:
-        """Algorithm 1, lines 8-16."""
+        """Lines 8-16 of Algorithm 1."""
         learner.minimise("critic", self.critic_loss, batch)
-        if phase == self.period - 1:  # the last of every `policy_delay` updates
+        if phase == self.period - 1:  # every `policy_delay` updates
             learner.minimise("actor", self.actor_loss, batch)
             learner.track("target_critic", "critic", self.config.tau)
             learner.track("target_actor", "actor", self.config.tau)

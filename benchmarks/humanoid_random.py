@@ -1,8 +1,8 @@
-"""What a uniformly random policy achieves on the tasks of suite humanoid-bench, beside the suite's own bounds.
+"""Returns of a uniformly random policy on the tasks of humanoid-bench, compared with the suite's score bounds.
 
     python benchmarks/humanoid_random.py --episodes 10 --seeds 10 --jobs 2 > benchmarks/humanoid-random.md
 
-Needs the extra `humanoid` and the benchmark itself (docs/suites.md).
+Needs the extra `humanoid` and HumanoidBench itself (docs/suites.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUITE = "humanoid-bench"
 
 
 class Played(NamedTuple):
-    """All episodes of one task: seeds down, episodes across."""
+    """All episodes of one task: [seed, episode]."""
 
     returns: np.ndarray
     lengths: np.ndarray
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Returns of a random policy on HumanoidBench, as a Markdown table.")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--jobs", type=int, default=1, help="tasks at once")
+    parser.add_argument("--jobs", type=int, default=1, help="concurrent tasks")
     asked = parser.parse_args()
     tasks = suites.load(SUITE).tasks
     suites.require("humanoid_bench")
@@ -78,7 +78,8 @@ def main() -> None:
     print(f"`python benchmarks/humanoid_random.py --episodes {asked.episodes} --seeds {asked.seeds}`, {date.today()}.")
     print(", ".join(f"{name} {used[name]}" for name in ("humanoid_bench", "mujoco", "gymnasium", "numpy", "python")))
     print(f"on {system.cpu_model()}. Actions are uniform in [-1, 1].\n")
-    print("| task | mean return | standard error | suite's score 0 | steps | success | success from | ms a step |")
+    columns = "mean return | standard error | suite's score 0 | steps | success rate | return of success | ms per step"
+    print(f"| task | {columns} |")
     print("| --- |" + " ---: |" * 7)
     for task, of_task in zip(tasks, played, strict=True):
         print(row(task, of_task))

@@ -1,9 +1,9 @@
-"""What flowbench itself costs a cell: planning many, running many tiny ones, and a real worker's start.
+"""The overhead of flowbench per cell: planning many cells, running many empty ones, and starting real workers.
 
     python benchmarks/overhead.py [--planned 10000] [--run 1000] [--real 4]
 
-Planning and running are of cells that are never trained: a script of a few lines stands in for the worker, so that what
-is measured is the parent's own work and memory, and the start of a process. The real workers train for a few steps.
+Planned and empty cells are never trained. A short script replaces the worker, so that only the parent's own work and
+memory and the start of a process are measured. The real workers train for a few steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flowbench.schedule.groups import Group, enqueue, find_due, make_groups
 from flowbench.schedule.resources import share
 from flowbench.schedule.runner import Runner
 
-# In the place of a worker: the run is done at once.
+# Replaces the worker: marks the runs as done.
 FINISH = """
 import json, sys
 for folder in sys.argv[1:]:
@@ -39,7 +39,7 @@ for folder in sys.argv[1:]:
 
 
 def memory() -> float:
-    """MiB of this process, now where the system tells, else at their most."""
+    """MiB of this process: the current value where /proc exists, otherwise the peak."""
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
@@ -48,7 +48,7 @@ def memory() -> float:
 
 
 def planned(count: int, root: Path) -> None:
-    """Plan a grid of one task, show it, and sort its cells."""
+    """Plan a grid of one task, print it, and put it into the queue."""
     before, started = memory(), time.perf_counter()
     cells = expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
     due = find_due(root, cells)
@@ -65,11 +65,11 @@ def planned(count: int, root: Path) -> None:
     print(f"queued in {time.perf_counter() - started:.2f} s")
     started = time.perf_counter()
     make_groups(find_due(root, cells).due, 1, root, cells)
-    print(f"planned again, each with a record to read, in {time.perf_counter() - started:.2f} s")
+    print(f"planned again, reading a record of each cell, in {time.perf_counter() - started:.2f} s")
 
 
 def run(count: int, root: Path) -> None:
-    """Run cells whose worker is a script, and show the parent's memory as it goes."""
+    """Run cells whose worker is a script, and print the parent's memory meanwhile."""
     real = subprocess.Popen
     local.subprocess.Popen = (
         lambda command, **options: real(  # type: ignore[misc, assignment]
@@ -82,15 +82,15 @@ def run(count: int, root: Path) -> None:
     for number, outcome in enumerate(runner.run([Group((cell,)) for cell in cells]), start=1):
         assert outcome.status == "done", outcome
         if number % max(1, count // 5) == 0:
-            print(f"  after {number:,} cells the parent holds {memory():.0f} MiB")
+            print(f"  after {number:,} cells the parent uses {memory():.0f} MiB")
     local.subprocess.Popen = real
     seconds, own = time.perf_counter() - started, time.process_time() - used
     print(f"ran {count:,} cells with scripted workers: {1e3 * seconds / count:.0f} ms a cell,", end=" ")
-    print(f"{1e3 * own / count:.1f} ms of it the parent's own processor time")
+    print(f"{1e3 * own / count:.1f} ms of it CPU time of the parent")
 
 
 def real(count: int, root: Path) -> None:
-    """Run real workers one after the other; what is not training is overhead."""
+    """Run real workers one after the other; the time that is not training is overhead."""
     command = [sys.executable, "-m", "flowbench.cli", "run", "--suite", "quick", "--task", "cartpole-balance"]
     command += ["--algo", "td3", "--seeds", str(count), "--jobs", "1", "--device", "cpu", "--steps", "600", "--quiet"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -98,9 +98,8 @@ def real(count: int, root: Path) -> None:
     subprocess.run([*command, "--results", str(root)], env=environment, check=True)
     seconds = time.perf_counter() - started
     trained = sum(json.loads(path.read_text())["wall"]["total"] for path in root.glob("*/*/*/*/*/run.json"))
-    print(
-        f"ran {count} real cells: {(seconds - trained) / count:.1f} s a cell beside {trained / count:.1f} s of training"
-    )
+    overhead, training = (seconds - trained) / count, trained / count
+    print(f"ran {count} real cells: {overhead:.1f} s a cell in addition to {training:.1f} s of training")
 
 
 def main() -> None:

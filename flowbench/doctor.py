@@ -1,4 +1,4 @@
-"""What flowbench needs, and what it can use, on this machine: whether it is here and works, and what mends it."""
+"""Checks what flowbench needs or can use on this machine, and suggests how to fix what does not work."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from packaging.specifiers import SpecifierSet
 
 import suites
 from flowbench.common import system
+from flowbench.common.errors import describe
 from flowbench.store import lock
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 DISTRIBUTION = "flowbench-rl"
-DEVELOPERS = ("test", "dev")  # extras that nobody needs to run or report anything
-ONE_OF = {  # a task to try each source with
+DEVELOPERS = ("test", "dev")  # extras for the development of flowbench, which are not checked
+EXAMPLES = {  # a task of each checked source
     "dm_control": suites.Task("cartpole-swingup", "dm_control", 1, suites.Score(0.0, 1000.0)),
     "humanoid_bench": suites.Task("h1-walk", "humanoid_bench", 1, suites.Score(2.377, 700.0)),
 }
@@ -31,60 +32,60 @@ ONE_OF = {  # a task to try each source with
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `mend` is a command where there is one that helps."""
+    """The result of one check."""
 
     what: str
     state: str
-    says: str
-    mend: str = ""
-    needed: bool = True  # nothing runs without it, or not the suite that was asked about
+    details: str
+    fix: str = ""  # a command, if there is one
+    needed: bool = True  # by flowbench itself, or by the suite that is checked
 
 
 def examine(results: Path, suite: suites.Suite | None = None) -> list[Finding]:
-    """Everything, in the order in which it is worth mending; with a suite, of the sources of tasks only its own."""
+    """All checks, the most important first; with a suite, only its own sources of tasks are checked."""
     findings = [python(), *libraries(), graphics_card(), folder(results)]
     if suite:
         first = {task.source: task for task in reversed(suite.tasks)}
         findings += [source(task) for task in first.values()]
     else:
-        findings += [source(task, needed=task.source == "dm_control") for task in ONE_OF.values()]
-    return [*findings, drawing(), *extras()]
+        findings += [source(task, needed=task.source == "dm_control") for task in EXAMPLES.values()]
+    return [*findings, rendering(), *extras()]
 
 
 def python() -> Finding:
-    """Whether this Python is one that flowbench is made for."""
+    """Whether flowbench supports this Python version."""
     here = platform.python_version()
     try:
         wanted = distribution(DISTRIBUTION).metadata["Requires-Python"]
     except PackageNotFoundError:
-        return Finding("flowbench", BROKEN, "imported, but not installed", "pip install -e .")
+        return Finding("flowbench", BROKEN, "not installed", "pip install -e .")
     if SpecifierSet(wanted).contains(here, prereleases=True):
         return Finding("Python", OK, here)
-    return Finding("Python", BROKEN, f"{here}; flowbench needs {wanted}", "make an environment with such a Python")
+    return Finding("Python", BROKEN, f"{here}; flowbench needs {wanted}", "create an environment with that Python")
 
 
 def libraries() -> Iterator[Finding]:
-    """Each library that flowbench requires, by its version."""
+    """Whether each required library has a supported version."""
     for requirement in _required():
         yield _library(requirement)
 
 
 def extras() -> Iterator[Finding]:
-    """Each extra: whether all its libraries are there."""
+    """Whether all libraries of each extra are installed."""
     for extra in _declared():
-        lacking = [finding for finding in map(_library, _required(extra)) if finding.state != OK]
+        failed = [finding for finding in map(_library, _required(extra)) if finding.state != OK]
         what = f"extra {extra}"
-        if lacking:
-            state = BROKEN if any(finding.state == BROKEN for finding in lacking) else MISSING
-            said = ", ".join(f"{finding.what} {finding.says}" for finding in lacking)
-            yield Finding(what, state, said, f'pip install -e ".[{extra}]"', needed=False)
+        if failed:
+            state = BROKEN if any(finding.state == BROKEN for finding in failed) else MISSING
+            details = ", ".join(f"{finding.what} {finding.details}" for finding in failed)
+            yield Finding(what, state, details, f'pip install -e ".[{extra}]"', needed=False)
         else:
-            said = ", ".join(f"{each.name} {version(each.name)}" for each in _required(extra))
-            yield Finding(what, OK, said, needed=False)
+            details = ", ".join(f"{each.name} {version(each.name)}" for each in _required(extra))
+            yield Finding(what, OK, details, needed=False)
 
 
 def graphics_card() -> Finding:
-    """Whether torch can compute on a GPU, where there is one."""
+    """Whether torch can compute on the GPU, if there is one."""
     import torch
 
     what, built = "CUDA", torch.version.cuda
@@ -92,21 +93,21 @@ def graphics_card() -> Finding:
         try:
             torch.ones(1, device="cuda").sum().item()
         except RuntimeError as error:
-            return Finding(what, BROKEN, _line(error), "update the NVIDIA driver, or torch", needed=False)
+            return Finding(what, BROKEN, describe(error), "update the NVIDIA driver, or torch", needed=False)
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         return Finding(what, OK, f"torch for CUDA {built}, driver {_driver() or 'unknown'}: {names}", needed=False)
     driver = _driver()
     if driver is None:
-        return Finding(what, MISSING, "no NVIDIA driver here; training runs on the CPU", needed=False)
+        return Finding(what, MISSING, "no NVIDIA driver; training runs on the CPU", needed=False)
     if built is None:
-        mend = "pip install --force-reinstall torch"
-        return Finding(what, BROKEN, f"driver {driver} is here, but torch is built without CUDA", mend, needed=False)
-    said = f"torch for CUDA {built} finds no GPU with driver {driver}"
-    return Finding(what, BROKEN, said, "update the driver, or unset CUDA_VISIBLE_DEVICES", needed=False)
+        details = f"the driver {driver} is installed, but torch is built without CUDA"
+        return Finding(what, BROKEN, details, "pip install --force-reinstall torch", needed=False)
+    details = f"torch for CUDA {built} finds no GPU with driver {driver}"
+    return Finding(what, BROKEN, details, "update the driver, or unset CUDA_VISIBLE_DEVICES", needed=False)
 
 
 def folder(results: Path) -> Finding:
-    """Whether runs can be written below the results folder, and locked there."""
+    """Whether runs can be written and locked in the results folder."""
     what, other = f"results folder {results}", "choose another disk with --results"
     there = next(path for path in (results.absolute(), *results.absolute().parents) if path.exists())
     try:
@@ -115,12 +116,12 @@ def folder(results: Path) -> Finding:
     except OSError as error:
         return Finding(what, BROKEN, f"{there}: {error.strerror}", other)
     if not locked:
-        return Finding(what, BROKEN, "locks (flock) hold nothing there: two commands could train the same run", other)
-    return Finding(what, OK, "can be written, and locks hold")
+        return Finding(what, BROKEN, "file locks (flock) do not work there: two commands could train one run", other)
+    return Finding(what, OK, "can be written, and file locks work")
 
 
 def source(task: suites.Task, needed: bool = True) -> Finding:
-    """Whether a task of its source can be made and stepped."""
+    """Whether a task of a source can be created and stepped."""
     what = f"tasks of {task.source}"
     try:
         env = suites.make(task)
@@ -128,9 +129,9 @@ def source(task: suites.Task, needed: bool = True) -> Finding:
         env.step(env.action_space.sample())
         env.close()
     except suites.SuiteError as error:
-        return Finding(what, MISSING, _line(error).partition("; install it with: ")[0], _mend(task.source), needed)
+        return Finding(what, MISSING, str(error).partition("; install it with: ")[0], _fix(task.source), needed)
     except Exception as error:  # each simulator fails in its own way
-        return Finding(what, BROKEN, f"{task.name}: {type(error).__name__}: {_line(error)}", _mend(task.source), needed)
+        return Finding(what, BROKEN, f"{task.name}: {describe(error)}", _fix(task.source), needed)
     used = system.versions(suites.packages(task.source))
     names = ("mujoco", task.source) if task.source in used else ("gymnasium",)
     return Finding(
@@ -138,35 +139,35 @@ def source(task: suites.Task, needed: bool = True) -> Finding:
     )
 
 
-def drawing() -> Finding:
-    """Whether MuJoCo can draw off-screen, which only films need."""
+def rendering() -> Finding:
+    """Whether MuJoCo can render off-screen, which only videos need."""
     backend = os.environ.get("MUJOCO_GL") or ("egl" if sys.platform == "linux" else "glfw")
-    what = f"drawing, MUJOCO_GL={backend}"
-    # MuJoCo asks for the backend once, as it is imported.
+    what = f"rendering, MUJOCO_GL={backend}"
+    # In a process of its own, because MuJoCo reads the backend only when it is imported.
     tried = subprocess.run(
         [sys.executable, "-c", "import mujoco; mujoco.GLContext(64, 64).make_current()"],
         env={**os.environ, "MUJOCO_GL": backend}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if tried.returncode == 0:
-        return Finding(what, OK, "can draw off-screen", needed=False)
-    mend = "apt-get install libegl1 libgl1 && export MUJOCO_GL=egl"
-    said = (tried.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-    return Finding(what, MISSING, f"no video can be made: {said}", mend, needed=False)
+        return Finding(what, OK, "can render off-screen", needed=False)
+    fix = "apt-get install libegl1 libgl1 && export MUJOCO_GL=egl"
+    reason = (tried.stderr.strip().splitlines() or ["no error message"])[-1]
+    return Finding(what, MISSING, f"no video can be recorded: {reason}", fix, needed=False)
 
 
 def _library(requirement: Requirement) -> Finding:
-    mend = f'pip install "{requirement.name}{requirement.specifier}"'
+    fix = f'pip install "{requirement.name}{requirement.specifier}"'
     try:
         here = version(requirement.name)
     except PackageNotFoundError:
-        return Finding(requirement.name, MISSING, "is not installed", mend)
+        return Finding(requirement.name, MISSING, "is not installed", fix)
     if requirement.specifier.contains(here, prereleases=True):
         return Finding(requirement.name, OK, here)
-    return Finding(requirement.name, BROKEN, f"{here} does not work; {requirement.specifier} does", mend)
+    return Finding(requirement.name, BROKEN, f"{here} is not supported; {requirement.specifier} is", fix)
 
 
 def _required(extra: str = "") -> list[Requirement]:
-    """What flowbench or an extra of it requires here, from the metadata that it was installed with."""
+    """What flowbench or one of its extras requires on this machine, from its installed metadata."""
     try:
         every = [Requirement(text) for text in distribution(DISTRIBUTION).requires or ()]
     except PackageNotFoundError:
@@ -185,7 +186,7 @@ def _declared() -> list[str]:
     return [extra for extra in declared if extra not in DEVELOPERS]
 
 
-def _mend(source: str) -> str:
+def _fix(source: str) -> str:
     if source == "humanoid_bench":
         from suites import humanoid_bench
 
@@ -196,14 +197,10 @@ def _mend(source: str) -> str:
 
 
 def _driver() -> str | None:
-    """The version of the NVIDIA driver; None without one."""
+    """The version of the NVIDIA driver, or None."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    told = subprocess.run(query, capture_output=True, text=True, check=False)
-    found = told.stdout.split()
-    return found[0] if told.returncode == 0 and found else None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    found = answer.stdout.split()
+    return found[0] if answer.returncode == 0 and found else None

@@ -1,6 +1,6 @@
-"""Where tasks come from: suites in YAML files, and adapters that turn a task into a `gymnasium.Env`.
+"""Suites of tasks in YAML files, and adapters that turn a task into a `gymnasium.Env`.
 
-Importing this package imports no simulator; those come in when a task is checked or made.
+Importing this package imports no simulator. A simulator is imported when a task is checked or made.
 """
 
 from __future__ import annotations
@@ -35,44 +35,45 @@ __all__ = [
 
 
 def sources() -> tuple[str, ...]:
-    """The names of the sources that a task can come from."""
+    """The names of the sources of tasks."""
     return tuple(SOURCES)
 
 
 def tasks(source: str) -> list[str]:
-    """The names of a source's tasks; imports it where that is needed. Raises SuiteError if it is not known."""
+    """The names of a source's tasks. May import the source. Raises SuiteError if there is no such source."""
     return adapter(source).tasks()
 
 
 def require(source: str) -> None:
-    """Raises SuiteError, saying how to install it, where what a source needs is missing."""
+    """Raise SuiteError, with the installation command, if a source needs something that is not installed."""
     adapter(source).require()
 
 
 def packages(source: str) -> tuple[str, ...]:
-    """Distributions that decide a source's numbers and that flowbench does not bring. Raises SuiteError."""
+    """Distributions that a source's numbers depend on and flowbench does not install. Raises SuiteError."""
     return adapter(source).packages()
 
 
 def success(task: Task) -> float | None:
-    """The return from which on an episode is a success, by the benchmark's own rule; None where it has none.
+    """The return at which an episode is a success by the benchmark's own rule; None if it has no rule.
 
-    Raises SuiteError where the task, or what it needs installed, is missing.
+    Raises SuiteError if the task does not exist or something it needs is not installed.
     """
     return adapter(task.source).success(task.name)
 
 
 def make(task: Task, render: bool = False) -> Env:
-    """A fresh environment of the task, the same from outside whatever its source.
+    """A new environment of the task, with the same interface for every source.
 
     Observations are float32 [obs_dim], actions float32 [act_dim] in [-1, 1] (clipped, then scaled to the task's
-    bounds), rewards Python floats summed over `task.action_repeat` simulator steps. `terminated` says that the
+    bounds), rewards Python floats summed over `task.action_repeat` simulator steps. `terminated` means that the
     episode truly ended, `truncated` that a time limit cut it. `reset(seed=s)`, 0 <= s < 2**32, starts the same
-    episode whatever ran before. Raises SuiteError where the task, or what it needs installed, is missing.
+    episode independently of earlier episodes. Raises SuiteError if the task does not exist or something it needs is
+    not installed.
 
-    With `render`, `env.render()` gives what it looks like now, uint8 [height, width, 3], drawn off-screen: by EGL on
-    Linux unless MUJOCO_GL says otherwise. MuJoCo asks once, as it is imported: nothing may have been made before
-    without `render`. Where there is no OpenGL to draw with, whatever it raises comes from `make` or `env.render()`.
+    With `render`, `env.render()` returns a picture, uint8 [height, width, 3], drawn off-screen: with EGL on Linux
+    unless MUJOCO_GL is set. MuJoCo reads this variable once, at import, so no environment may have been made without
+    `render` before. Without OpenGL, `make` or `env.render()` raises OpenGL's error.
     """
     if render:
         os.environ.setdefault("MUJOCO_GL", "egl" if sys.platform == "linux" else "glfw")

@@ -1,4 +1,4 @@
-"""Tasks of the DeepMind Control Suite, named `domain-task` with its own underscores: `ball_in_cup-catch`."""
+"""Tasks of the DeepMind Control Suite, named `domain-task`, for example `ball_in_cup-catch`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from suites.task import SuiteError, Task, unknown
 def _suite() -> Any:
     """The module `dm_control.suite`, imported with no rendering backend unless MUJOCO_GL names one.
 
-    Without the variable dm_control tries every backend as it is imported, and warns where there is no display.
-    The variable is put back so that child processes and other packages see what the user set. mujoco goes first
-    because it would drop its own `GLContext`, which `mujoco.Renderer` needs, if it saw the backend disabled.
+    Without the variable dm_control tries every backend at import, and warns if there is no display. Afterwards the
+    variable is restored, so that child processes and other packages see the user's value. mujoco is imported first
+    because with a disabled backend it would not define `GLContext`, which `mujoco.Renderer` needs.
     """
     require()
     importlib.import_module("mujoco")
@@ -37,36 +37,36 @@ def _suite() -> Any:
 
 
 def tasks() -> list[str]:
-    """The names of all tasks with an episode to train on."""
-    # lqr has no time limit and actions bounded at 1e10: under a random policy its episodes would never end.
+    """The names of all tasks that can be trained."""
+    # lqr has no time limit and action bounds of 1e10: with a random policy its episodes would never end.
     return [f"{domain}-{task}" for domain, task in _suite().ALL_TASKS if domain != "lqr"]
 
 
 def check(name: str) -> None:
-    """Raises SuiteError, with the nearest names, where there is no such task."""
+    """Raise SuiteError, with the nearest names, if there is no such task."""
     if name not in (names := tasks()):
         raise unknown("dm_control task", name, names)
 
 
 def require() -> None:
-    """Raises SuiteError, saying how to install it, without dm_control."""
+    """Raise SuiteError, with the installation command, if dm_control is not installed."""
     if importlib.util.find_spec("dm_control") is None:
         raise SuiteError("dm_control is not installed (on Python 3.13: pip install --no-deps dm_control)")
 
 
 def packages() -> tuple[str, ...]:
-    """None: dm_control comes with flowbench."""
+    """None: flowbench installs dm_control."""
     return ()
 
 
 def success(name: str) -> None:
-    """None: there is no such rule."""
+    """None: there is no rule."""
 
 
 def make(task: Task, render: bool) -> Env:
-    """A fresh environment of the task; builds the physics model once, which takes a second for the dog.
+    """A new environment of the task. Building the physics model takes up to a second (dog).
 
-    `render` asks for nothing here: a context to draw in is made when the first picture is drawn.
+    `render` has no effect: dm_control creates a rendering context with the first picture.
     """
     check(task.name)
     env = DMControl(_suite().load(*task.name.split("-")))
@@ -80,7 +80,7 @@ class DMControl(gymnasium.Env[Any, Any]):
         """Takes a `dm_control.rl.control.Environment` with bounded actions."""
         self._env = env
         spec = env.action_spec()
-        # The middle and half the width of the task's own bounds: (0, 1) for most tasks, exactly.
+        # The middle and half the width of the task's bounds: exactly 0 and 1 for most tasks.
         self._middle = (spec.maximum + spec.minimum) / 2
         self._half = (spec.maximum - spec.minimum) / 2
         self._over = True
@@ -92,7 +92,7 @@ class DMControl(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Starts an episode: the one of `seed` (0 <= seed < 2**32), else the next of the task's own stream."""
+        """Start an episode: the one of `seed` (0 <= seed < 2**32), or the next of the task's random stream."""
         super().reset(seed=seed)
         if seed is not None:
             self._env.task.random.seed(seed)
@@ -101,8 +101,8 @@ class DMControl(gymnasium.Env[Any, Any]):
         return self._flat(timestep.observation), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One control step; raises gymnasium's ResetNeeded where no episode is under way."""
-        if self._over:  # dm_control would start an episode by itself and give no reward
+        """One control step. Raises gymnasium's ResetNeeded after the end of an episode."""
+        if self._over:  # dm_control would start an episode and return no reward
             raise gymnasium.error.ResetNeeded("step() needs an episode: call reset() first")
         timestep = self._env.step(self._middle + self._half * np.clip(action, -1.0, 1.0))
         self._over = timestep.last()
@@ -110,12 +110,12 @@ class DMControl(gymnasium.Env[Any, Any]):
         return self._flat(timestep.observation), float(timestep.reward), terminated, self._over and not terminated, {}
 
     def render(self) -> NDArray[np.uint8]:
-        """What the task's first camera sees: uint8 [480, 640, 3]."""
+        """The picture of the task's first camera: uint8 [480, 640, 3]."""
         picture: NDArray[np.uint8] = self._env.physics.render(480, 640, camera_id=0)
         return picture
 
     def close(self) -> None:
-        """Frees the simulator."""
+        """Free the simulator."""
         self._env.close()
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""HumanoidBench's tasks, named by its own ids, whose `-v0` may be left out: `h1-walk`, `h1hand-push-v0`.
+"""HumanoidBench's tasks, named by their ids with or without `-v0`: `h1-walk`, `h1hand-push-v0`.
 
-The package is optional; https://github.com/carlosferrazza/humanoid-bench says what each task asks for.
+The package is optional. https://github.com/carlosferrazza/humanoid-bench describes the tasks.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _HANDS = (
     "push", "cabinet", "door", "truck", "cube", "bookshelf_simple", "bookshelf_hard", "basketball", "window", "spoon",
     "kitchen", "package", "powerlift", "room", "insert_normal", "insert_small",
 )  # fmt: skip
-# The benchmark registers every task for every robot; these are the ones that it has a model of.
+# The benchmark registers every task for every robot. It has models for these only.
 _TASKS = {
     "h1": (*_LOCOMOTION, "push", "door", "truck", "basketball", "package", "highbar_simple"),
     "h1hand": (*_LOCOMOTION, *_HANDS),
     "h1touch": (*_LOCOMOTION, *_HANDS),
-    "g1": (*_LOCOMOTION, *(task for task in _HANDS if task != "truck")),  # which names a body that the G1 lacks
+    "g1": (*_LOCOMOTION, *(task for task in _HANDS if task != "truck")),  # which uses a body that the G1 lacks
     "h1simplehand": ("stand",),
     "h1strong": ("highbar_hard",),
 }
 
-# Its own pins would take gymnasium, mujoco and torch back by years, hence --no-deps and what it imports by name. Its
-# setup.py packs neither its models nor half of its modules, hence -e.
+# Its pins would install very old versions of gymnasium, mujoco and torch: hence --no-deps and its imports by name. Its
+# setup.py does not package the models and half of the modules: hence -e.
 INSTALL = (
     'pip install --no-deps -e "git+https://github.com/carlosferrazza/humanoid-bench#egg=humanoid_bench" '
     "&& pip install jax imageio"
@@ -42,21 +42,21 @@ INSTALL = (
 
 
 def tasks() -> list[str]:
-    """The names of its tasks without `-v0`, known without the package."""
+    """The names of its tasks without `-v0`. This does not need the package."""
     return [f"{robot}-{task}" for robot, names in _TASKS.items() for task in names]
 
 
 def check(name: str) -> None:
-    """Raises SuiteError, with the nearest names, where there is no such task."""
+    """Raise SuiteError, with the nearest names, if there is no such task."""
     if _short(name) not in tasks():
         raise unknown("humanoid_bench task", name, tasks())
 
 
 def require() -> None:
-    """Raises SuiteError, saying how to install it, without the package."""
+    """Raise SuiteError, with the installation command, if the package is not installed."""
     try:
         importlib.import_module("humanoid_bench")
-        _mend()
+        _remove_missing_fields()
     except ImportError as error:
         raise SuiteError(f"h1 tasks need HumanoidBench ({_line(error)}); install it with: {INSTALL}") from error
 
@@ -67,9 +67,9 @@ def packages() -> tuple[str, ...]:
 
 
 def success(name: str) -> float:
-    """The `success_bar` of a task's class; raises SuiteError, saying how to install it, without the package.
+    """The `success_bar` of a task's class, which every task has. Raises SuiteError if the package is not installed.
 
-    Every task has one. A success of the benchmark's own in `info` some tasks with hands have, no locomotion task.
+    Some tasks with hands also report a success in `info`, but no locomotion task does.
     """
     check(name)
     require()
@@ -77,17 +77,17 @@ def success(name: str) -> float:
 
 
 def make(task: Task, render: bool) -> Env:
-    """A fresh environment of the task; raises SuiteError, saying how to install it, without the package."""
+    """A new environment of the task. Raises SuiteError if the package is not installed."""
     check(task.name)
     require()
-    # By default the benchmark would need OpenGL and open a context in every environment.
+    # With its default mode every environment would need OpenGL and open a context.
     mode = "rgb_array" if render else None
     try:
         env = gymnasium.make(f"{_short(task.name)}-v0", render_mode=mode, disable_env_checker=True)
-    except ValueError as error:  # what MuJoCo raises for a model that it does not take
+    except ValueError as error:  # MuJoCo raises it for a model that it does not accept
         mujoco = importlib.import_module("mujoco")
-        said = f"its model is written for MuJoCo 3.1.6, and {mujoco.__version__} does not take it: {_line(error)}"
-        raise SuiteError(f"humanoid_bench task {task.name!r} cannot be made: {said}") from error
+        reason = f"its model is written for MuJoCo 3.1.6, and {mujoco.__version__} rejects it: {_line(error)}"
+        raise SuiteError(f"humanoid_bench task {task.name!r} cannot be made: {reason}") from error
     return standardise(OwnGlobalRandom(FreshTask(env)), task)
 
 
@@ -99,10 +99,10 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _mend() -> None:
-    """Takes from the benchmark's list of MuJoCo's fields those that the installed MuJoCo no longer has.
+def _remove_missing_fields() -> None:
+    """Remove the fields that the installed MuJoCo no longer has from the benchmark's list of MuJoCo's fields.
 
-    The list was generated for MuJoCo 3.1.6, and an environment reads every field on it.
+    The list was generated for MuJoCo 3.1.6, and an environment reads every field in it.
     """
     mujoco = importlib.import_module("mujoco")
     sizes = importlib.import_module("humanoid_bench.dmc_deps.dmc_sizes").array_sizes
@@ -112,10 +112,10 @@ def _mend() -> None:
 
 
 class FreshTask(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Begins every episode with the benchmark's task as it was made.
+    """Restores the attributes of the benchmark's task object at the start of every episode.
 
-    Some keep counts of their own over all episodes: spoon the steps that its target moves with, truck the packages
-    that are unloaded. A seed would not decide the episode.
+    Some tasks keep counts over all episodes: spoon the steps that move its target, truck the unloaded packages. With
+    them, a seed would not determine the episode.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -125,16 +125,16 @@ class FreshTask(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._as_made = copy.deepcopy({name: value for name, value in self._own.items() if name not in shared})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode."""
+        """Start an episode."""
         self._own.update(copy.deepcopy(self._as_made))
         return self.env.reset(seed=seed, options=options)
 
 
 class OwnGlobalRandom(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Gives the environment its own copy of NumPy's global random state while it resets.
+    """Gives the environment its own copy of NumPy's global random state during resets.
 
-    Tasks such as reach, sit_hard and push draw their goals from `np.random` when they are reset. Left alone, a seed
-    would not decide the episode, and evaluation would move the training's random stream.
+    Tasks such as reach, sit_hard and push draw their goals from `np.random` in a reset. Without this copy a seed would
+    not determine the episode, and evaluations would change the random stream of training.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -142,12 +142,12 @@ class OwnGlobalRandom(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._state = np.random.RandomState().get_state()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode: the one of `seed` (0 <= seed < 2**32), else the next of this environment's stream."""
+        """Start an episode: the one of `seed` (0 <= seed < 2**32), or the next of this environment's stream."""
         if seed is None:
             return self._reset(self._state, None, options)
         state = np.random.RandomState(seed).get_state()
-        # Twice, because of what outlives a reset: where the package must go shows in the first observation one episode
-        # late, and the high bar takes its noise away after the first.
+        # Twice, because some state survives a reset: the destination of the package is observed one episode late, and
+        # the high bar removes its noise after the first reset.
         self._reset(state, seed, options)
         return self._reset(state, seed, options)
 

@@ -1,4 +1,4 @@
-"""Reading a suite from YAML: every mistake is one line that names the file and the key."""
+"""Reads a suite from YAML. The message for a mistake is one line that names the file and the key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHIPPED = (
 )  # the cheapest first
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-# A task's name may become part of a path: every piece of it starts with a letter or a digit, so none is `..`.
+# A task's name becomes part of a path. Each component starts with a letter or a digit, so none is `..`.
 _TASK = re.compile(r"[A-Za-z0-9][\w.-]*([/:][A-Za-z0-9][\w.-]*)*", re.ASCII)
 
 _REQUIRED = ("title", "steps", "evaluation", "tasks")
@@ -38,14 +38,14 @@ _KEYS = (*_REQUIRED, *_TASK_KEYS, "overrides", "comparable", "note")
 
 
 def names() -> list[str]:
-    """The suites that ship with flowbench."""
+    """The suites that are part of flowbench."""
     return list(_SHIPPED)
 
 
 def load(name_or_path: str, check_tasks: bool = True) -> Suite:
-    """A shipped suite by its name, or one of the user's own by the path of its .yaml file.
+    """A suite of flowbench by its name, or the user's own by the path of its .yaml file.
 
-    `check_tasks` looks every task up in its source, which may import a simulator. Raises SuiteError.
+    With `check_tasks`, each task must exist in its source, which may import a simulator. Raises SuiteError.
     """
     if not _is_path(name_or_path):
         if name_or_path not in _SHIPPED:
@@ -56,9 +56,9 @@ def load(name_or_path: str, check_tasks: bool = True) -> Suite:
     with _at(str(path)):
         data = read_yaml(path)
         if not _NAME.fullmatch(path.stem):
-            raise SuiteError(f"the file's name is the suite's, and {path.stem!r} has more in it than a-z, 0-9, _ and -")
+            raise SuiteError(f"{path.stem!r}, the name of the suite, may contain only a-z, 0-9, _ and -")
         if path.stem in _SHIPPED and not path.samefile(_FOLDER / f"{path.stem}.yaml"):
-            raise SuiteError(f"{path.stem!r} is the name of a shipped suite; give the file another one")
+            raise SuiteError(f"{path.stem!r} is the name of a suite of flowbench; rename the file")
         return _suite(path.stem, data, check_tasks)
 
 
@@ -68,18 +68,18 @@ def _is_path(name: str) -> bool:
 
 @contextmanager
 def _at(where: str) -> Iterator[None]:
-    """Puts `where` in front of a SuiteError raised inside, so that the message reads file: key: key: reason."""
+    """Prefix a SuiteError raised inside with `where`: the message becomes file: key: key: reason."""
     try:
         yield
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}") from error
 
 
-# The document
+# YAML syntax
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key given twice and reads 1e-4 as the number it looks like."""
+    """PyYAML's safe loader, which also rejects a key given twice and reads 1e-4 as a number."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -98,7 +98,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """What stands in a YAML file, read safely. Raises SuiteError, of one line, when it cannot be."""
+    """The content of a YAML file. Raises SuiteError, in one line, if it cannot be read."""
     try:
         return yaml.load(path.read_bytes().decode("utf-8-sig"), _Loader)
     except SuiteError:
@@ -112,7 +112,7 @@ def read_yaml(path: Path) -> Any:
         where = f"line {mark.line + 1}: " if mark else ""
         raise SuiteError(f"{where}not YAML: {_line(getattr(error, 'problem', None) or error)}") from error
     except (ValueError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML lets these out for a date such as 2024-13-45, a tag that does not fit, and endless nesting.
+        # PyYAML raises these for a date such as 2024-13-45, for a wrong tag, and for endless nesting.
         raise SuiteError(f"not YAML: {_line(error)}") from error
 
 
@@ -120,7 +120,7 @@ def _line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-# What stands in it
+# The content
 
 
 def _suite(name: str, value: Any, check_tasks: bool) -> Suite:
@@ -128,7 +128,7 @@ def _suite(name: str, value: Any, check_tasks: bool) -> Suite:
     steps = _field(data, "steps", _count)
     evaluation = _field(data, "evaluation", _evaluation)
     if evaluation.every > steps:
-        raise SuiteError(f"evaluation: every: {evaluation.every} is more than the {steps} steps there are")
+        raise SuiteError(f"evaluation: every: {evaluation.every} is more than the suite's {steps} steps")
     readers: dict[str, Callable[[Any], Any]] = {"source": _source, "action_repeat": _count, "score": _bounds}
     defaults = {key: _field(data, key, readers[key]) for key in _TASK_KEYS if key in data}
     tasks: dict[str, Task] = {}
@@ -170,7 +170,7 @@ def _items(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _task(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> Task:
-    """A task from its own settings and the suite's defaults; of a score, each bound by itself."""
+    """A task from its own settings and the suite's defaults, which apply to each bound of a score separately."""
     settings = {**defaults, **own}
     bounds = {**defaults.get("score", {}), **own.get("score", {})}
     missing = [key for key in ("source", "action_repeat") if key not in settings]
@@ -181,7 +181,7 @@ def _task(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> Task:
         return Task(name, settings["source"], settings["action_repeat"], Score(**bounds))
 
 
-# Values: each of these takes what YAML gave and returns it, or raises SuiteError
+# Values: each function returns the value from YAML or raises SuiteError
 
 
 def _field(data: dict[str, Any], key: str, read: Callable[[Any], T], *default: T) -> T:
@@ -229,14 +229,14 @@ def _flag(value: Any) -> bool:
 
 
 def _count(value: Any) -> int:
-    # Exact types: to Python a bool is an int, and 1e6 is a float that may well have meant something else.
+    # Exact types: in Python a bool is an int, and 1e6 is a float, which may be a mistake.
     if type(value) is not int or value < 1:
         raise _wrong("a whole number of at least 1, written out as in 1_000_000", value)
     return value
 
 
 def _number(value: Any) -> float:
-    # The comparison is False for NaN, and holds for whole numbers too large for a float.
+    # The comparison is False for NaN and for integers that are too large for a float.
     if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
         raise _wrong("a finite number", value)
     return float(value)

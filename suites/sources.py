@@ -1,6 +1,6 @@
-"""Where tasks come from: one adapter module a source, imported when it is first needed.
+"""The sources of tasks: one adapter module for each, imported when it is first needed.
 
-A new source is a module with the functions of `Adapter` and a line in `SOURCES`.
+To add a source, add a module with the functions of `Adapter` and a line to `SOURCES`.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ SOURCES = {
 
 
 class Adapter(Protocol):
-    """What a source's module offers."""
+    """The functions of a source's module."""
 
     def tasks(self) -> list[str]:
         """The names of its tasks."""
 
     def check(self, name: str) -> None:
-        """Raises SuiteError, with the nearest names, where the source has no such task."""
+        """Raise SuiteError, with the nearest names, if the source has no such task."""
 
     def require(self) -> None:
-        """Raises SuiteError, saying how to install it, where what the source needs is missing."""
+        """Raise SuiteError, with the installation command, if the source needs something that is not installed."""
 
     def packages(self) -> tuple[str, ...]:
-        """Distributions that decide its numbers and that flowbench does not bring."""
+        """Distributions that its numbers depend on and flowbench does not install."""
 
     def success(self, name: str) -> float | None:
-        """The return from which on an episode of a task is a success; None where the source names none."""
+        """The return at which an episode of a task is a success; None if the source defines none."""
 
     def make(self, task: Task, render: bool) -> Env:
-        """A fresh environment as `suites.make` describes it."""
+        """A new environment as described in `suites.make`."""
 
 
 def adapter(source: str) -> Adapter:
-    """The adapter of a source; raises SuiteError where it is not known."""
+    """The adapter of a source. Raises SuiteError if there is no such source."""
     if source not in SOURCES:
         raise unknown("source", source, SOURCES)
     return cast(Adapter, importlib.import_module(SOURCES[source]))

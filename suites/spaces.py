@@ -1,4 +1,4 @@
-"""What every environment looks like from outside: flat float32 observations, actions in [-1, 1]."""
+"""The common interface of all environments: flat float32 observations, actions in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from suites.task import SuiteError, Task
 
-Env: TypeAlias = "gymnasium.Env[Any, Any]"  # gymnasium's types cannot say that a Box holds float32
+Env: TypeAlias = "gymnasium.Env[Any, Any]"  # gymnasium's types cannot express the dtype of a Box
 
 
 def actions(size: int) -> spaces.Space[Any]:
@@ -21,18 +21,18 @@ def actions(size: int) -> spaces.Space[Any]:
 
 
 def standardise(env: gymnasium.Env[Any, Any], task: Task) -> Env:
-    """Any gymnasium environment with continuous actions -> the form that `suites.make` promises.
+    """Convert a gymnasium environment with continuous actions to the interface of `suites.make`.
 
-    Raises SuiteError where its observations cannot be flattened or its actions are not continuous and bounded.
+    Raises SuiteError if its observations cannot be flattened or its actions are not continuous and bounded.
     """
     if not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) != 1:
-        with contextlib.suppress(NotImplementedError):  # what then is still no Box is refused below
+        with contextlib.suppress(NotImplementedError):  # rejected below if it is still not a Box
             env = wrappers.FlattenObservation(env)
     seen = env.observation_space
     if not isinstance(seen, spaces.Box):
         raise SuiteError(f"task {task.name!r} has observations that cannot be flattened: {seen}")
     if seen.dtype != np.float32:
-        # gymnasium's DtypeObservation does the same, but warns of the bounds' lost precision for each environment.
+        # gymnasium's DtypeObservation does the same, but warns about the precision of the bounds each time.
         with np.errstate(over="ignore"):
             box = spaces.Box(seen.low.astype(np.float32), seen.high.astype(np.float32), dtype=np.float32)
         env = wrappers.TransformObservation(env, lambda obs: np.asarray(obs, np.float32), box)
@@ -43,10 +43,10 @@ def standardise(env: gymnasium.Env[Any, Any], task: Task) -> Env:
     if not (np.isfinite(acted.low).all() and np.isfinite(acted.high).all() and (acted.low < acted.high).all()):
         raise SuiteError(f"task {task.name!r} has actions {acted}; every bound must be finite, with low below high")
     if (acted.low != -1).any() or (acted.high != 1).any():
-        ones = np.ones(acted.shape, acted.dtype)  # of the space's own type, or gymnasium warns
+        ones = np.ones(acted.shape, acted.dtype)  # in the dtype of the space; gymnasium warns about others
         env = wrappers.RescaleAction(env, -ones, ones)
 
-    # gymnasium's ClipAction would open the action space to (-inf, inf): the bounds are what agents rely on.
+    # gymnasium's ClipAction would change the action space to (-inf, inf), and agents need the bounds.
     def inner(action: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         return np.clip(action, -1.0, 1.0).astype(acted.dtype).reshape(acted.shape)
 
@@ -55,9 +55,9 @@ def standardise(env: gymnasium.Env[Any, Any], task: Task) -> Env:
 
 
 class HeldAction(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Holds each action for `steps` steps or until the episode ends; the reward is the sum.
+    """Repeats each action for `steps` steps or until the episode ends. The reward is the sum.
 
-    Rewards come out as Python floats and flags as Python bools, where many environments give NumPy's.
+    Rewards are Python floats and flags Python bools; many environments return NumPy types.
     """
 
     def __init__(self, env: Env, steps: int) -> None:

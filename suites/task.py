@@ -1,4 +1,4 @@
-"""What a suite is made of: tasks, score bounds, an evaluation plan. Plain data, no simulator."""
+"""The data of a suite: tasks, score bounds, an evaluation plan. It needs no simulator."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 __all__ = ["Evaluation", "Score", "Suite", "SuiteError", "Task", "unknown"]
 
-_LISTED_AT_MOST = 20  # longer lists of choices would bury the nearest names
+_LISTED_AT_MOST = 20  # choices; longer lists would hide the nearest names
 _SHOWN_OF_MANY = 3
 
 
 class SuiteError(ValueError):
-    """A mistake in a suite, a task's name or an installation that the user can mend; always one line."""
+    """A mistake in a suite, a task's name or an installation that the user can fix, described in one line."""
 
 
 def unknown(kind: str, value: object, choices: Iterable[str]) -> SuiteError:
-    """The error for a name that is not among `choices`: names it, the nearest, and the choices, or some of many."""
+    """The error for a name that is not among `choices`, with the nearest names and all or some of the choices."""
     choices = list(choices)
     message = f"unknown {kind} {value!r}"
     if nearest := difflib.get_close_matches(str(value), choices):
@@ -33,7 +33,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> SuiteError:
 
 @dataclass(frozen=True)
 class Score:
-    """The returns that count as 0 and as 1; raises SuiteError unless both are finite and low < high."""
+    """The returns that count as 0 and as 1. Raises SuiteError unless both are finite and low < high."""
 
     low: float
     high: float
@@ -45,13 +45,13 @@ class Score:
             raise SuiteError(f"low must be below high, got low {self.low} and high {self.high}")
 
     def normalise(self, returns: Any) -> Any:
-        """Returns of any shape (a float, an array, a Series) -> scores of the same shape, not clipped."""
+        """Scores, not clipped, for returns of any shape (a float, an array, a Series)."""
         return (returns - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its name within `source`, simulator steps an action is held for, and its score bounds."""
+    """One task: its name within `source`, simulator steps per action, and its score bounds."""
 
     name: str
     source: str
@@ -61,7 +61,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluate `every` so many environment steps (after action repeat), over `episodes` episodes."""
+    """Evaluate after `every` environment steps (counted after action repeat), for `episodes` episodes."""
 
     every: int
     episodes: int
@@ -69,11 +69,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Suite:
-    """Tasks that are run and reported together, with the budget all of them share.
+    """Tasks that are run and reported together, with the same budget.
 
-    `steps` is the training budget of a task, in environment steps after action repeat.
-    `overrides` maps an algorithm's name to hyperparameters by name; whoever knows the algorithms checks them.
-    `comparable` is False where scores must not be set beside published ones; `note` is for reports to print.
+    `steps` is the number of training steps of a task, in environment steps after action repeat.
+    `overrides` maps an algorithm's name to hyperparameters by name. They are not checked here.
+    `comparable` is False if scores must not be compared with published ones. Reports print `note`.
     """
 
     name: str
@@ -81,13 +81,13 @@ class Suite:
     tasks: tuple[Task, ...]
     steps: int
     evaluation: Evaluation
-    # Not hashed, because a mapping cannot be; equality still sees it.
+    # A mapping cannot be hashed. It is still compared.
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     comparable: bool = True
     note: str = ""
 
     def task(self, name: str) -> Task:
-        """The task of that name; raises SuiteError with the nearest names where there is none."""
+        """The task of that name. Raises SuiteError, with the nearest names, if there is none."""
         for task in self.tasks:
             if task.name == name:
                 return task

@@ -1,13 +1,15 @@
-"""Every command that the documentation shows is run, and what it quotes is what is there."""
+"""The documentation is true: its commands run, its links lead somewhere, and what it names exists."""
 
 from __future__ import annotations
 
 import glob
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -20,22 +22,25 @@ from flowbench.plan.expand import expand
 from flowbench.store import records, weights
 from flowbench.store.csv_rows import RowWriter
 from flowbench.store.records import RunRecord
+from tests.test_imports import ARROWS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # pytest brings it there
+    import tomli as tomllib  # a dependency of pytest there
 
 ROOT = Path(__file__).parent.parent
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = [
     ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    CONTRIBUTING,
+    ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "benchmarks" / "README.md",
-    ROOT / "benchmarks" / "learning" / "README.md",
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
     ROOT / "results" / "README.md",
 ]
-# What makes a documented command cheap; of an option given twice the later one counts.
+EXAMPLE = ROOT / "tests" / "support" / "example_algorithm.py"
+# Options that make a documented command cheap. If an option is given twice, the later one counts.
 CHEAP = {
     "run": ["--dry-run"],
     "watch": ["--once"],
@@ -48,125 +53,179 @@ CHEAP = {
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
 def blocks(page: Path, language: str) -> list[str]:
-    return [text for name, text in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+    return [block for name, block in BLOCK.findall(text(page)) if name == language]
 
 
-def commands() -> list[tuple[str, str]]:
-    """(page, command) for every line of every console block, comments cut off."""
-    return [
-        (page.name, line.partition("  #")[0].strip())
-        for page in PAGES
-        for text in blocks(page, "console")
-        for line in text.splitlines()
-        if line.strip()
-    ]
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads(text(ROOT / "pyproject.toml"))["project"]
+    return found
 
 
-def examples() -> list[tuple[str, str]]:
-    """(source, command) for the example in every command's help."""
-    named = [*app.registered_commands, *list_app.registered_commands]
-    # A backslash keeps rich from taking a bracket for its own.
-    return [("--help", str(command.epilog).removeprefix("Example: ").replace("\\[", "[")) for command in named]
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder to run the commands in: the files they name, and results of the suite they report on."""
-    monkeypatch.chdir(tmp_path)
+def documented() -> dict[str, str]:
+    """Every line of every console block without its comment, with the first page that has it."""
+    found: dict[str, str] = {}
     for page in PAGES:
-        for text in blocks(page, "yaml"):  # named by its first line
-            Path(text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
-        for text in blocks(page, "csv"):
-            Path("curves.csv").write_text(text, encoding="utf-8")
-    Path("path/to").mkdir(parents=True)
-    example = ROOT / "tests" / "support" / "example_algorithm.py"
-    Path("path/to/example_algorithm.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+        for block in blocks(page, "console"):
+            for line in filter(None, map(str.strip, block.splitlines())):
+                found.setdefault(line.partition("  #")[0].strip(), page.name)
+    return found
+
+
+def in_help() -> list[str]:
+    """The example in the help of every command."""
+    commands = [*app.registered_commands, *list_app.registered_commands]
+    # A backslash protects a bracket from rich.
+    return [str(command.epilog).removeprefix("Example: ").replace("\\[", "[") for command in commands]
+
+
+FLOWBENCH = [command for command in dict.fromkeys([*documented(), *in_help()]) if command.startswith("flowbench ")]
+OTHERS = [command for command in documented() if command not in FLOWBENCH]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that documented commands name, and with results of the suite that they report on."""
+    folder = tmp_path_factory.mktemp("template")
+    for page in PAGES:
+        for block in blocks(page, "yaml"):  # its first line is the name of the file
+            (folder / block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+        for block in blocks(page, "csv"):
+            (folder / "curves.csv").write_text(block, encoding="utf-8")
+    (folder / "path" / "to").mkdir(parents=True)
+    shutil.copy(EXAMPLE, folder / "path" / "to")
     for cell in expand("quick", ["flowrl,sac,td3,qvpo"], "3"):
-        folder = Path("results") / cell.path
-        records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status="done"))
-        writer = RowWriter(folder / "evals.csv", ["step", "mean"])
+        run = folder / "results" / cell.path
+        records.write_run(run, replace(RunRecord.of(cell, [cell.seed]), status="done"))
+        writer = RowWriter(run / "evals.csv", ["step", "mean"])
         for step in range(1000, cell.variant.protocol.steps + 1, 1000):
             writer.append({"step": step, "mean": step / 10 + cell.seed})
         writer.close()
     sac = next(cell for cell in expand("quick", ["sac"], "1") if cell.task.name == "cartpole-swingup")
     record = replace(RunRecord.of(sac, [0]), threads=1)
     agent = sac.variant.entry.load()(5, 1, sac.variant.config)
-    weights.write(Path("results") / sac.path, record, 1000, 5, 1, agent.state_dict())
+    weights.write(folder / "results" / sac.path, record, 1000, 5, 1, agent.state_dict())
+    (folder / "benchmarks").mkdir()
     for kept in ("results/cpu", "benchmarks/learning"):
-        Path(kept).parent.mkdir(exist_ok=True)
-        Path(kept).symlink_to(ROOT / kept)
-    return tmp_path
+        (folder / kept).symlink_to(ROOT / kept)
+    return folder
 
 
-def expanded(argument: str) -> list[str]:
-    """What the shell makes of an argument."""
-    return sorted(glob.glob(argument)) or [argument]
+@pytest.mark.parametrize("command", FLOWBENCH)
+def test_a_documented_command_of_flowbench_works(
+    command: str,
+    template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(template, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command.partition(" > ")[0])[1:]  # the shell would redirect the output
+    arguments = [found for word in words for found in sorted(glob.glob(word)) or [word]]
+    if "--peers" in arguments:
+        pytest.importorskip("stable_baselines3")
+    cheap = [*CHEAP.get(arguments[0], [])]
+    if arguments[0] == "bench":
+        cheap += CHEAP["bench --loop" if "--loop" in arguments else "bench updates"]
+    assert cli._status([*arguments, *cheap]) == 0, capfd.readouterr().err
+    assert capfd.readouterr().out
 
 
-@pytest.mark.parametrize(("page", "command"), [*commands(), *examples()])
-def test_a_documented_command_works(page, command, workplace, capfd):
-    command = command.partition(" > ")[0]  # where the output goes is the shell's affair
+@pytest.mark.parametrize("command", OTHERS)
+def test_what_another_documented_command_names_is_there(command: str) -> None:
     program, *arguments = shlex.split(command)
-    arguments = [found for each in arguments for found in expanded(each)]
-    if program == "flowbench":
-        if "--peers" in arguments:
-            pytest.importorskip("stable_baselines3")
-        cheap = [*CHEAP.get(arguments[0], [])]
-        if arguments[0] == "bench":
-            cheap += CHEAP["bench --loop" if "--loop" in arguments else "bench updates"]
-        assert cli._status([*arguments, *cheap]) == 0, capfd.readouterr().err
-        assert capfd.readouterr().out
-    elif program == "make":
+    if program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
     elif program == "pip":
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for extra in re.findall(r"\.\[([\w,]+)\]", command):
-            assert set(extra.split(",")) <= set(project["optional-dependencies"])
         assert arguments[0] == "install"
+        for extras in re.findall(r"\.\[([\w,]+)\]", command):
+            assert set(extras.split(",")) <= set(project()["optional-dependencies"])
+    elif program in ("pytest", "python"):
+        assert (ROOT / arguments[0]).exists()
     else:
-        assert program in ("git", "cd"), f"{page}: nothing here runs {command!r}"
+        assert program in ("git", "cd"), f"{documented()[command]}: no test runs {command!r}"
 
 
-def test_the_documentation_shows_commands():
-    shown = {(page, command.split()[0]) for page, command in commands()}
-    assert {("README.md", "make"), ("README.md", "flowbench"), ("CONTRIBUTING.md", "flowbench")} <= shown
+def test_the_documentation_shows_commands() -> None:
+    for page, command in (("README.md", "make "), ("README.md", "flowbench run"), ("CONTRIBUTING.md", "make lint")):
+        assert any(line.startswith(command) for block in blocks(ROOT / page, "console") for line in block.splitlines())
 
 
-def test_every_command_has_an_example_in_its_help():
-    assert all(command.startswith("flowbench ") for _, command in examples())
+def test_every_command_has_an_example_in_its_help() -> None:
+    assert all(command.startswith("flowbench ") for command in in_help())
 
 
-def test_contributing_shows_the_algorithm_that_the_tests_train():
-    source = (ROOT / "tests" / "support" / "example_algorithm.py").read_text(encoding="utf-8")
-    assert source in blocks(ROOT / "CONTRIBUTING.md", "python")
+def test_contributing_shows_the_algorithm_that_the_tests_train() -> None:
+    assert text(EXAMPLE) in blocks(CONTRIBUTING, "python")
 
 
-def test_every_suite_is_in_the_table_of_suites():
-    table = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+def test_contributing_lists_the_packages_with_their_imports_from_top_to_bottom() -> None:
+    listing = next(block for block in blocks(CONTRIBUTING, "text") if block.startswith("package "))
+    rows = dict(re.findall(r"^(\w+) .* → (.*)$", listing, re.MULTILINE))
+    # The version in flowbench/__init__.py is no package of its own.
+    assert rows.keys() == ARROWS.keys() - {"flowbench"}
+    order = list(rows)
+    for package, targets in ARROWS.items():
+        targets = targets - {"flowbench"}
+        assert all(order.index(target) > order.index(package) for target in targets), f"{package} stands too low"
+        if package != "cli":  # any package
+            named = set(re.sub(r"\(.*?\)|nothing", "", rows.get(package, "")).split())
+            assert named == targets, f"{package} → {' '.join(sorted(targets)) or 'nothing'}"
+
+
+def test_contributing_names_files_and_what_is_in_them() -> None:
+    page = text(CONTRIBUTING)
+    paths = re.findall(r"`((?:algos|docs|flowbench|suites|tests)/[\w/.-]*)`", page)
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    named = re.findall(r"`([\w/]+\.py)` \(((?:`\w+`(?:, )?)+)\)", page)
+    assert len(named) > 10
+    missing = [
+        f"{path}: {name}"
+        for path, names in named
+        for name in re.findall(r"\w+", names)
+        if not re.search(rf"\b{name}\b", text(ROOT / path))
+    ]
+    assert missing == []
+
+
+def test_every_suite_is_in_the_table_of_suites() -> None:
+    table = text(ROOT / "docs" / "suites.md")
     for name in suites.names():
-        count = len(suites.load(name, check_tasks=False).tasks)
-        assert f"| `{name}` | {count} |" in table
+        assert f"| `{name}` | {len(suites.load(name, check_tasks=False).tasks)} |" in table
 
 
-def test_links_between_pages_lead_somewhere():
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", text(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    broken = []
     for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text(page)):
+            found = page.parent / target if target else page
+            if not found.exists() or (anchor and anchor not in anchors(found)):
+                broken.append(f"{page.name}: {target}#{anchor}")
+    assert broken == []
 
 
-def test_the_set_that_is_tested_is_pinned_exactly():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
+def test_the_set_that_is_tested_is_pinned_exactly() -> None:
+    pins = [line for line in text(ROOT / "constraints.txt").splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+(; python_version >= \"3\.11\")?", pin) for pin in pins)
     names = {re.split("==", pin)[0].lower().replace("_", "-") for pin in pins}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = {re.split(r"[<>=;\s]", need)[0].lower().replace("_", "-") for need in project["dependencies"]}
-    assert wanted <= names
+    needs = {re.split(r"[<>=;\s]", need)[0].lower().replace("_", "-") for need in project()["dependencies"]}
+    assert needs <= names
 
 
-def test_every_equation_stands_beside_a_function_that_is_there() -> None:
-    page = (ROOT / "docs" / "flowrl.md").read_text(encoding="utf-8")
+def test_every_equation_is_next_to_a_function_that_exists() -> None:
+    page = text(ROOT / "docs" / "flowrl.md")
     table = page[page.index("| paper |") :].partition("\n\n")[0]
     named = re.findall(r"`(\w+)\.(\w+)`", table)
     assert len(named) >= 10

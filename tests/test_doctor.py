@@ -1,4 +1,4 @@
-"""What the doctor finds wrong, and what it says to do about it."""
+"""`flowbench doctor`: what it finds, and how it suggests to fix it."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return here
 
 
-def test_libraries_are_told_by_their_versions(environment: dict[str, str]) -> None:
+def test_libraries_are_checked_by_version(environment: dict[str, str]) -> None:
     del environment["numpy"]
     numpy, mujoco = doctor.libraries()  # dm_control is not for this Python
     assert numpy == Finding("numpy", MISSING, "is not installed", 'pip install "numpy>=1.26"')
     assert (mujoco.what, mujoco.state) == ("mujoco", BROKEN)
-    assert "4.0.0" in mujoco.says
-    assert mujoco.mend == 'pip install "mujoco<4,>=3.2"'
+    assert "4.0.0" in mujoco.details
+    assert mujoco.fix == 'pip install "mujoco<4,>=3.2"'
 
 
-def test_extras_are_optional_and_those_of_developers_are_not_told(environment: dict[str, str]) -> None:
+def test_extras_are_optional_and_those_of_developers_are_skipped(environment: dict[str, str]) -> None:
     ray, log = doctor.extras()
     assert ray == Finding("extra ray", MISSING, "ray is not installed", 'pip install -e ".[ray]"', needed=False)
-    assert (log.what, log.state, log.mend) == ("extra log", BROKEN, 'pip install -e ".[log]"')
-    assert "wandb 0.31.0" in log.says
-    assert "tensorboard" not in log.says
+    assert (log.what, log.state, log.fix) == ("extra log", BROKEN, 'pip install -e ".[log]"')
+    assert "wandb 0.31.0" in log.details
+    assert "tensorboard" not in log.details
     environment["wandb"] = "1.2"
     assert [each.state for each in doctor.extras()] == [MISSING, OK]
 
@@ -69,30 +69,30 @@ def test_a_python_that_is_too_old(environment: dict[str, str], monkeypatch: pyte
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.9.2")
     found = doctor.python()
     assert (found.state, found.needed) == (BROKEN, True)
-    assert "3.9.2; flowbench needs >=3.10" in found.says
+    assert "3.9.2; flowbench needs >=3.10" in found.details
 
 
 def test_flowbench_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-package")
-    assert doctor.python().mend == "pip install -e ."
+    assert doctor.python().fix == "pip install -e ."
     assert [*doctor.libraries(), *doctor.extras()] == []
 
 
 @pytest.mark.parametrize(
-    ("driver", "built", "state", "said"),
+    ("driver", "built", "state", "details"),
     [(None, None, MISSING, "no NVIDIA driver"), (None, "12.8", MISSING, "no NVIDIA driver"),
      ("550.1", None, BROKEN, "built without CUDA"), ("550.1", "13.0", BROKEN, "finds no GPU with driver 550.1")],
 )  # fmt: skip
 def test_a_gpu_that_torch_does_not_find(
-    driver: str | None, built: str | None, state: str, said: str, monkeypatch: pytest.MonkeyPatch
+    driver: str | None, built: str | None, state: str, details: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(doctor, "_driver", lambda: driver)
     found = doctor.graphics_card()
     assert (found.state, found.needed) == (state, False)
-    assert said in found.says
-    assert bool(found.mend) == (state == BROKEN)
+    assert details in found.details
+    assert bool(found.fix) == (state == BROKEN)
 
 
 def test_a_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,15 +103,15 @@ def test_a_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor.lock, "is_held", lambda folder: False)
     found = doctor.folder(tmp_path)
     assert found.state == BROKEN
-    assert "flock" in found.says
-    assert "--results" in found.mend
+    assert "flock" in found.details
+    assert "--results" in found.fix
 
 
-def test_a_source_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    walk = doctor.ONE_OF["humanoid_bench"]
+def test_source_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    walk = doctor.EXAMPLES["humanoid_bench"]
     found = doctor.source(suites.Task("Pendulum-v1", "gymnasium", 1, suites.Score(-1600.0, 0.0)))
     assert found.state == OK
-    assert "gymnasium" in found.says
+    assert "gymnasium" in found.details
 
     def fail(error: Exception) -> None:
         def make(task: suites.Task) -> None:
@@ -121,40 +121,40 @@ def test_a_source_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
     fail(suites.SuiteError("h1 tasks need HumanoidBench (no jax); install it with: pip install this"))
     found = doctor.source(walk)
-    assert (found.state, found.says) == (MISSING, "h1 tasks need HumanoidBench (no jax)")
-    assert found.mend.startswith("pip install --no-deps -e")
+    assert (found.state, found.details) == (MISSING, "h1 tasks need HumanoidBench (no jax)")
+    assert found.fix.startswith("pip install --no-deps -e")
     fail(AttributeError("flex_vertedge"))
-    found = doctor.source(doctor.ONE_OF["dm_control"])
-    assert (found.state, found.says) == (BROKEN, "cartpole-swingup: AttributeError: flex_vertedge")
+    found = doctor.source(doctor.EXAMPLES["dm_control"])
+    assert (found.state, found.details) == (BROKEN, "cartpole-swingup: AttributeError: flex_vertedge")
 
 
-def test_drawing_is_tried_with_the_backend_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = subprocess.CompletedProcess([], 1, "", "Traceback\nImportError: no EGL\n")
+def test_rendering_uses_the_chosen_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = subprocess.CompletedProcess([], 1, "", "Traceback\nImportError: no EGL\n")
     asked = []
 
     def run(*arguments: object, env: dict[str, str], **settings: object) -> subprocess.CompletedProcess[str]:
         asked.append(env["MUJOCO_GL"])
-        return told
+        return result
 
     monkeypatch.setattr(doctor.subprocess, "run", run)
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    found = doctor.drawing()
-    assert (found.what, found.state, found.needed) == ("drawing, MUJOCO_GL=osmesa", MISSING, False)
-    assert "ImportError: no EGL" in found.says
-    assert "libegl1" in found.mend
+    found = doctor.rendering()
+    assert (found.what, found.state, found.needed) == ("rendering, MUJOCO_GL=osmesa", MISSING, False)
+    assert "ImportError: no EGL" in found.details
+    assert "libegl1" in found.fix
     monkeypatch.delenv("MUJOCO_GL")
-    told.returncode = 0
-    assert doctor.drawing().state == OK
+    result.returncode = 0
+    assert doctor.rendering().state == OK
     assert asked[0] == "osmesa"
 
 
-def test_a_suite_needs_its_sources_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_needs_only_its_own_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "source", lambda task, needed=True: Finding(task.name, OK, task.source, needed=needed))
-    monkeypatch.setattr(doctor, "drawing", lambda: Finding("drawing", OK, ""))
+    monkeypatch.setattr(doctor, "rendering", lambda: Finding("rendering", OK, ""))
 
     def tried(suite: suites.Suite | None) -> list[tuple[str, bool]]:
         found = doctor.examine(tmp_path, suite)
-        return [(each.what, each.needed) for each in found if each.says in suites.sources()]
+        return [(each.what, each.needed) for each in found if each.details in suites.sources()]
 
     assert tried(None) == [("cartpole-swingup", True), ("h1-walk", False)]
     assert tried(suites.load("humanoid-bench", check_tasks=False)) == [("h1-walk", True)]

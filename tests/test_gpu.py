@@ -1,4 +1,4 @@
-"""What must hold on a CUDA device; skipped where there is none."""
+"""Properties on a CUDA device; skipped without one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flowbench.common import system
 from flowbench.store import records
 from flowbench.train import seed_learners
 from flowbench.train.learner import EagerLearner
-from flowbench.train.placement import Places
+from flowbench.train.placement import Placement
 from flowbench.train.rng import TorchStream, stream_seed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 TINY = ["--set", "hidden=16", "--set", "batch_size=16", "--set", "random_steps=100"]
 
 
-def test_a_stream_gives_the_same_numbers_on_the_device_whatever_is_drawn_between():
+def test_a_stream_on_the_device_does_not_depend_on_other_draws():
     device = torch.device("cuda")
     stream = TorchStream(7, device)
     with stream:
@@ -47,7 +47,7 @@ def test_a_stream_gives_the_same_numbers_on_the_device_whatever_is_drawn_between
 
 
 @pytest.mark.parametrize("name", algos.names())
-def test_a_run_on_cuda_finishes_and_says_so(name, tmp_path):
+def test_a_run_on_cuda_finishes_and_records_its_device(name, tmp_path):
     cell = ["--suite", "quick", "--task", "cartpole-swingup", "--algo", name, "--seeds", "1", "--steps", "400"]
     assert _status(["run", *cell, *TINY, "--device", "cuda", "--results", str(tmp_path), "--quiet"]) == 0
     (record,) = tmp_path.glob("*/*/*/*/seed-0/run.json")
@@ -95,22 +95,22 @@ def batches(count: int, seeds: int, obs: int = 4, act: int = 2, size: int = 16) 
 
 @pytest.mark.parametrize("stack", [False, True])
 def test_replayed_graphs_compute_what_single_operations_do(stack):
-    built = seed_learners.build(Quiet, 4, 2, ToyConfig(), [0, 1], Places(torch.device("cuda"), stack=stack))
+    built = seed_learners.build(Quiet, 4, 2, ToyConfig(), [0, 1], Placement(torch.device("cuda"), stack=stack))
     torch.manual_seed(0)
     eager = [EagerLearner(copy.deepcopy(agent), torch.device("cuda")) for agent in first_agents(Quiet, [0, 1])]
     for batch in batches(20, 2):
         built.update(batch)
-        for slot, learner in enumerate(eager):
-            learner.update(Batch(*(part[slot] for part in batch)))
+        for index, learner in enumerate(eager):
+            learner.update(Batch(*(part[index] for part in batch)))
     obs = torch.randn(2, 4, device="cuda")
-    for slot, learner in enumerate(eager):
+    for index, learner in enumerate(eager):
         for name, value in learner.agent.state_dict().items():
-            torch.testing.assert_close(built.weights(slot)[name], value.cpu(), rtol=1e-3, atol=1e-5)
-        assert built.means(slot) == pytest.approx(learner.means(), rel=1e-3, abs=1e-5)
+            torch.testing.assert_close(built.weights(index)[name], value.cpu(), rtol=1e-3, atol=1e-5)
+        assert built.means(index) == pytest.approx(learner.means(), rel=1e-3, abs=1e-5)
     for _ in range(6):  # the later ones are replayed
         chosen = built.act(obs)
-    for slot, learner in enumerate(eager):
-        torch.testing.assert_close(chosen[slot], learner.act(obs[slot : slot + 1], True)[0], rtol=1e-3, atol=1e-5)
+    for index, learner in enumerate(eager):
+        torch.testing.assert_close(chosen[index], learner.act(obs[index : index + 1], True)[0], rtol=1e-3, atol=1e-5)
 
 
 def first_agents(cls, seeds):
@@ -125,7 +125,9 @@ def first_agents(cls, seeds):
 @pytest.mark.parametrize("name", algos.names())
 def test_every_algorithm_is_captured(name, stack, capfd):
     cls = algos.find(name).load()
-    learner = seed_learners.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=stack))
+    learner = seed_learners.build(
+        cls, 4, 2, cls.Config(hidden=16), [0, 1], Placement(torch.device("cuda"), stack=stack)
+    )
     for batch in batches(12, 2):
         learner.update(batch)
         learner.act(batch.obs[:, 0])
@@ -135,20 +137,20 @@ def test_every_algorithm_is_captured(name, stack, capfd):
 
 def test_a_replayed_graph_draws_new_noise_each_time():
     cls = algos.find("sac").load()
-    learner = seed_learners.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=True))
+    learner = seed_learners.build(cls, 4, 2, cls.Config(hidden=16), [0, 1], Placement(torch.device("cuda"), stack=True))
     obs = torch.ones(2, 4, device="cuda")
     seen = torch.stack([learner.act(obs).clone() for _ in range(12)])
     assert len(torch.unique(seen[:, 0, 0])) == 12
     assert not torch.equal(seen[:, 0], seen[:, 1])
 
 
-def test_what_cannot_be_captured_is_trained_all_the_same_and_named(capfd):
+def test_an_agent_that_cannot_be_captured_is_trained_and_reported(capfd):
     class Reads(Toy):  # which draws noise: a refused capture must leave the generator usable
         def critic_loss(self, batch):
             loss, diagnostics = super().critic_loss(batch)
             return loss * (1.0 if batch.reward.sum().item() > 0 else 2.0), diagnostics
 
-    learner = seed_learners.build(Reads, 4, 2, ToyConfig(), [0], Places(torch.device("cuda")))
+    learner = seed_learners.build(Reads, 4, 2, ToyConfig(), [0], Placement(torch.device("cuda")))
     for batch in batches(12, 1):
         learner.update(batch)
     said = capfd.readouterr().err
@@ -176,7 +178,7 @@ def test_a_stacked_run_on_cuda_finishes_in_every_precision(precision, tmp_path):
 # Groups that share a GPU
 
 
-def test_groups_share_a_gpu_and_say_what_memory_they_took(tmp_path):
+def test_groups_share_a_gpu_and_record_their_memory(tmp_path):
     """Also: each worker sees one GPU, and a dry run afterwards knows time and memory."""
     cell = ["--suite", "quick", "--task", "cartpole-swingup", "--algo", "sac", "--seeds", "2", "--steps", "400"]
     options = ["--device", "cuda", "--stack", "1", "--gpus", "0", "--per-gpu", "2", "--threads", "1"]
@@ -215,7 +217,7 @@ def test_the_driver_knows_the_gpu():
 
 @pytest.mark.parametrize("stack", [1, 2])
 @pytest.mark.parametrize("name", algos.names())
-def test_a_run_on_cuda_that_was_killed_goes_on_to_the_same_rows(name, stack, tmp_path):
+def test_a_killed_run_on_cuda_resumes_to_the_same_rows(name, stack, tmp_path):
     command = [
         sys.executable, "-m", "flowbench.cli", "run", "--suite", "quick", "--task", "cartpole-swingup", "--algo", name,
         "--seeds", "2", "--stack", str(stack), "--steps", "800", "--checkpoint-every", "100", *TINY, "--device", "cuda",
@@ -245,12 +247,12 @@ def test_a_run_on_cuda_that_was_killed_goes_on_to_the_same_rows(name, stack, tmp
 
 @pytest.mark.parametrize("stack", [False, True])
 @pytest.mark.parametrize("name", algos.names())
-def test_torch_knows_of_no_operation_that_is_not_deterministic(name, stack):
+def test_no_algorithm_uses_an_operation_that_torch_knows_to_be_nondeterministic(name, stack):
     cls = algos.find(name).load()
     torch.use_deterministic_algorithms(True)
     try:
         learner = seed_learners.build(
-            cls, 4, 2, cls.Config(hidden=16), [0, 1], Places(torch.device("cuda"), stack=stack)
+            cls, 4, 2, cls.Config(hidden=16), [0, 1], Placement(torch.device("cuda"), stack=stack)
         )
         for batch in batches(2, 2):
             learner.update(batch)

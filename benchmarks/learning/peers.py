@@ -1,9 +1,9 @@
-"""Stable-Baselines3's SAC and TD3 on a suite of ours, written to the results folder as algorithms of their own.
+"""Trains Stable-Baselines3's SAC and TD3 on a suite, and stores the runs in the results folder as other algorithms.
 
     python benchmarks/learning/peers.py --suite benchmarks/learning/side-by-side.yaml --algo sb3-sac,sb3-td3 --seeds 5
 
-Networks, batch, random phase, learning rate and evaluation are those that our SAC and TD3 have on the same suite.
-What is finished is skipped. Needs the extra `peers`.
+Networks, batch size, random phase, learning rate and evaluation are those of our SAC and TD3 on the same suite.
+Finished runs are skipped. Needs the extra `peers`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OURS = {"sb3-sac": "sac", "sb3-td3": "td3"}
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """What the peer is given: the values of our algorithm on the same suite."""
+    """The peer's hyperparameters: those of our algorithm on the same suite."""
 
     hidden: int
     lr: float
@@ -52,7 +52,7 @@ class PeerConfig:
 
 
 def cells(suite: str, names: list[str], seeds: str, tasks: list[str]) -> list[Cell]:
-    """The peer's cells: those of our algorithm with its place taken."""
+    """The peer's cells: those of our algorithm with the peer as the algorithm."""
     found = []
     for name in names:
         for cell in expand(suite, [OURS[name]], seeds, tasks=tasks):
@@ -87,7 +87,7 @@ def build(cell: Cell, env: Any) -> Any:
 
 
 class Evaluate(BaseCallback):
-    """Our evaluation, its episodes' seeds included, of the peer's deterministic policy."""
+    """Evaluates the peer's deterministic policy as flowbench does, with the same seeds of the episodes."""
 
     def __init__(self, cell: Cell, make: Callable[[], Any], writer: RowWriter) -> None:
         super().__init__()
@@ -124,12 +124,12 @@ class Evaluate(BaseCallback):
 
 
 def train(cell: Cell, root: Path) -> str:
-    """Train one cell unless it is done; what was done, in a line."""
+    """Train one cell unless it is done, and describe that in one line."""
     torch.set_num_threads(1)
     folder = root / cell.path
     folder.mkdir(parents=True, exist_ok=True)
     if records.status(folder) == "done":
-        return f"{cell}: done already"
+        return f"{cell}: already done"
     started = time.perf_counter()
     with lock.hold(folder):
         run = replace(RunRecord.of(cell, [cell.seed]), status="running", started=records.now(), device="cpu")
@@ -147,7 +147,7 @@ def train(cell: Cell, root: Path) -> str:
 
 
 def main() -> None:
-    """Read the command line and train, a process a cell."""
+    """Read the command line and train, each cell in its own process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", required=True)
     parser.add_argument("--algo", default=",".join(OURS))

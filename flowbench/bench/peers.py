@@ -1,4 +1,4 @@
-"""Stable-Baselines3's SAC and TD3, given the networks, batch and rates of ours, one gradient step at a time."""
+"""Stable-Baselines3's SAC and TD3 with our networks, batch size and learning rates, for single gradient steps."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ PEERS = {"sac": "SAC", "td3": "TD3"}
 
 
 def name(variant: Variant) -> str | None:
-    """What the peer of an algorithm is called in a report, if it has one."""
+    """The name of an algorithm's peer in a report; None if it has no peer."""
     return f"sb3-{variant.entry.name}" if variant.entry.name in PEERS else None
 
 
 def require(variants: list[Variant]) -> dict[str, str]:
-    """The peer's version; raises UsageError where it is not installed, or none of these algorithms has a peer."""
+    """The version of the peer's library. Raises UsageError if it is not installed or no algorithm has a peer."""
     if not any(map(name, variants)):
-        asked = ", ".join(variant.entry.name for variant in variants)
-        raise UsageError(f"--peers: there is no peer of {asked} (choices: {', '.join(PEERS)})")
+        names = ", ".join(variant.entry.name for variant in variants)
+        raise UsageError(f"--peers: Stable-Baselines3 has no peer of {names} (choices: {', '.join(PEERS)})")
     try:
         found = importlib.util.find_spec("stable_baselines3")
-    except ValueError:  # there is a stand-in for the module that no file is behind
+    except ValueError:  # the entry in sys.modules is not a real module
         found = None
     if found is None:
-        raise UsageError("--peers needs Stable-Baselines3, which is not installed; pip install -e '.[peers]' brings it")
+        raise UsageError("--peers needs Stable-Baselines3; install it with: pip install -e '.[peers]'")
     return {"stable_baselines3": version("stable_baselines3")}
 
 
 def build(
     variant: Variant, obs_dim: int, act_dim: int, transitions: int, setting: Setting
 ) -> tuple[Callable[[], object], Any]:
-    """One gradient step of the peer, on a batch of its own replay buffer filled with invented transitions; the peer."""
+    """A function that does one gradient step of the peer on its own filled replay buffer, and the peer itself."""
     import stable_baselines3
 
     c = variant.config
@@ -63,16 +63,16 @@ def build(
 
 
 def fill(buffer: Any, obs_dim: int, act_dim: int, transitions: int) -> None:
-    """Put invented transitions into a replay buffer of the peer's, until it is full."""
-    chance = np.random.default_rng(0)
+    """Fill the peer's replay buffer with random transitions."""
+    rng = np.random.default_rng(0)
     for _ in range(transitions):
-        obs, following = chance.standard_normal((2, 1, obs_dim), dtype=np.float32)
-        action = chance.uniform(-1.0, 1.0, (1, act_dim)).astype(np.float32)
-        buffer.add(obs, following, action, np.ones(1), np.zeros(1), [{}])
+        obs, next_obs = rng.standard_normal((2, 1, obs_dim), dtype=np.float32)
+        action = rng.uniform(-1.0, 1.0, (1, act_dim)).astype(np.float32)
+        buffer.add(obs, next_obs, action, np.ones(1), np.zeros(1), [{}])
 
 
 class _Spaces(gymnasium.Env[np.ndarray, np.ndarray]):
-    """An environment that is asked for its spaces alone."""
+    """An environment that only defines its spaces."""
 
     def __init__(self, obs_dim: int, act_dim: int) -> None:
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)

@@ -1,4 +1,4 @@
-"""On what a measurement is made: device, precision, threads; and what the machine and its software are."""
+"""The device, precision and number of threads of a measurement, and a description of machine and software."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from flowbench.common import system
 from flowbench.common.errors import UsageError, one_of
 from flowbench.common.system import DEVICES, PRECISIONS
-from flowbench.train.placement import Places
+from flowbench.train.placement import Placement
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where everything of one report is measured."""
+    """What all measurements of one report have in common."""
 
     device: torch.device
     precision: str  # of matrix products: float32, tf32 or bfloat16
@@ -26,7 +26,7 @@ class Setting:
 
     @staticmethod
     def choose(device: str, precision: str, threads: int | None) -> Setting:
-        """From the command line's words; "auto" is what `flowbench run` takes. Raises UsageError."""
+        """From the command line's options; "auto" chooses as `flowbench run` does. Raises UsageError."""
         one_of("device", device, DEVICES)
         one_of("precision", precision, PRECISIONS)
         cuda = torch.cuda.is_available()
@@ -34,17 +34,17 @@ class Setting:
             raise UsageError("--device cuda: there is no CUDA device here; use cpu or auto")
         chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
         if precision == "tf32" and chosen.type == "cpu":
-            raise UsageError("--precision tf32 is for a GPU; use float32 or auto")
+            raise UsageError("--precision tf32 needs a GPU; use float32 or auto")
         if precision == "auto":
             precision = "tf32" if chosen.type == "cuda" else "float32"
         return Setting(chosen, precision, threads or system.cores())
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Torch's threads and precision set so, and set back."""
+        """Set torch's threads and precision, and restore them at the end."""
         threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
         torch.set_num_threads(self.threads)
-        Places(self.device, precision=self.precision).apply()
+        Placement(self.device, precision=self.precision).apply()
         try:
             yield
         finally:
@@ -52,7 +52,7 @@ class Setting:
             torch.backends.cuda.matmul.allow_tf32 = tf32
 
     def header(self) -> dict[str, Any]:
-        """Machine, versions, date: what belongs to every number."""
+        """The machine, the versions and the date."""
         return {
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "machine": {

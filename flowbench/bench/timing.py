@@ -1,4 +1,4 @@
-"""Timing in rounds: everything gets its turn in every round, so that a machine that slows down slows all alike."""
+"""Timing in rounds: each round measures every call once, so that a machine that slows down slows all of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from statistics import median
 import torch
 
 ROUNDS = 5
-BLOCK_SECONDS = 0.002  # calls are timed in blocks no shorter than this, next to which the clock's own time is nothing
-WARM_UP = 5  # calls: a learner on a GPU runs three times and records in the fourth
+BLOCK_SECONDS = 0.002  # calls are timed in blocks of at least this length, so that reading the clock costs nothing
+WARM_UP = 5  # calls on a GPU: a learner runs three times and captures its CUDA graph in the fourth
 
 
 class Timed:
-    """A function that does the same again and again, and how long that takes."""
+    """A function that is called repeatedly, and how long a call takes."""
 
     def __init__(self, call: Callable[[], object], device: torch.device, units: int = 1, seconds: float = 1.0) -> None:
-        """A call does `units` of the thing in question; timed for `seconds` over all rounds, once at least."""
+        """One call does `units` units of work. It is timed for `seconds` in all rounds together, and at least once."""
         self._call, self._units, self._budget = call, units, seconds
         self._spent = 0.0
         self._cuda = device.type == "cuda"
-        self._block = 1  # calls between two looks at the clock
-        self.rounds: list[float] = []  # seconds a unit, the median of each round
+        self._block = 1  # calls between two readings of the clock
+        self.rounds: list[float] = []  # seconds per unit, the median of each round
 
     @property
     def seconds(self) -> float:
-        """Seconds a unit: the median over the rounds."""
+        """Seconds per unit: the median of the rounds."""
         return median(self.rounds)
 
     def warm_up(self) -> None:
-        """Run until nothing is done for the first time, and find how many calls make a block."""
+        """Call often enough that nothing is set up later, and choose the number of calls per block."""
         for _ in range(WARM_UP if self._cuda else 1):
             self._call()
         self._wait()
@@ -38,7 +38,7 @@ class Timed:
         self._block = max(1, round(BLOCK_SECONDS / max(once, 1e-7)))
 
     def measure(self, share: float) -> None:
-        """One round, up to this share of the budget; none where a slow call has used up more than that already."""
+        """Time one round, until this share of the budget is used; skip it if slow calls have used more already."""
         allowed = share * self._budget
         if self.rounds and self._spent >= allowed:
             return

@@ -15,10 +15,10 @@ from flowbench.cli.options import RESULTS, ResampleSeed, Results, Strict, count,
 @app.command(epilog="Example: flowbench compare flowrl sac --suite quick")
 def compare(
     algo: Annotated[str, typer.Argument(metavar="A", help="An algorithm, or its label as reports print it.")],
-    over: Annotated[str, typer.Argument(metavar="B", help="The one to set it against.")],
+    over: Annotated[str, typer.Argument(metavar="B", help="The algorithm to compare it with.")],
     suite: Annotated[list[str] | None, typer.Option(metavar="SUITE", help="Only this suite; may be repeated.")] = None,
     step: Annotated[
-        str | None, typer.Option(metavar="N", help="Compare at this step; the common one if left out.")
+        str | None, typer.Option(metavar="N", help="Compare at this step (default: the common step).")
     ] = None,
     format: Annotated[str, typer.Option("--format", metavar="table|markdown|json", help="How to print.")] = "table",
     reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
@@ -26,7 +26,7 @@ def compare(
     strict: Strict = False,
     results: Results = RESULTS,
 ) -> None:
-    """Say whether A is better than B, on which tasks, and how many more seeds would decide what is open."""
+    """Test whether A is better than B and on which tasks, and estimate how many seeds would decide the rest."""
     from flowbench.common.errors import one_of
 
     one_of("format", format, ("table", "markdown", "json"))

@@ -19,23 +19,23 @@ STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
 @app.command(epilog="Example: flowbench doctor --suite dmc-hard")
 def doctor(
     suite: Annotated[
-        str | None, typer.Option(metavar="SUITE", help="What this suite needs; a name, or path/to/suite.yaml.")
+        str | None, typer.Option(metavar="SUITE", help="Check what this suite needs: a name, or path/to/suite.yaml.")
     ] = None,
     results: Results = RESULTS,
 ) -> int:
-    """Tell what is installed and works, what is missing, and what mends it; exits 1 where something needed does not."""
+    """Check what is installed and works, and print how to fix the rest; exits with 1 if something needed fails."""
     import suites
     from flowbench import doctor as diagnosis
 
     console = Console()
-    with Console(stderr=True).status("looking"):
+    with Console(stderr=True).status("checking"):
         findings = diagnosis.examine(results, suites.load(suite, check_tasks=False) if suite else None)
-    table = Table("what", "state", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("check", "state", "details", box=box.SIMPLE_HEAD, pad_edge=False)
     for found in findings:
         state = Text(found.state, style=STYLES[found.state])
-        table.add_row(Text(found.what), state, Text(found.says if found.needed else f"{found.says} (optional)"))
+        table.add_row(Text(found.what), state, Text(found.details if found.needed else f"{found.details} (optional)"))
     console.print(table)
     for found in findings:
-        if found.mend:  # a line of its own, never wrapped, to be copied
-            console.print(Text(f"{found.what}: {found.mend}"), soft_wrap=True)
+        if found.fix:  # on one line without wrapping, so that it can be copied
+            console.print(Text(f"{found.what}: {found.fix}"), soft_wrap=True)
     return int(any(found.needed and found.state != diagnosis.OK for found in findings))

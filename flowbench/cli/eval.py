@@ -17,24 +17,25 @@ from flowbench.cli.options import RESULTS, Results, count
 
 @app.command("eval", epilog="Example: flowbench eval results/quick/cartpole-swingup/sac/default-*/seed-0 --episodes 10")
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, also below --results, or a weights file.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or a weights file.")],
     episodes: Annotated[
-        str | None, typer.Option(metavar="N", help="Episodes; as many as in training, if left out.")
+        str | None, typer.Option(metavar="N", help="Number of episodes. Default: as in training.")
     ] = None,
     video: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Film the first episode: .mp4 or .gif (extra: video).")
+        Path | None, typer.Option(metavar="FILE", help="Record the first episode: .mp4 or .gif (extra: video).")
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="K", min=0, help="Episodes as a run of this seed is evaluated on; else others."),
+        typer.Option(metavar="K", min=0, help="Evaluate like a run of this seed. Default: seeds unused in training."),
     ] = None,
     algo: Annotated[
-        str | None, typer.Option(metavar="FILE.py:CLASS", help="The file of an algorithm that is not flowbench's own.")
+        str | None,
+        typer.Option(metavar="FILE.py:CLASS", help="The algorithm's file, if it is not part of flowbench."),
     ] = None,
-    format: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print.")] = "table",
+    format: Annotated[str, typer.Option("--format", metavar="table|json", help="Output format.")] = "table",
     results: Results = RESULTS,
 ) -> None:
-    """Evaluate a trained policy from the weights that its run has kept."""
+    """Evaluate a trained policy from the weights of a run that kept them (`run --keep-weights`)."""
     from flowbench.common.errors import one_of
 
     one_of("format", format, ("table", "json"))
@@ -46,25 +47,25 @@ def evaluate(
 
     trained = weights.find(run, results)
     with Console(stderr=True).status("evaluating") as status:
-        tried = trained_agent.run(
+        result = trained_agent.evaluate(
             trained,
             number,
             seed,
             video,
-            lambda steps: status.update(f"filming the first episode: step {steps}"),
+            lambda step: status.update(f"recording the first episode: step {step}"),
             algo,
         )
     if format == "json":
-        typer.echo(json.dumps(dataclasses.asdict(tried)))
+        typer.echo(json.dumps(dataclasses.asdict(result)))
         return
     table = Table(
         "return", "score", "std", "min", "max", "length", "episodes", box=box.SIMPLE_HEAD, pad_edge=False,
-        title=f"{tried.algo} {tried.task} seed {tried.seed} at step {tried.step:,}", title_justify="left",
+        title=f"{result.algo} {result.task} seed {result.seed} at step {result.step:,}", title_justify="left",
     )  # fmt: skip
     numbers = (
-        f"{tried.mean:.1f}",
-        f"{tried.score:.3f}",
-        *(f"{each:.1f}" for each in (tried.std, tried.min, tried.max)),
+        f"{result.mean:.1f}",
+        f"{result.score:.3f}",
+        *(f"{each:.1f}" for each in (result.std, result.min, result.max)),
     )
-    table.add_row(*numbers, f"{tried.length:.1f}", str(tried.episodes))
+    table.add_row(*numbers, f"{result.length:.1f}", str(result.episodes))
     Console().print(table)

@@ -13,22 +13,18 @@ from flowbench.cli.options import RESULTS, Results, count, named, warn
 
 @app.command(epilog="Example: flowbench export --format csv ours.csv")
 def export(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file that does not exist yet; for tdmpc2 a folder.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A new file, or for tdmpc2 a new folder.")],
     format: Annotated[
         str, typer.Option("--format", metavar="tdmpc2|simbav2|csv|scores", help="Curves, or score matrices as JSON.")
     ] = "csv",
-    suite: Annotated[
-        str | None, typer.Option(metavar="SUITE", help="Which suite's runs, where the results hold several.")
-    ] = None,
+    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="The suite, if the results have several.")] = None,
     algo: Annotated[
         list[str] | None, typer.Option(metavar="ALGO", help="Only this algorithm; may be repeated.")
     ] = None,
-    step: Annotated[
-        str | None, typer.Option(metavar="N", help="Of the scores; the step that a report compares at, if left out.")
-    ] = None,
+    step: Annotated[str | None, typer.Option(metavar="N", help="Step of the scores. Default: as in a report.")] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Write our runs as others publish theirs: as learning curves, or as rliable's matrices (runs x tasks)."""
+    """Export our runs as learning curves in a published format, or as score matrices (runs x tasks) for rliable."""
     from flowbench.interop import exporting
     from flowbench.store.load import load_results
 

@@ -12,19 +12,19 @@ from flowbench.cli.options import table
 
 @list_app.command("suites", epilog="Example: flowbench list suites")
 def list_suites() -> None:
-    """List the suites."""
+    """List the suites that flowbench ships."""
     import suites
 
     rows = []
     for name in suites.names():
         suite = suites.load(name, check_tasks=False)
         rows.append([name, str(len(suite.tasks)), f"{suite.steps:,}", suite.title])
-    table(["suite", "tasks", "steps", "what it is"], rows)
+    table(["suite", "tasks", "steps", "description"], rows)
 
 
 @list_app.command("tasks", epilog="Example: flowbench list tasks dmc-hard")
-def list_tasks(suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name or file.")]) -> None:
-    """List a suite's tasks with their source and the returns that count as score 0 and 1."""
+def list_tasks(suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name or YAML file.")]) -> None:
+    """List a suite's tasks with their sources and the returns that are scores 0 and 1."""
     import suites
 
     tasks = suites.load(suite).tasks
@@ -41,20 +41,20 @@ def list_algos() -> None:
     for name in algos.names():
         try:
             rows.append([name, *algos.find(name).about()])
-        except algos.AlgorithmError as error:  # one that is broken hides none of the others
+        except algos.AlgorithmError as error:  # list the others although this one is broken
             rows.append([name, f"({error})", ""])
-    table(["algorithm", "what it is", "paper"], rows)
+    table(["algorithm", "description", "paper"], rows)
 
 
 @list_app.command("params", epilog="Example: flowbench list params flowrl")
 def list_params(
     algo: Annotated[str, typer.Argument(metavar="ALGO", help="An algorithm's name, or path/to/file.py:Class.")],
 ) -> None:
-    """List an algorithm's hyperparameters with their defaults; --set changes them."""
+    """List an algorithm's hyperparameters with their defaults; `run --set` changes them."""
     import algos
     from flowbench.plan import overrides
 
     rows = [
         [field.name, field.kind, field.default, field.comment] for field in overrides.describe(algos.find(algo).load())
     ]
-    table(["hyperparameter", "type", "default", "what it is"], rows)
+    table(["hyperparameter", "type", "default", "description"], rows)

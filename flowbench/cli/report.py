@@ -20,7 +20,7 @@ def report(
         list[str] | None, typer.Option(metavar="ALGO", help="Only this algorithm; may be repeated.")
     ] = None,
     step: Annotated[
-        str | None, typer.Option(metavar="N", help="Compare at this step; the common one if left out.")
+        str | None, typer.Option(metavar="N", help="Report at this step (default: the common step).")
     ] = None,
     format: Annotated[
         str, typer.Option("--format", metavar="table|markdown|latex|csv|json", help="How to print.")
@@ -29,23 +29,23 @@ def report(
     seed: ResampleSeed = 0,
     strict: Strict = False,
     pairs: Annotated[
-        bool, typer.Option("--pairs", help="Print the probability of improvement on each task, too.")
+        bool, typer.Option("--pairs", help="Also print the probability of improvement on each task.")
     ] = False,
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw the figures, too, as SVG, PDF and PNG, into this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Also draw the figures as SVG, PDF and PNG, in this folder.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the report as a page for the browser, too.")
+        Path | None, typer.Option(metavar="FILE", help="Also write the report as one HTML page for a browser.")
     ] = None,
-    thin: Annotated[bool, typer.Option("--thin", help="Draw a thin line a seed into the learning curves.")] = False,
+    thin: Annotated[bool, typer.Option("--thin", help="Add a thin line for each seed to the learning curves.")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Print scores over tasks and seeds with 95 % stratified-bootstrap intervals, and each task's returns."""
+    """Print aggregate scores, the returns of each task, and which algorithms differ, with 95 % bootstrap intervals."""
     from flowbench.common.errors import UsageError, one_of
 
     one_of("format", format, ("table", "markdown", "latex", "csv", "json"))
     if thin and figures is None:
-        raise UsageError("--thin draws lines into figures: name their folder with --figures DIR")
+        raise UsageError("--thin adds lines to figures: give their folder with --figures DIR")
     at, resamples = count("--step", step), count("--reps", reps) or 0
     from flowbench import report as reports
     from flowbench.store.load import load_results

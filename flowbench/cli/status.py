@@ -19,7 +19,7 @@ def status(
     ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Show how far a grid is: seeds done, running, failed and missing, by task and algorithm."""
+    """Show the progress of a grid: seeds done, running, failed and missing, by task and algorithm."""
     from flowbench.report import coverage
     from flowbench.store.load import load_results
 

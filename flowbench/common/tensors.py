@@ -1,4 +1,4 @@
-"""The state of a part of training: a flat dictionary of tensors on the CPU."""
+"""State of training: flat dictionaries of tensors on the CPU."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
-"""What must be kept of something to go on with it exactly: tensors on the CPU by name."""
+"""Everything that is needed to resume an object exactly: tensors on the CPU, by name."""
 
 
 def flat(tree: Mapping[str, Mapping[str, Tensor]], **numbers: float) -> State:
-    """Tensors by "branch.name", copied to the CPU, with the numbers beside them."""
+    """The tensors as "branch.name", copied to the CPU, and the numbers as tensors."""
     found = {f"{branch}.{name}": on_cpu(each) for branch, state in tree.items() for name, each in state.items()}
     return found | {name: torch.tensor(number) for name, number in numbers.items()}
 
 
 def under(branch: str, state: State) -> State:
-    """What `flat` put under a branch."""
+    """The tensors of one branch of a `flat` dictionary."""
     return {name.removeprefix(f"{branch}."): each for name, each in state.items() if name.startswith(f"{branch}.")}
 
 

@@ -70,19 +70,6 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def leaders(intervals: Sequence[tuple[float, float, float]], *, lowest: bool = False) -> list[int]:
-    """The positions of the highest (or lowest) estimate, and of those whose interval overlaps its interval.
-
-    An interval is (estimate, low, high); those without ends do not count. Fewer than two intervals have no leader.
-    """
-    known = [index for index, (_, low, _) in enumerate(intervals) if not math.isnan(low)]
-    if len(known) < 2:
-        return []
-    best = (min if lowest else max)(known, key=lambda index: intervals[index][0])
-    _, low, high = intervals[best]
-    return [index for index in known if intervals[index][1] <= high and low <= intervals[index][2]]
-
-
 def show(table: TextTable, console: Console) -> None:
     """Print a table to a terminal. One that is too wide is split into several, so that no number is cut."""
     console.print(Text(f"\n{table.title}", style="bold" if table.rows else "dim"))

@@ -1,1 +1,1 @@
-"""A trained agent in its environment again, and its video."""
+"""Evaluates trained agents and records videos of them: `flowbench eval`."""

@@ -1,4 +1,4 @@
-"""Trials: what trained weights achieve in their task, evaluated once more."""
+"""Evaluates the weights that a run has kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import algos
 import suites
 from algos.agent import Agent
 from flowbench.common.errors import UsageError
-from flowbench.evaluate import video as filming
+from flowbench.evaluate import video as videos
 from flowbench.plan import overrides
 from flowbench.store.records import AlgoInfo
 from flowbench.store.weights import Trained
@@ -26,8 +26,8 @@ from flowbench.train.vecenv import Env
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The episodes of a trial, in numbers that JSON can hold."""
+class EvaluationResult:
+    """The result of an evaluation; its fields are the keys of the JSON output."""
 
     source: str  # the file or folder of the weights
     task: str
@@ -46,42 +46,42 @@ class Trial:
     lengths: list[int]
 
 
-def run(
+def evaluate(
     trained: Trained,
     episodes: int | None = None,
     seed: int | None = None,
     video: Path | None = None,
-    tell: Callable[[int], None] = lambda steps: None,
+    on_step: Callable[[int], None] = lambda step: None,
     algo: str | None = None,
-) -> Trial:
-    """Evaluate weights as training does, over as many episodes and with the seeds that the run's protocol gives a seed.
+) -> EvaluationResult:
+    """Evaluate weights as training does, by default for as many episodes as the run's evaluations have.
 
-    Without a `seed` they are seeds that training does not use; with the run's own, and its number of episodes, its
-    evaluation at this step is repeated. `video` films the first episode, and `tell` hears of the steps filmed. `algo`
-    names the file of an algorithm that flowbench does not know.
-    Raises UsageError (or a ValueError of the suites and algos) for weights that cannot be used here.
+    Without a `seed` the episodes' seeds differ from those used in training. With the run's own seed and number of
+    episodes, the run's evaluation at this step is repeated exactly. `video` records the first episode, and `on_step`
+    receives its current step. `algo` names the file of an algorithm that is not part of flowbench.
+    Raises UsageError (or a ValueError of suites or algos) if the weights cannot be used here.
     """
     record = trained.run
     if video:
-        filming.check(video)
+        videos.check(video)
     agent = _agent(trained, algo)
     torch.set_num_threads(record.threads or 1)
     task = record.task.task()
     evaluation_seed = stream_seed(record.seed, "trial") if seed is None else seed
-    cameras = iter([video] if video else [])
+    paths = iter([video] if video else [])
 
     def make() -> Env:
-        path = next(cameras, None)
-        return _filmed(task, path, tell) if path else suites.make(task)
+        path = next(paths, None)
+        return videos.record(task, path, on_step) if path else suites.make(task)
 
     number = episodes or record.protocol.episodes
     with (
-        redirect_stdout(sys.stderr),  # simulators print
-        closing(Episodes(make, partial(_fitting, trained, agent), number)) as played,
+        redirect_stdout(sys.stderr),  # some simulators print
+        closing(Episodes(make, partial(_check_sizes, trained, agent), number)) as played,
     ):
         returns, lengths = played.play(evaluation_seed, trained.step, trained.weights)
     mean = float(returns.mean())
-    return Trial(
+    return EvaluationResult(
         source=str(trained.source),
         task=task.name,
         algo=record.algo.label,
@@ -101,6 +101,7 @@ def run(
 
 
 def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
+    """The agent with its weights."""
     algorithm = _algorithm(trained.run.algo, algo)
     try:
         config = overrides.restore(algorithm.Config, trained.run.config)
@@ -113,9 +114,9 @@ def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
 
 
 def _algorithm(recorded: AlgoInfo, given: str | None) -> type[Agent[Any]]:
-    """The algorithm of a record, as it was trained: a known one, or the file that is given.
+    """The algorithm of a record, unchanged since the training: one of flowbench's own, or the given file.
 
-    A file is never run because a record names it: what a results folder says must execute nothing.
+    A file that only the record names is not executed: a results folder from elsewhere must not run code.
     """
     name, target = recorded.name, recorded.target
     if algos.Entry(name, target).path is not None:
@@ -123,32 +124,22 @@ def _algorithm(recorded: AlgoInfo, given: str | None) -> type[Agent[Any]]:
             raise UsageError(f"algorithm {name!r} was trained from a file, {target}: give it with --algo FILE.py:CLASS")
         entry = algos.find(given)
         if entry.path is None:
-            raise UsageError(f"--algo {given} is no file: algorithm {name!r} was trained from {target}")
+            raise UsageError(f"--algo {given} is not a file: algorithm {name!r} was trained from {target}")
         target = entry.target
     else:
         if given is not None:
-            raise UsageError(f"--algo {given}: the run's algorithm {name!r} is no file of the user's")
+            raise UsageError(f"--algo {given}: the run's algorithm {name!r} is part of flowbench, not a user's file")
         entry = algos.find(name)
         if entry.target != target:
             raise UsageError(f"algorithm {name!r} was {target} when it was trained, and is {entry.target} here")
-    if entry.digest() != recorded.sha256:  # seen to before any of it runs
+    if entry.digest() != recorded.sha256:  # checked before any of its code runs
         raise UsageError(f"algorithm {name!r}: {target} was changed since it was trained")
     return entry.load()
 
 
-def _fitting(trained: Trained, agent: Agent[Any], obs_dim: int, act_dim: int) -> Agent[Any]:
-    """The agent, where it is of the task's sizes."""
+def _check_sizes(trained: Trained, agent: Agent[Any], obs_dim: int, act_dim: int) -> Agent[Any]:
+    """The agent. Raises UsageError if the task has other sizes."""
     if (obs_dim, act_dim) != (trained.obs_dim, trained.act_dim):
         sizes = f"{trained.obs_dim} and {trained.act_dim}, not {obs_dim} and {act_dim}"
         raise UsageError(f"{str(trained.source)!r} has weights for observations and actions of {sizes}")
     return agent
-
-
-def _filmed(task: suites.Task, path: Path, tell: Callable[[int], None]) -> Env:
-    try:
-        env = suites.make(task, render=True)
-    except suites.SuiteError:
-        raise
-    except Exception as error:  # each backend of OpenGL fails in its own way
-        raise filming.cannot_draw(error) from error
-    return filming.Filmed(env, path, task.action_repeat, tell)

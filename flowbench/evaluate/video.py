@@ -1,4 +1,4 @@
-"""Films: an environment's pictures, drawn as it is stepped, into an .mp4 or .gif file."""
+"""Records the first episode of an environment as an .mp4 or .gif file."""
 
 from __future__ import annotations
 
@@ -10,59 +10,70 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+import suites
 from flowbench.common.errors import UsageError, unknown
 from flowbench.train.vecenv import Env
 
-FORMATS: dict[str, dict[str, Any]] = {  # how ffmpeg is asked for each
+FORMATS: dict[str, dict[str, Any]] = {  # options of ffmpeg
     ".mp4": {},
     ".gif": {
         "codec": "gif",
         "pix_fmt_out": "pal8",
         "quality": None,
-        # Colours of its own for each picture, and half the size: a GIF compresses little.
+        # Each frame has its own palette, and half the size, because GIF compresses badly.
         "output_params": ["-vf", "scale=iw/2:-1,split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"],
     },
 }
-PICTURES_A_SECOND = 30  # about: every n-th step is drawn, in real time
+FRAMES_PER_SECOND = 30  # about: every n-th step is a frame, so that the video plays in real time
 
 
 def check(path: Path) -> None:
-    """Raise UsageError where no film can be written to `path`."""
+    """Raise UsageError if no video can be written to `path`."""
     if path.suffix not in FORMATS:
         raise UsageError(f"--video {str(path)!r}: {unknown('suffix', path.suffix, FORMATS)}")
     if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"--video {str(path)!r}: there is no folder {str(path.parent)!r}, or the name is a folder's")
+        raise UsageError(f"--video {str(path)!r}: there is no folder {str(path.parent)!r}, or the path is a folder")
     if find_spec("imageio_ffmpeg") is None:
-        raise UsageError("--video: imageio-ffmpeg is not installed; pip install -e '.[video]' brings it")
+        raise UsageError("--video needs imageio-ffmpeg; install it with: pip install -e '.[video]'")
 
 
-class Filmed(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment made with `render`, whose first episode is filmed.
+def record(task: suites.Task, path: Path, on_step: Callable[[int], None]) -> Env:
+    """The task's environment, recorded to `path`. Raises UsageError if nothing can be rendered on this machine."""
+    try:
+        env = suites.make(task, render=True)
+    except suites.SuiteError:
+        raise
+    except Exception as error:  # each OpenGL backend fails in its own way
+        raise _cannot_render(error) from error
+    return RecordVideo(env, path, task.action_repeat, on_step)
 
-    Raises UsageError, in one line, where nothing can be drawn here, or the file cannot be written.
+
+class RecordVideo(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Records an environment made with `render=True`; `on_step` receives the current step.
+
+    Raises UsageError if nothing can be rendered on this machine, or if the file cannot be written.
     """
 
-    def __init__(self, env: Env, path: Path, action_repeat: int, tell: Callable[[int], None]) -> None:
-        """`tell` hears of the steps filmed so far."""
+    def __init__(self, env: Env, path: Path, action_repeat: int, on_step: Callable[[int], None]) -> None:
         super().__init__(env)
-        steps_a_second = float(env.metadata.get("render_fps") or PICTURES_A_SECOND) / action_repeat
-        self._every = max(1, round(steps_a_second / PICTURES_A_SECOND))
-        self._path, self._rate, self._tell = path, steps_a_second / self._every, tell
+        steps_per_second = float(env.metadata.get("render_fps") or FRAMES_PER_SECOND) / action_repeat
+        self._every = max(1, round(steps_per_second / FRAMES_PER_SECOND))
+        self._path, self._rate, self._on_step = path, steps_per_second / self._every, on_step
         self._steps = 0
         self._file: Generator[None, bytes | None, None] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        started = self.env.reset(seed=seed, options=options)
+        reset: tuple[Any, dict[str, Any]] = self.env.reset(seed=seed, options=options)
         self._steps = 0
-        self._draw()
-        return started
+        self._write_frame()
+        return reset
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         stepped = self.env.step(action)
         self._steps += 1
         if self._steps % self._every == 0:
-            self._draw()
-        self._tell(self._steps)
+            self._write_frame()
+        self._on_step(self._steps)
         return stepped
 
     def close(self) -> None:
@@ -72,33 +83,34 @@ class Filmed(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._file = None
         super().close()
 
-    def _draw(self) -> None:
+    def _write_frame(self) -> None:
         try:
-            picture = np.ascontiguousarray(self.env.render(), np.uint8)
-            height, width, _ = picture.shape
-        except Exception as error:  # each backend of OpenGL fails in its own way
-            raise cannot_draw(error) from error
+            frame = np.ascontiguousarray(self.env.render(), np.uint8)
+            height, width, _ = frame.shape
+        except Exception as error:  # each OpenGL backend fails in its own way
+            raise _cannot_render(error) from error
         try:
             if self._file is None:
                 self._file = self._open(width, height)
-            self._file.send(picture.tobytes())
+            self._file.send(frame.tobytes())
         except OSError as error:
             raise UsageError(f"--video {str(self._path)!r} cannot be written: {error}") from error
 
     def _open(self, width: int, height: int) -> Generator[None, bytes | None, None]:
         import imageio_ffmpeg
 
-        how = FORMATS[self._path.suffix]
         file: Generator[None, bytes | None, None] = imageio_ffmpeg.write_frames(
-            str(self._path), (width, height), fps=self._rate, macro_block_size=2, ffmpeg_log_level="error", **how
+            str(self._path),
+            (width, height),
+            fps=self._rate,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+            **FORMATS[self._path.suffix],
         )
         file.send(None)
         return file
 
 
-def cannot_draw(error: Exception) -> UsageError:
-    """What to say of whatever kept an environment from being drawn."""
+def _cannot_render(error: Exception) -> UsageError:
     why = " ".join(f"{type(error).__name__}: {error}".split())
-    return UsageError(
-        f"--video: nothing can be drawn here ({why}); MUJOCO_GL=egl, osmesa or glfw says with what to try"
-    )
+    return UsageError(f"--video: cannot render on this machine ({why}); try MUJOCO_GL=egl, osmesa or glfw")

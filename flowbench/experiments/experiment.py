@@ -1,4 +1,4 @@
-"""What an experiment's YAML file says."""
+"""Reads the YAML file of an experiment."""
 
 from __future__ import annotations
 
@@ -8,65 +8,59 @@ from pathlib import Path
 from typing import Any
 
 import suites
-from flowbench.common.errors import UsageError, unknown
+from flowbench.common.errors import UsageError, one_of, unknown
 
-SCALES = ("smoke", "cpu", "full")
+FOLDER = Path(__file__).parent
+TEXTS = ("title", "figure", "claim")
 KINDS = ("grid", "timing", "module")
+SCALES = ("smoke", "cpu", "full")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment: `kind` says how it is run, `about` what every scale has, `scales` what each has of its own."""
+    """An experiment of a paper, such as one of its figures."""
 
     paper: str
     name: str
     title: str
-    figure: str  # of the paper
-    claim: str  # what the paper says of it
-    kind: str  # "grid", "timing" or "module"
-    about: Mapping[str, Any]
-    scales: Mapping[str, Mapping[str, Any]]
+    figure: str  # its number in the paper
+    claim: str  # what the paper concludes from it
+    kind: str  # how it is run: as a grid, as a timing, or by a Python module
+    common: Mapping[str, Any]  # options of all scales
+    scales: Mapping[str, Mapping[str, Any]]  # options of each scale
 
     @staticmethod
     def read(path: Path) -> Experiment:
-        """Raises UsageError, which names the file and the key."""
-        try:
-            data = suites.read_yaml(path)
-        except suites.SuiteError as error:
-            raise UsageError(f"{path}: {error}") from error
-        if not isinstance(data, dict):
-            raise UsageError(f"{path}: must hold keys such as title and scales, not {type(data).__name__}")
-        known = ("title", "figure", "claim", "scales", *KINDS)
-        for key in data:
-            if key not in known:
-                raise UsageError(f"{path}: {unknown('key', str(key), known)}")
-        kinds = [kind for kind in KINDS if kind in data]
-        if len(kinds) != 1:
-            raise UsageError(f"{path}: must have one of {', '.join(KINDS)}, and has {' and '.join(kinds) or 'none'}")
-        texts = {key: data.get(key) for key in ("title", "figure", "claim")}
-        if not all(isinstance(text, str) for text in texts.values()):
-            raise UsageError(f"{path}: title, figure and claim must be texts")
-        scales = data.get("scales")
-        if not isinstance(scales, dict) or set(scales) != set(SCALES) or not all(map(_is_mapping, scales.values())):
-            raise UsageError(f"{path}: scales must hold {', '.join(SCALES)}, each with keys of its own")
-        about = data[kinds[0]]
-        return Experiment(
-            paper=path.parent.name,
-            name=path.stem,
-            title=data["title"],
-            figure=data["figure"],
-            claim=data["claim"],
-            kind=kinds[0],
-            about=about if _is_mapping(about) else {"name": about},
-            scales=scales,
-        )
+        """The experiment in a file. Raises UsageError naming the file, and SuiteError if it is not YAML."""
+        data = suites.read_yaml(path)
+        keys = set(data) if isinstance(data, dict) else set()
+        kinds = keys & set(KINDS)
+        if keys - kinds != {*TEXTS, "scales"} or len(kinds) != 1 or set(data["scales"]) != set(SCALES):
+            raise UsageError(
+                f"{path}: must have the keys {', '.join(TEXTS)}, one of {', '.join(KINDS)}, and scales with "
+                f"{', '.join(SCALES)}"
+            )
+        (kind,) = kinds
+        common = data[kind] if isinstance(data[kind], dict) else {"name": data[kind]}
+        texts = {key: data[key] for key in TEXTS}
+        return Experiment(path.parent.name, path.stem, **texts, kind=kind, common=common, scales=data["scales"])
 
     def scale(self, name: str) -> dict[str, Any]:
-        """What is to be run at a scale. Raises UsageError."""
-        if name not in self.scales:
-            raise unknown("scale", name, SCALES)
-        return {**self.about, **self.scales[name]}
+        """The options at a scale. Raises UsageError if there is no such scale."""
+        return {**self.common, **self.scales[one_of("scale", name, SCALES)]}
 
 
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+def names() -> list[str]:
+    """Every experiment as paper/name."""
+    return [f"{path.parent.name}/{path.stem}" for path in sorted(FOLDER.glob("*/*.yaml"))]
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name; a name without its paper is enough if it is unique. Raises UsageError."""
+    known = names()
+    found = [each for each in known if name in (each, each.partition("/")[2])]
+    if len(found) > 1:
+        raise UsageError(f"several papers have an experiment {name!r}: {', '.join(found)}")
+    if not found:
+        raise unknown("experiment", name, known if "/" in name else [each.partition("/")[2] for each in known])
+    return Experiment.read(FOLDER / f"{found[0]}.yaml")

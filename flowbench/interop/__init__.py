@@ -1,5 +1,6 @@
-"""Learning curves in the files of others: read as runs marked `published`, and ours written as such files.
+"""Published learning curves in, ours out: `flowbench import` and `flowbench export`.
 
-A format is a module with `SUFFIX`, `read` and, where ours are written in it, `write`. In every format a step is one of
-the simulator, an action that is held for several counted as several; a return is the undiscounted sum over an episode.
+`importing` stores curves as runs marked `published`, and `exporting` writes our runs. Each file format is a module with
+`SUFFIX`, `read` and, if it can be exported, `write`. In every format steps are simulator steps (an action that is
+repeated twice takes two), and a return is the undiscounted sum of rewards over an episode.
 """

@@ -1,4 +1,4 @@
-"""A learning curve and the rows of the files it comes from."""
+"""Learning curves, and reading and writing the CSV files that hold them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowbench.store.csv_rows import LARGEST
 
 
 class Point(NamedTuple):
-    """One evaluation in a file, its algorithm and task as they are spelled there, its step one of the simulator."""
+    """One evaluation in a file. Names are spelled as in the file; the step counts simulator steps."""
 
     algo: str
     task: str
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 @dataclass
 class Curve:
-    """The evaluations of one run: returns by simulator step, in the order of the steps."""
+    """The evaluations of one run: its returns by simulator step, in order."""
 
     algo: str
     task: str
@@ -36,7 +36,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was read: its curves, how many values a later one at the same step replaced, and its SHA-256."""
+    """The curves of a file, and the number of values that a later value at the same step replaced."""
 
     path: Path
     curves: tuple[Curve, ...]
@@ -45,7 +45,7 @@ class Source:
 
 
 def gather(path: Path, points: Iterable[Point]) -> Source:
-    """The curves that a file's points make up."""
+    """The curves that consist of these points of a file."""
     curves: dict[tuple[str, str, int], Curve] = {}
     replaced = 0
     for algo, task, seed, step, value in points:
@@ -58,7 +58,7 @@ def gather(path: Path, points: Iterable[Point]) -> Source:
 
 
 def text(path: Path) -> str:
-    """A file's text. Raises UsageError where it cannot be read as UTF-8."""
+    """A file's text. Raises UsageError if it cannot be read as UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -69,39 +69,39 @@ def text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a CSV file, by column. What is asked of it raises UsageError naming file and line."""
+    """A line of a CSV file. Its methods convert a column, or raise UsageError naming file and line."""
 
     path: Path
     line: int
     cells: dict[str, str]
 
     def name(self, column: str) -> str:
-        """A text that is not empty."""
-        return self.cells[column].strip() or self._refuse(column, "a name")
+        """A text, which must not be empty."""
+        return self.cells[column].strip() or self._reject(column, "a name")
 
     def number(self, column: str) -> float:
-        """A number; of a run that diverged it may be nan or inf."""
+        """A number. It may be nan or inf, as in a run that diverged."""
         try:
             return float(self.cells[column])
         except ValueError:
-            return float(self._refuse(column, "a number"))
+            return float(self._reject(column, "a number"))
 
     def whole(self, column: str) -> int:
-        """A whole number of at least 0, also written 5e5 or 500000.0."""
+        """A whole number of at least 0; 5e5 and 500000.0 are accepted."""
         number = whole(self.number(column))
-        return int(self._refuse(column, "a whole number of at least 0")) if number is None else number
+        return int(self._reject(column, "a whole number of at least 0")) if number is None else number
 
-    def _refuse(self, column: str, wanted: str) -> str:
+    def _reject(self, column: str, wanted: str) -> str:
         raise UsageError(f"{self.path}: line {self.line}: {column} is {self.cells[column]!r}, not {wanted}")
 
 
 def whole(number: float) -> int | None:
-    """A float as the whole number of at least 0 that it stands for, if it does."""
+    """A float as an int; None if it is not a whole number of at least 0."""
     return int(number) if math.isfinite(number) and 0 <= number <= LARGEST and number.is_integer() else None
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The lines of a CSV file that has these columns, among others. Raises UsageError naming file and line."""
+    """The lines of a CSV file that has at least these columns. Raises UsageError naming file and line."""
     lines = csv.reader(text(path).splitlines(keepends=True))
     try:
         header = next(lines, [])
@@ -111,7 +111,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                     f"{path}: line 1: {unknown('column', column, header)}" if header else f"{path}: is empty"
                 )
             if header.count(column) > 1:
-                raise UsageError(f"{path}: line 1: {header.count(column)} columns are called {column!r}")
+                raise UsageError(f"{path}: line 1: {header.count(column)} columns are named {column!r}")
         for cells in lines:
             if not cells:
                 continue
@@ -123,7 +123,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def write_rows(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """A CSV file of these lines, in folders that are made for it."""
+    """Write a CSV file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What `flowbench export` does: our runs as learning curves in others' formats, or as matrices of scores."""
+"""`flowbench export`: write our runs as learning curves in the formats of other projects, or as matrices of scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from flowbench import stats
 from flowbench.common.errors import UsageError, one_of
 from flowbench.interop.curve import Curve
-from flowbench.report import cautions
+from flowbench.stats import cautions
 
 CURVES = {"tdmpc2": "tdmpc2", "simbav2": "simbav2", "csv": "plain"}
 SCORES = "scores"
@@ -21,35 +21,36 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Written:
-    """What a file holds, in words, and what it does not, a line each."""
+    """What was written, and a line for each thing that was left out."""
 
     what: str
     left_out: list[str]
 
 
 def run(format: str, path: Path, runs: pd.DataFrame, evals: pd.DataFrame, *, step: int | None = None) -> Written:
-    """Write the runs of ours among these, of one suite, to a file or folder that is not there yet; `step` is of scores.
+    """Write our runs among these, which are of one suite, to a new file or folder; `step` is for scores only.
 
-    Raises UsageError for a format that is not known, runs of several suites or none, and a path that cannot be written.
+    Raises UsageError for an unknown format, for several suites, if there is nothing to export, and for a path that
+    exists or cannot be written.
     """
     one_of("format", format, (*CURVES, SCORES))
     if step is not None and format != SCORES:
-        raise UsageError(f"--step is for --format {SCORES}; {format} holds whole curves")
+        raise UsageError(f"--step is for --format {SCORES} ; {format} holds whole curves")
     ours = runs[~stats.is_published(runs)]
     suites = sorted(set(ours["suite"]))
     if len(suites) > 1:
         raise UsageError(f"runs of several suites ({', '.join(suites)}): name one with --suite")
     left_out: list[str] = []
-    if format == SCORES and step is None:  # as in a report
+    if format == SCORES and step is None:  # the same runs as in a report
         ours, short = stats.full_length(ours)
         left_out = cautions.short(short, evals)
     ours, evals = stats.distinct_labels(ours, evals)
     evals = evals.merge(ours[[*stats.RUN, "action_repeat"]], on=stats.RUN) if len(ours) and len(evals) else evals[:0]
     if evals.empty:
-        said = "no run of ours among these has an evaluation: there is nothing to export"
-        raise UsageError("; ".join([said, *left_out]))
+        nothing = "no run of ours among these has an evaluation: there is nothing to export"
+        raise UsageError("; ".join([nothing, *left_out]))
     if path.exists():
-        raise UsageError(f"{str(path)!r} is there already; remove it or name another")
+        raise UsageError(f"{str(path)!r} exists already; remove it or choose another path")
     try:
         if format == SCORES:
             return _write_scores(path, ours, evals, step, left_out)
@@ -61,7 +62,7 @@ def run(format: str, path: Path, runs: pd.DataFrame, evals: pd.DataFrame, *, ste
 
 
 def _curves(evals: pd.DataFrame) -> list[Curve]:
-    """The curves behind evaluations, their steps the simulator's."""
+    """The learning curves of these evaluations, with the steps of the simulator (before action repeat)."""
     evals = evals.assign(step=evals["step"] * evals["action_repeat"]).sort_values("step", kind="stable")
     curves: dict[tuple[str, str, int], Curve] = {}
     for algo, task, seed, step, mean in evals[["algo", "task", "seed", "step", "mean"]].itertuples(index=False):
@@ -72,7 +73,7 @@ def _curves(evals: pd.DataFrame) -> list[Curve]:
 def _write_scores(
     path: Path, runs: pd.DataFrame, evals: pd.DataFrame, step: int | None, left_out: list[str]
 ) -> Written:
-    """Matrices of the seeds that have every task, as rliable wants them, with the names of their rows and columns."""
+    """The matrices of rliable (complete seeds by tasks), with the names of their rows and columns."""
     step = stats.common_step(runs, evals) if step is None else step
     table = stats.at_step(runs, evals, step)
     tasks = sorted(set(table["task"]))
@@ -95,7 +96,7 @@ def _write_scores(
 
 
 def _incomplete(table: pd.DataFrame, complete: dict[str, list[int]]) -> list[str]:
-    """A line on every algorithm some of whose seeds are in no matrix."""
+    """A line for every algorithm with seeds that are not in its matrix."""
     return [
         f"{algo}, seeds {', '.join(map(str, lacking))}: not on every task"
         for algo, own in complete.items()

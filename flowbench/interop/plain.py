@@ -18,6 +18,6 @@ def read(path: Path) -> Iterator[Point]:
 
 
 def write(curves: Sequence[Curve], path: Path) -> None:
-    """All curves in one file."""
+    """Write all curves to one file."""
     lines = ((own.algo, own.task, own.seed, step, value) for own in curves for step, value in own.points.items())
     write_rows(path, COLUMNS, lines)

@@ -1,7 +1,7 @@
-"""SimbaV2's repository (github.com/DAVIAN-Robotics/SimbaV2): `results/**/*.csv`, a row a value of a metric.
+"""SimbaV2's repository (github.com/DAVIAN-Robotics/SimbaV2): `results/**/*.csv`, one row per value of a metric.
 
-On the tasks of DMControl and HumanoidBench its runs hold each action for two simulator steps; the steps in the files
-are the simulator's. Of its metrics `avg_return` is a curve, the others (`avg_success`) are passed over.
+On DMControl and HumanoidBench its runs repeat each action twice; the files count simulator steps. Only the metric
+`avg_return` is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read(path: Path) -> Iterator[Point]:
 
 
 def write(curves: Sequence[Curve], path: Path) -> None:
-    """All curves in one file, whose first column has no name and numbers the rows."""
+    """Write all curves to one file. Its first column has no name and numbers the rows."""
     number = count()
     lines = (
         (next(number), own.algo, own.task, own.seed, RETURN, float(step), value)

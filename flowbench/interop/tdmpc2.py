@@ -1,6 +1,6 @@
 """TD-MPC2's repository (github.com/nicklashansen/tdmpc2): `results/<algo>/<task>.csv` with `step,reward,seed`.
 
-Its runs hold each action for two simulator steps; the steps in the files are the simulator's.
+Its runs repeat each action twice; the files count simulator steps.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ COLUMNS = ("step", "reward", "seed")
 
 
 def read(path: Path) -> Iterator[Point]:
-    """The points of a file, named by itself and its folder. Raises UsageError naming file and line."""
+    """The points of a file. Its name is the task, its folder's name the algorithm. Raises UsageError."""
     algo = path.resolve().parent.name
     for row in rows(path, COLUMNS):
         yield Point(algo, path.stem, row.whole("seed"), row.whole("step"), row.number("reward"))
 
 
 def write(curves: Sequence[Curve], path: Path) -> None:
-    """A folder with a folder an algorithm and a file a task."""
+    """Write a folder for each algorithm, with a file for each task."""
     files: dict[Path, list[Curve]] = {}
     for own in curves:
         files.setdefault(path / own.algo.replace("/", "_") / f"{task_folder(own.task)}.csv", []).append(own)

@@ -98,7 +98,7 @@ class Watcher:
         self._known = self._read_all(problems)
         selection = Selection(*self._names)
         unpublished = {folder: known for folder, known in self._known.items() if not known.run.published}
-        chosen = {folder: known for folder, known in unpublished.items() if selection.takes(known.run)}
+        chosen = {folder: known for folder, known in unpublished.items() if selection.accepts(known.run)}
         if check and unpublished:
             selection.check(self._root)
         running: list[Running] = []
@@ -161,7 +161,7 @@ def _running(folder: Path, known: _Known) -> Running:
         known.tables["evals"] = csv_rows.Tail(folder / "evals.csv", ("step", "seconds", "mean"))
         known.tables["train"] = csv_rows.Tail(folder / "train.csv", ("step", "seconds", "return"))
     for table in known.tables.values():
-        table.look()
+        table.update()
     evals, train = ([row for row in known.tables[name].rows if math.isfinite(row[0])] for name in ("evals", "train"))
     returns = [row[2] for row in evals] or [row[2] for row in train[-1:]]
     random = run.config.get("random_steps")

@@ -1,7 +1,6 @@
-"""What a results folder says: build a Report from the two frames of ``flowbench.store.load``, then print it."""
+"""Reports on a results folder: ``build`` a Report from the frames of ``flowbench.store.load``, then print it."""
 
 from flowbench.report.assemble import Report, Section, build
-from flowbench.report.formats import FORMATS, render
-from flowbench.report.tables import show
+from flowbench.report.formats import FORMATS, render, show
 
 __all__ = ["FORMATS", "Report", "Section", "build", "render", "show"]

@@ -1,4 +1,4 @@
-"""From runs and evaluations to a Report: the numbers of every suite, what is missing, and what to beware of."""
+"""From runs and evaluations to a Report: the numbers of every suite, the missing runs and the warnings."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pandas as pd
 from flowbench import stats
 from flowbench.common.errors import UsageError
 from flowbench.common.text_table import plural
-from flowbench.report import cautions
+from flowbench.stats import cautions
 
 
 @dataclass(frozen=True)
 class Section:
-    """One suite at one step: frames as ``flowbench.stats`` makes them, and the texts that belong to them.
+    """One suite at one step: the frames of ``flowbench.stats`` and the texts that belong to them.
 
-    ``step`` and ``budgets`` (smallest, largest, of runs of ours if there are any) are in environment steps.
-    ``published`` holds labels with the format of their files; of ``algos`` these stand last. ``warnings`` say what the
-    numbers do not: few or unequal seeds, diverged or older evaluations, labels that stand for several configs, pairs of
-    algorithms that lack a common task. ``differences``, which are among them, are those between the runs themselves.
+    ``step`` and ``budgets`` (smallest and largest, of our runs if there are any) are in environment steps.
+    ``published`` maps the labels of published curves to the format of their files; they are the last of ``algos``.
+    ``differences`` are the warnings about unequal runs; ``warnings`` holds all warnings, including these. The JSON of a
+    report has all fields but ``table`` and ``differences``.
     """
 
     suite: str
@@ -47,10 +47,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A section a suite, in alphabetical order; ``skipped`` holds (suite, why) of those with nothing to report.
+    """One section for each suite, in alphabetical order; ``skipped`` holds (suite, reason) of suites without a report.
 
-    ``pairs_per_task`` puts the probabilities of improvement on each task into the printed tables too; CSV and JSON
-    always hold them.
+    With ``pairs_per_task`` the printed tables have the probabilities of improvement on each task as well. CSV and JSON
+    always have them.
     """
 
     sections: tuple[Section, ...]
@@ -70,11 +70,11 @@ def build(
     pairs_per_task: bool = False,
     strict: bool = False,
 ) -> Report:
-    """The report on all suites in ``runs``, each on its own, at ``step`` or else at each suite's common step.
+    """The report on each suite in ``runs``, at ``step`` or by default at the common step of the suite.
 
-    ``reps`` resamples make an interval; ``seed`` makes it repeatable. Raises ValueError if there are no runs,
-    if no suite has a run that reached the step (naming the largest that one reached), if ``reps`` < 1, or if
-    ``strict`` is set and the runs of a suite differ in what a comparison wants alike.
+    Intervals use ``reps`` bootstrap resamples, and the same ``seed`` gives the same intervals. Raises ValueError if
+    there are no runs, if no suite has a run that reached the step (the message names the largest step that a run
+    reached), if ``reps`` < 1, or if ``strict`` is set and the runs of a suite differ in settings that must be equal.
     """
     if runs.empty:
         raise UsageError("no runs to report: start some with `flowbench run`, or check --results, --suite and --algo")
@@ -101,17 +101,17 @@ def build(
 
 
 def drawn(runs: pd.DataFrame, evals: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both frames as learning curves are drawn of them: to the end, beyond the step reported, with distinct labels."""
+    """Both frames for learning curves, which go on after the reported step; labels are distinct."""
     runs, evals = stats.distinct_labels(stats.on_our_tasks(runs), stats.on_our_tasks(evals))
     return runs, stats.within_our_budget(runs, evals)
 
 
 def _nothing(runs: pd.DataFrame, evals: pd.DataFrame, step: int | None) -> str:
-    """Why one suite has nothing to report, and what to do about it; empty if it has something."""
+    """Why there is no report on one suite, and what to do about it; empty if there is one."""
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(Counter(runs["status"]).items()))
     if evals.empty or evals.merge(runs[stats.RUN], on=stats.RUN).empty:
         number = plural(len(runs), "run")
-        return f"no evaluation yet in {number} ({statuses}): let `flowbench run` get to one first"
+        return f"no evaluation yet in {number} ({statuses}); continue with `flowbench run`"
     wanted = stats.common_step(runs, evals) if step is None else step
     table = stats.at_step(runs, evals, wanted)
     if table["counts"].any():
@@ -120,13 +120,13 @@ def _nothing(runs: pd.DataFrame, evals: pd.DataFrame, step: int | None) -> str:
     if largest < wanted:
         return (
             f"no run has reached step {wanted:,} ({statuses}); the largest step available is {largest:,}: "
-            f"ask for it with --step {largest}"
+            f"use --step {largest}"
         )
     first = int(evals["step"].min())
     if first > wanted:
-        return f"no run has an evaluation at or before step {wanted:,}; the first is at {first:,}: try --step {first}"
+        return f"no run has an evaluation at or before step {wanted:,}; the first is at {first:,}: use --step {first}"
     why = ", ".join(sorted(set(table["reason"])))
-    return f"no run counts at step {wanted:,} ({why}; {statuses}): try another --step"
+    return f"no run counts at step {wanted:,} ({why}; {statuses}); use another --step"
 
 
 def _section(

@@ -1,4 +1,4 @@
-"""The coverage matrix of a grid: which seeds are done, running, failed or missing, by task and algorithm."""
+"""The coverage of a grid: which seeds are done, running, failed or missing, by task and algorithm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STYLES = {
 
 
 def matrix(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a suite, task and algorithm with the seeds of each status.
+    """One row for each suite, task and algorithm, with the seeds of each status.
 
     As in a report, "missing" are the seeds that the algorithm has on another task of the suite.
     """
@@ -39,16 +39,16 @@ def matrix(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def show(runs: pd.DataFrame, console: Console) -> None:
-    """Print the matrix of our runs, a table a suite, and name the published ones. Raises UsageError without any run."""
+    """Print one table for each suite, and the names of published curves. Raises UsageError if there are no runs."""
     if runs.empty:
-        raise UsageError("no runs here yet; flowbench run makes them")
+        raise UsageError("no runs here yet; start some with `flowbench run`")
     runs, _ = distinct_labels(runs, pd.DataFrame(columns=["suite", "task", "algo", "config_id", "seed"]))
     published = is_published(runs)
     if not published.all():
         _show_ours(matrix(runs[~published]), console)
     for suite, of_suite in runs[published].groupby("suite"):
         algorithms = ", ".join(sorted(set(of_suite["algo"])))
-        console.print(Text(f"{suite}: for reference {len(of_suite)} published runs, {algorithms}"))
+        console.print(Text(f"{suite}: {len(of_suite)} published runs for reference: {algorithms}"))
 
 
 def _show_ours(covered: pd.DataFrame, console: Console) -> None:
@@ -64,7 +64,7 @@ def _show_ours(covered: pd.DataFrame, console: Console) -> None:
 
 
 def _words(row: pd.Series) -> str:
-    """Counts for what went well; the seeds themselves where something is left to do."""
+    """``3 done, 2 failed (0-1)``: the seeds are listed only where something is left to do."""
     parts = []
     for status in STYLES:
         seeds = row[status]

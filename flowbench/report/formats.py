@@ -1,4 +1,4 @@
-"""A report as text for other programs and pages: Markdown, LaTeX, CSV, JSON. None leaves out what is missing."""
+"""A report for the terminal and as Markdown, LaTeX, CSV and JSON. Every format names what is missing."""
 
 from __future__ import annotations
 
@@ -7,21 +7,35 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
 from flowbench.common.errors import one_of
-from flowbench.common.text_table import escaped, markdown, markdown_items
-from flowbench.report import latex, tables
+from flowbench.report import document, latex, tables
 from flowbench.report.assemble import Report, Section
+from flowbench.report.document import Left, Part
 from flowbench.stats import CONFIDENCE
 
 SCHEMA = 1
+LEFT_OUT = "No report"
 COLUMNS = (
     "suite", "step", "kind", "task", "algo", "metric", "estimate", "low", "high", "seeds", "tasks", "seed", "note",
-    "over", "over_seeds", "threshold",
+    "over", "over_seeds", "threshold", "p", "p_holm", "tests",
 )  # fmt: skip
+KINDS = {  # the rows of a CSV table: kind, frame of a section, metric
+    "improvement": ("improvement", "P(algo > over)"),
+    "task-improvement": ("improvement_per_task", "P(algo > over)"),
+    "profile": ("profiles", "share above threshold"),
+    "curve": ("curves", "IQM"),
+}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the report to a terminal."""
+    document.show(_parts(report), LEFT_OUT, report.skipped, console)
 
 
 def render(report: Report, format: str) -> str:
@@ -29,17 +43,21 @@ def render(report: Report, format: str) -> str:
     return FORMATS[one_of("format", format, FORMATS)](report)
 
 
+def _parts(report: Report) -> list[Part]:
+    return [
+        Part(
+            section.suite,
+            tables.heading(section, report.reps),
+            [*tables.tables(section, pairs_per_task=report.pairs_per_task), tables.missing(section)],
+            section.warnings,
+            warning=not section.comparable,
+        )
+        for section in report.sections
+    ]
+
+
 def _markdown(report: Report) -> str:
-    blocks = []
-    for section in report.sections:
-        blocks.append(f"## {escaped(section.suite)}")
-        lines = [escaped(line) for line in tables.heading(section, report.reps)]
-        blocks += lines if section.comparable else [f"**{lines[0]}**", *lines[1:]]
-        shown = (*tables.grids(section, pairs_per_task=report.pairs_per_task), tables.missing(section))
-        blocks += map(markdown, shown)
-        blocks += markdown_items("### Warnings", section.warnings)
-    blocks += markdown_items("## Nothing to report", [f"{suite}: {reason}" for suite, reason in report.skipped])
-    return "\n\n".join(blocks) + "\n"
+    return document.markdown(_parts(report), LEFT_OUT, report.skipped)
 
 
 def _csv(report: Report) -> str:
@@ -54,86 +72,62 @@ def _csv(report: Report) -> str:
     return out.getvalue()
 
 
-def _rows(section: Section) -> Iterator[dict[str, Any]]:
-    """Every number and text of a section, one a row."""
+def _rows(section: Section) -> Iterator[dict[Any, Any]]:
+    """Every number and text of a section, one for each row."""
     for row in section.aggregates.to_dict("records"):
-        yield {"kind": "aggregate", **{str(k): v for k, v in row.items()}}
+        yield {"kind": "aggregate", **row}
     for line in section.per_task.itertuples():
         head = {"kind": "task", "task": line.task, "algo": line.algo, "seeds": line.seeds}
         yield {**head, "metric": "return", "estimate": line.mean, "low": line.low, "high": line.high}
         yield {**head, "metric": "score", "estimate": line.score, "low": line.score_low, "high": line.score_high}
-    for line in section.success.itertuples():
-        head = {"kind": "task", "task": line.task, "algo": line.algo, "seeds": line.seeds}
-        yield {**head, "metric": "success", "estimate": line.success, "low": line.low, "high": line.high}
-    for kind, pairs in (("improvement", section.improvement), ("task-improvement", section.improvement_per_task)):
-        for pair in pairs.to_dict("records"):
-            note = pair.pop("verdict")
-            yield {"kind": kind, "metric": "P(algo > over)", "note": note, **{str(k): v for k, v in pair.items()}}
-    for row in section.profiles.to_dict("records"):
-        yield {"kind": "profile", "metric": "share above threshold", **{str(k): v for k, v in row.items()}}
-    for row in section.curves.drop(columns="seconds").to_dict("records"):
-        yield {"kind": "curve", "metric": "IQM", **{str(k): v for k, v in row.items()}}
-    gaps = section.missing
-    for gap in gaps.itertuples():
-        said = [f"{gap.status}: {gap.reason}", " ".join(str(gap.error).split())]
-        note = "; ".join(text for text in said if text)
+    for row in section.success.to_dict("records"):
+        yield {"kind": "task", "metric": "success", "estimate": row.pop("success"), **row}
+    for kind, (name, metric) in KINDS.items():
+        frame = getattr(section, name).drop(columns="seconds", errors="ignore").rename(columns={"verdict": "note"})
+        for row in frame.to_dict("records"):
+            yield {"kind": kind, "metric": metric, **row}
+    for gap in section.missing.itertuples():
+        note = "; ".join(filter(None, [f"{gap.status}: {gap.reason}", " ".join(str(gap.error).split())]))
         yield {"kind": "missing", "task": gap.task, "algo": gap.algo, "seed": gap.seed, "note": note}
     if not section.comparable:
         yield {"kind": "warning", "note": tables.heading(section, 0)[0]}
     elif section.note:
         yield {"kind": "note", "note": section.note}
     if section.published:
-        yield {"kind": "note", "note": tables.beside(section)}
+        yield {"kind": "note", "note": tables.references(section)}
     for text in section.warnings:
         yield {"kind": "warning", "note": text}
 
 
 def content(report: Report) -> dict[str, Any]:
-    """Every number and text of the report, as JSON takes them."""
-    suites = [
-        {
-            "suite": section.suite,
-            "step": section.step,
-            "budgets": list(section.budgets),
-            "comparable": section.comparable,
-            "note": section.note,
-            "algos": list(section.algos),
-            "published": section.published,
-            "tasks": list(section.tasks),
-            "seeds": section.seeds,
-            "aggregates": records(section.aggregates),
-            "per_task": records(section.per_task),
-            "success": records(section.success),
-            "improvement": records(section.improvement),
-            "improvement_per_task": records(section.improvement_per_task),
-            "profiles": records(section.profiles),
-            "curves": records(section.curves),
-            "missing": records(section.missing),
-            "warnings": list(section.warnings),
-        }
-        for section in report.sections
-    ]
-    return {
-        "schema": SCHEMA,
-        "confidence": CONFIDENCE,
-        "reps": report.reps,
-        "seed": report.seed,
-        "suites": suites,
-        "skipped": [{"suite": suite, "reason": reason} for suite, reason in report.skipped],
-    }
+    """Every number and text of the report, in types that JSON has."""
+    suites = []
+    for section in report.sections:
+        own = {field.name: getattr(section, field.name) for field in fields(section)}
+        del own["table"], own["differences"]  # the other fields are computed from these
+        suites.append({k: records(v) if isinstance(v, pd.DataFrame) else v for k, v in own.items()})
+    return envelope(suites, report.reps, report.seed, report.skipped)
 
 
-def _json(report: Report) -> str:
-    return json.dumps(content(report), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+def envelope(suites: list[dict[str, Any]], reps: int, seed: int, skipped: Left) -> dict[str, Any]:
+    """What the JSON of reports and of comparisons have in common."""
+    reasons = [{"suite": suite, "reason": reason} for suite, reason in skipped]
+    shared = {"schema": SCHEMA, "confidence": CONFIDENCE, "reps": reps, "seed": seed}
+    return {**shared, "suites": suites, "skipped": reasons}
+
+
+def as_json(content: dict[str, Any]) -> str:
+    """The text of a JSON file; fails on NaN."""
+    return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A frame's rows as JSON takes them."""
+    """The rows of a frame, in types that JSON has."""
     return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _plain(value: Any) -> Any:
-    """A Python number or text, None where there is none: JSON has no NaN."""
+    """A Python number or text; None for a missing or infinite value, because JSON has no NaN."""
     value = value.item() if hasattr(value, "item") else value
     return None if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)) else value
 
@@ -142,5 +136,5 @@ FORMATS: dict[str, Callable[[Report], str]] = {
     "markdown": _markdown,
     "latex": latex.render,
     "csv": _csv,
-    "json": _json,
+    "json": lambda report: as_json(content(report)),
 }

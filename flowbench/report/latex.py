@@ -1,4 +1,4 @@
-"""A report as LaTeX tables for a paper, ruled by booktabs, with the best of each comparison in bold."""
+"""A report as LaTeX tables for a paper, with booktabs rules and the best values in bold."""
 
 from __future__ import annotations
 
@@ -22,32 +22,38 @@ SPECIAL = {
 
 
 def render(report: Report) -> str:
-    """A table environment a table, and as comments what a reader of the numbers must know."""
+    """One table environment for each table; headings and warnings are comments."""
     blocks = ["% \\usepackage{booktabs}"]
     for section in report.sections:
         lines = tables.heading(section, report.reps)
         blocks.append(_comments([section.suite, *lines, *(f"Warning: {text}" for text in section.warnings)]))
-        shown = tables.grids(section, pairs_per_task=report.pairs_per_task)
+        shown = tables.tables(section, pairs_per_task=report.pairs_per_task)
         gaps = tables.missing(section)
         shown += [gaps] if gaps.rows else []
-        blocks += [_table(grid, section, number) for number, grid in enumerate(shown, 1)]
+        blocks += [_table(table, section, number) for number, table in enumerate(shown, 1)]
     if report.skipped:
-        blocks.append(_comments([f"Nothing to report: {suite}: {reason}" for suite, reason in report.skipped]))
+        blocks.append(_comments([f"No report: {suite}: {reason}" for suite, reason in report.skipped]))
     return "\n\n".join(blocks) + "\n"
 
 
 def escaped(text: str) -> str:
-    """``text`` on one line, with nothing in it that LaTeX would act on."""
+    """``text`` on one line, with the special characters of LaTeX escaped."""
     return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
-def _table(grid: TextTable, section: Section, number: int) -> str:
-    caption = f"{section.suite}, step {section.step:,}. {grid.title}."
-    if grid.best:
-        caption += " Bold: of those with an interval the best, and all whose interval overlaps that of the best."
+def _table(table: TextTable, section: Section, number: int) -> str:
+    caption = f"{section.suite}, step {section.step:,}. {table.title}."
+    if table.best:
+        what, where = (
+            "mean return",
+            "on the task (exact Mann-Whitney test, Holm's correction for the tasks of each pair)",
+        )
+        if table.header[0] == "algorithm":
+            what, where = "IQM", f"over the tasks ({tables.TEST}, {tables.correction(section)})"
+        caption += f" Bold: the highest {what} and those that are not found worse {where}, p <= 0.05."
     body = [
-        [_cell(text, bold=(row, column) in grid.best) for column, text in enumerate(cells)]
-        for row, cells in enumerate(grid.rows)
+        [_cell(text, bold=(row, column) in table.best) for column, text in enumerate(cells)]
+        for row, cells in enumerate(table.rows)
     ]
     return "\n".join(
         [
@@ -55,9 +61,9 @@ def _table(grid: TextTable, section: Section, number: int) -> str:
             r"  \centering\small\setlength{\tabcolsep}{4pt}",
             f"  \\caption{{{escaped(caption)}}}",
             f"  \\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', section.suite)}-{number}}}",
-            f"  \\begin{{tabular}}{{l{('r' if grid.numbers else 'l') * (len(grid.header) - 1)}}}",
+            f"  \\begin{{tabular}}{{l{('r' if table.numbers else 'l') * (len(table.header) - 1)}}}",
             r"    \toprule",
-            f"    {' & '.join(map(escaped, grid.header))} \\\\",
+            f"    {' & '.join(map(escaped, table.header))} \\\\",
             r"    \midrule",
             *(f"    {' & '.join(row)} \\\\" for row in body),
             r"    \bottomrule",
@@ -68,13 +74,13 @@ def _table(grid: TextTable, section: Section, number: int) -> str:
 
 
 def _cell(text: str, *, bold: bool) -> str:
-    """An interval is set smaller than its estimate, so that six algorithms fit the width of a page."""
+    """A table cell; intervals are set smaller than estimates, so that six algorithms fit the width of a page."""
     found = re.fullmatch(r"(-?[\d.]+) (\[[^\]]*\])(.*)", text)
     if not found:
         return escaped(text)
     estimate, interval, rest = found.groups()
     estimate = f"\\textbf{{{estimate}}}" if bold else estimate
-    return f"{estimate} {{\\scriptsize {interval}}}{escaped(rest)}"
+    return f"{estimate} {{\\scriptsize {interval}}} {escaped(rest)}".rstrip()
 
 
 def _comments(lines: list[str]) -> str:

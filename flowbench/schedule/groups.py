@@ -18,7 +18,7 @@ from flowbench.store.records import RunRecord
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that train together in one worker process."""
+    """Cells that train together in one worker process: seeds of one task and variant."""
 
     cells: tuple[Cell, ...]
 
@@ -26,9 +26,9 @@ class Group:
         first, seeds = self.cells[0], [cell.seed for cell in self.cells]
         if len(seeds) == 1:
             return str(first)
-        run = seeds == list(range(seeds[0], seeds[-1] + 1))
-        told = f"{seeds[0]}-{seeds[-1]}" if run else ",".join(map(str, seeds))
-        return f"{first.variant.label} {first.task.name} seeds {told}"
+        consecutive = seeds == list(range(seeds[0], seeds[-1] + 1))
+        text = f"{seeds[0]}-{seeds[-1]}" if consecutive else ",".join(map(str, seeds))
+        return f"{first.variant.label} {first.task.name} seeds {text}"
 
     @property
     def steps(self) -> int:
@@ -37,7 +37,7 @@ class Group:
 
 @dataclass
 class Due:
-    """The cells of a grid by what is to be done with them."""
+    """The cells of a grid, sorted by their state."""
 
     due: list[Cell] = field(default_factory=list)
     done: list[Cell] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Due:
 
 
 def find_due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
-    """Sort cells into due, done already, and being trained by somebody else. `force` makes done cells due."""
+    """Sort cells into due, done, and being trained by another process. With `force` done cells are due too."""
     sorted_cells = Due()
     checked: set[tuple[str, str]] = set()
     for cell in cells:
@@ -54,7 +54,7 @@ def find_due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
             checked.add((cell.suite.name, cell.task.name))
         try:
             status = records.status(root / cell.path)
-        except records.NotARun:  # it is set aside when the cell is trained
+        except records.NotARun:  # the folder is renamed when the cell is trained
             status = "missing"
         if status == "running":
             sorted_cells.running.append(cell)
@@ -66,16 +66,16 @@ def find_due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
 
 
 def enqueue(root: Path, cells: Sequence[Cell]) -> None:
-    """Write a record for every cell that has none, so that what was asked for is known whatever comes of it."""
+    """Write a record for every cell that has none, so that the whole grid is visible in the results folder."""
     for cell in cells:
         folder = root / cell.path
         if not (folder / "run.json").exists():
-            with suppress(OSError):  # a cell that cannot be written fails by itself, and alone
+            with suppress(OSError):  # such a cell fails later, without affecting others
                 records.begin_run(folder, RunRecord.of(cell, [cell.seed]))
 
 
 def tidy(root: Path, done: Sequence[Cell]) -> None:
-    """Remove checkpoints that finished cells have left because they were killed before they could."""
+    """Remove checkpoints of finished cells whose worker was killed before it could remove them."""
     for cell in done:
         folder = root / cell.path
         record = records.read_if_valid(folder)
@@ -85,7 +85,7 @@ def tidy(root: Path, done: Sequence[Cell]) -> None:
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
-    """Whether the folder holds this very cell, finished."""
+    """Whether the folder holds a finished run of this cell."""
     record = records.read_if_valid(folder)
     return record is not None and record.status == "done" and record.is_of(cell)
 
@@ -93,16 +93,15 @@ def is_done(folder: Path, cell: Cell) -> bool:
 def make_groups(
     cells: Sequence[Cell], stack: int, root: Path | None = None, grid: Sequence[Cell] | None = None
 ) -> list[Group]:
-    """Groups of up to `stack` seeds of one task and variant, as even as can be, in the order of their first cells.
+    """Groups of up to `stack` seeds of one task and variant, of sizes as equal as possible, in the order of the cells.
 
-    Cells of an interrupted group, which have checkpoints below `root`, stay together: that is what they go on with
-    exactly. The others are divided as if all of `grid` were due, so that a command makes the same groups when it is
-    given again.
+    Cells of an interrupted group, which have checkpoints below `root`, stay together, so that they resume exactly. The
+    others are divided as if all of `grid` were due, so that repeating a command makes the same groups.
     """
     interrupted = _interrupted(cells, root) if root else []
     groups = [Group(tuple(group)) for group in interrupted]
-    going_on = {id(cell) for group in interrupted for cell in group}
-    due = {id(cell) for cell in cells} - going_on
+    resumed = {id(cell) for group in interrupted for cell in group}
+    due = {id(cell) for cell in cells} - resumed
     lines: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in grid if grid is not None else [cell for cell in cells if id(cell) in due]:
         lines.setdefault(_line(cell), []).append(cell)
@@ -120,15 +119,15 @@ def parse_shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
-        raise UsageError(f"--shard {text!r} is no part of a whole, such as 1/8 to 8/8")
+        raise UsageError(f"--shard {text!r} is not a part such as 1/8, ..., 8/8")
     return number, count
 
 
 def take_shard(cells: Sequence[Cell], stack: int, number: int, count: int) -> list[Cell]:
-    """The cells of one of `count` parts of a grid, counted from 1, which follow from the grid and `stack` alone.
+    """The cells of one of `count` parts of a grid, counted from 1; the parts depend only on the grid and `stack`.
 
-    Groups stay whole. Each goes where there are fewest cells, larger ones first and those of a variant in a row: parts
-    differ by no more than a group, and so do their shares of each variant where groups are as large.
+    Groups are not divided. Each is added to the part with the fewest cells, larger groups first and those of a variant
+    in sequence. So parts differ by one group at most; so do their shares of each variant if groups are equally large.
     """
     order: dict[str, int] = {}
     for cell in cells:
@@ -146,18 +145,18 @@ def take_shard(cells: Sequence[Cell], stack: int, number: int, count: int) -> li
 
 
 def _interrupted(cells: Sequence[Cell], root: Path) -> list[list[Cell]]:
-    """Cells with checkpoints of one step, together where they were trained together."""
-    found: list[tuple[set[int], set[int], list[Cell]]] = []  # steps that all have, and that any has
+    """Cells with checkpoints at a common step, grouped as they were trained."""
+    found: list[tuple[set[int], set[int], list[Cell]]] = []  # steps that all cells have, steps that any has, the cells
     without: list[tuple[Cell, list[int]]] = []
     for cell in cells:
         saved = set(checkpoint.steps(root / cell.path))
-        beside = _beside(root / cell.path)
-        if not (saved and beside):
-            without.append((cell, beside))
+        trained_with = _trained_with(root / cell.path)
+        if not (saved and trained_with):
+            without.append((cell, trained_with))
             continue
         for common, ever, group in found:
-            mates = group[0].seed in beside or cell.seed in _beside(root / group[0].path)
-            if _line(group[0]) == _line(cell) and mates and common & saved:
+            together = group[0].seed in trained_with or cell.seed in _trained_with(root / group[0].path)
+            if _line(group[0]) == _line(cell) and together and common & saved:
                 common &= saved
                 ever |= saved
                 group.append(cell)
@@ -165,26 +164,28 @@ def _interrupted(cells: Sequence[Cell], root: Path) -> list[list[Cell]]:
         else:
             found.append((saved, set(saved), [cell]))
 
-    def first_cut_short(ever: set[int], group: Sequence[Cell]) -> bool:
-        """Whether it was killed amid its first checkpoint, which some cells lack: then all begin anew, together."""
-        mates = [cell for cell, beside in without if group[0].seed in beside and _line(group[0]) == _line(cell)]
-        return len(ever) == 1 and bool(mates)
+    def lacks_first_checkpoint(ever: set[int], group: Sequence[Cell]) -> bool:
+        """Whether the group was killed while it wrote its first checkpoint: then all its cells start over together."""
+        without_checkpoint = [
+            cell for cell, trained_with in without if group[0].seed in trained_with and _line(group[0]) == _line(cell)
+        ]
+        return len(ever) == 1 and bool(without_checkpoint)
 
-    return [_in_order(group, root) for _, ever, group in found if not first_cut_short(ever, group)]
+    return [_in_order(group, root) for _, ever, group in found if not lacks_first_checkpoint(ever, group)]
 
 
 def _in_order(group: Sequence[Cell], root: Path) -> list[Cell]:
-    """The cells in the order they were trained in: a stacked group's noise goes to its seeds in that order."""
-    order = _beside(root / group[0].path)
+    """The cells in the order in which they were trained: a stacked group draws noise for its seeds in that order."""
+    order = _trained_with(root / group[0].path)
     return sorted(group, key=lambda cell: order.index(cell.seed) if cell.seed in order else len(order))
 
 
-def _beside(folder: Path) -> list[int]:
-    """The seeds that a run's record says it was trained with, itself among them."""
+def _trained_with(folder: Path) -> list[int]:
+    """The seeds of the group that a run was trained in, its own included."""
     record = records.read_if_valid(folder)
     return (record.group if record else None) or []
 
 
 def _line(cell: Cell) -> tuple[str, str, str]:
-    """What cells that differ in their seeds alone have in common."""
+    """What cells that differ only in their seeds have in common."""
     return cell.suite.name, cell.task.name, cell.variant.config_id

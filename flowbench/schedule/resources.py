@@ -1,4 +1,4 @@
-"""How many groups train at once, where, and with what share of the machine."""
+"""How many groups train at the same time, where, and with what share of the machine."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ STACK_ON_GPU = 8
 
 @dataclass(frozen=True)
 class Slots:
-    """How many groups train at once, on which device, with how many threads each."""
+    """How many groups train at the same time, on which device, with how many threads each."""
 
     jobs: int
     device: str  # "auto", "cpu" or "cuda"
-    threads: int  # cores of a group
-    gpus: tuple[str, ...] = ()  # those to train on, each as CUDA_VISIBLE_DEVICES names it
+    threads: int  # per group
+    gpus: tuple[str, ...] = ()  # named as in CUDA_VISIBLE_DEVICES
     precision: str = "float32"  # of matrix products
-    per_gpu: int = 1  # groups that share a GPU at most
+    per_gpu: int = 1  # the most groups that share a GPU
 
 
 def stack_size(stack: int | None, gpus: int) -> int:
-    """Seeds a group: `stack`, or what pays off: several on a GPU, which one seed cannot fill, and one on a CPU."""
+    """Seeds per group: `stack`, or by default several on a GPU, which one seed cannot fill, and one on a CPU."""
     return stack or (STACK_ON_GPU if gpus else 1)
 
 
 def choose_gpus(device: str, wanted: str | None) -> tuple[str, ...]:
-    """The GPUs to train on: all, or those whose places among the visible ones `wanted` lists, such as "0,1".
+    """The GPUs to train on: all, or those at the positions in `wanted`, such as "0,1", among the visible ones.
 
     Raises UsageError.
     """
     if device == "cpu":
         if wanted is not None:
-            raise UsageError(f"--gpus {wanted!r} is not for --device cpu")
+            raise UsageError(f"--gpus {wanted!r} cannot be used with --device cpu")
         return ()
     visible = system.gpus()
     if wanted is None:
@@ -53,7 +53,7 @@ def choose_gpus(device: str, wanted: str | None) -> tuple[str, ...]:
         if part not in known:
             raise UsageError(f"--gpus {wanted!r}: there is no GPU {part!r} (choices: all, {', '.join(known)})")
     if len(set(parts)) < len(parts):
-        raise UsageError(f"--gpus {wanted!r} names a GPU twice; --per-gpu puts several groups on one")
+        raise UsageError(f"--gpus {wanted!r} names a GPU twice; use --per-gpu to train several groups on one")
     return tuple(visible[int(part)] for part in parts)
 
 
@@ -67,11 +67,11 @@ def share(
     threads: int | None = None,
     cores: Sequence[int] = (),
 ) -> Slots:
-    """As many groups at once as there are GPUs, or cores, or `jobs`; each with its share of the cores as threads.
+    """As many groups as there are GPUs, or cores, or `jobs`; each gets an equal share of the cores as threads.
 
-    `cores` are those of each machine, of this one if left out. With `per_gpu`, that many on each GPU, and `jobs` only
-    caps their number. The threads of a cell decide its last bits, so they follow from the machines and these options
-    alone: not from how many cells happen to be left.
+    `cores` holds the number of cores of each machine; by default those of this one. With `per_gpu` that many groups
+    share each GPU, and `jobs` only limits their number. The number of threads affects the rounding of a run, so it
+    depends only on the machines and these options, not on how many cells are left.
     Raises UsageError for `per_gpu` without a GPU.
     """
     if per_gpu and not gpus:
@@ -92,16 +92,16 @@ def share(
     )
 
 
-class Cards:
-    """Lends GPUs to groups, each time the one that the fewest groups train on."""
+class GpuPool:
+    """Assigns GPUs to groups: always the one with the fewest groups."""
 
     def __init__(self, gpus: tuple[str, ...]) -> None:
         self._load = dict.fromkeys(gpus, 0)
         self._mutex = threading.Lock()
 
     @contextmanager
-    def lend(self) -> Iterator[str | None]:
-        """The least loaded GPU, the first of several; None where there is none."""
+    def assign(self) -> Iterator[str | None]:
+        """The first of the least loaded GPUs; None if there is no GPU."""
         if not self._load:
             yield None
             return

@@ -1,10 +1,10 @@
-"""Aggregates over a suite's tasks, and each task's means."""
+"""Aggregate scores over the tasks of a suite, and the means of each task."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,11 @@ from rliable import metrics
 from flowbench.stats.bootstrap import REPS, Floats, interval
 from flowbench.stats.scores import check, complete_seeds
 
-TRIMMED = 0.25  # the share of the runs that the interquartile mean leaves out on either side
+TRIMMED = 0.25  # the share of the scores that the interquartile mean drops on either side
 
 
 def iqm(scores: Floats) -> Floats:
-    """[..., runs, tasks] -> [...]: the mean of the middle half of all the scores."""
+    """[..., runs, tasks] -> [...]: the mean of the middle half of all scores."""
     flat = scores.reshape(*scores.shape[:-2], -1)
     cut = int(TRIMMED * flat.shape[-1])
     end = flat.shape[-1] - cut
@@ -27,9 +27,9 @@ def iqm(scores: Floats) -> Floats:
 
 
 def drawn_iqm(values: Floats, drawn: Floats) -> Floats:
-    """[resamples]: the IQM of each, from how often it drew each value ([values, resamples]): no resample is built.
+    """[resamples]: the IQM of each resample, computed from how often it drew each value ([values, resamples]).
 
-    With the values in order, the middle half of a resample holds each as often as its draws lie between the two cuts.
+    The values are sorted. A value counts as often as its draws fall into the middle half of the resample.
     """
     order = np.argsort(values)
     cut = int(TRIMMED * len(values))
@@ -40,75 +40,76 @@ def drawn_iqm(values: Floats, drawn: Floats) -> Floats:
     return middle
 
 
-def median(scores: Floats) -> Floats:
-    """[..., runs, tasks] -> [...]: the median of the tasks' means."""
+def _median(scores: Floats) -> Floats:
     found: Floats = np.median(scores.mean(axis=-2), axis=-1)
     return found
 
 
-def mean(scores: Floats) -> Floats:
-    """[..., runs, tasks] -> [...]: the mean of the tasks' means."""
+def _mean(scores: Floats) -> Floats:
     found: Floats = scores.mean(axis=-2).mean(axis=-1)
     return found
 
 
-def optimality_gap(scores: Floats) -> Floats:
-    """[..., runs, tasks] -> [...]: how far the scores, none counted above 1, fall short of 1 on average."""
+def _optimality_gap(scores: Floats) -> Floats:
     gap: Floats = 1 - np.minimum(scores, 1).reshape(*scores.shape[:-2], -1).mean(axis=-1)
     return gap
 
 
-METRICS: dict[str, Callable[[Floats], Floats]] = {
-    "IQM": iqm,
-    "Median": median,
-    "Mean": mean,
-    "Optimality Gap": optimality_gap,
-}
-RLIABLE: dict[str, Callable[[Floats], float]] = {  # of one matrix, where these here take a batch of them
-    "IQM": metrics.aggregate_iqm,
-    "Median": metrics.aggregate_median,
-    "Mean": metrics.aggregate_mean,
-    "Optimality Gap": metrics.aggregate_optimality_gap,
+class Metric(NamedTuple):
+    """An aggregate: rliable's definition gives the estimate; the same formula on a batch gives the resamples."""
+
+    of_scores: Callable[[Floats], float]  # [runs, tasks] -> number
+    of_resamples: Callable[[Floats], Floats]  # [..., runs, tasks] -> [...]
+
+
+METRICS = {
+    "IQM": Metric(metrics.aggregate_iqm, iqm),
+    "Median": Metric(metrics.aggregate_median, _median),
+    "Mean": Metric(metrics.aggregate_mean, _mean),
+    "Optimality Gap": Metric(metrics.aggregate_optimality_gap, _optimality_gap),
 }
 
 
 def score_matrices(table: pd.DataFrame) -> dict[str, Floats]:
-    """For every algorithm of one suite's ``at_step`` table, the scores of its complete seeds: runs by tasks."""
+    """The scores of the complete seeds of each algorithm, [runs, tasks], from the ``at_step`` table of one suite."""
     tasks = sorted(set(table["task"]))
     matrices = {}
     for algo, seeds in complete_seeds(table).items():
         own = table[(table["algo"] == algo) & table["counts"]]
-        # Runs down, tasks across: a transposed matrix would raise nothing and have the wrong axis resampled.
+        # A transposed matrix would raise no error, but the wrong axis would be resampled.
         scores = own.pivot(index="seed", columns="task", values="score").reindex(index=seeds, columns=tasks)
         matrices[algo] = scores.to_numpy(dtype=np.float64)
     return matrices
 
 
 def aggregates(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
-    """IQM, median, mean and optimality gap (at 1) of one suite's normalised scores, with 95 % intervals.
+    """IQM, median, mean and optimality gap (at 1) of the normalised scores of one suite, with 95 % intervals.
 
-    Takes the table of ``at_step``; returns one row an algorithm and metric: algo, metric, estimate, low, high,
-    seeds and tasks (counts). Uses the complete seeds; without any, estimate and interval are NaN; with one, the
-    interval is. The estimates are rliable's own; the intervals are those of its bootstrap, without its loops in Python.
-    The same ``seed`` gives the same intervals, whichever other algorithms are in the table. Raises ValueError for
-    several suites, several configs under one label, or fewer than one resample.
+    Takes the table of ``at_step``. Returns one row for each algorithm and metric: algo, metric, estimate, low, high,
+    seeds and tasks (counts). Only complete seeds are used. Without any, estimate and interval are NaN; with one, only
+    the interval is NaN. The same ``seed`` gives the same intervals; they do not depend on the other algorithms in the
+    table. Raises ValueError for several suites, several configs with one label, or fewer than one resample.
     """
     check(table, reps)
     rows = []
     for algo, matrix in score_matrices(table).items():
-        numbers = interval(matrix, _all_metrics, len(METRICS), reps, seed)
-        for metric, (_, low, high) in zip(METRICS, numbers.tolist(), strict=True):
-            estimate = float(RLIABLE[metric](matrix)) if len(matrix) else math.nan
-            rows.append((algo, metric, estimate, low, high, *matrix.shape))
+        low, high = interval(matrix, _resampled, len(METRICS), reps, seed).tolist()
+        for k, (name, metric) in enumerate(METRICS.items()):
+            estimate = float(metric.of_scores(matrix)) if len(matrix) else math.nan
+            rows.append((algo, name, estimate, low[k], high[k], *matrix.shape))
     return pd.DataFrame(rows, columns=["algo", "metric", "estimate", "low", "high", "seeds", "tasks"])
 
 
-def per_task(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
-    """Mean return and mean normalised score of every task and algorithm of one suite, with 95 % intervals.
+def _resampled(scores: Floats) -> Floats:
+    return np.stack([metric.of_resamples(scores) for metric in METRICS.values()], axis=-1)
 
-    Takes the table of ``at_step``; returns task, algo, mean, low, high (returns), score, score_low, score_high
-    and seeds (count). A task's mean uses every seed that counts on it, complete elsewhere or not. No seed: all
-    NaN; one: the intervals are NaN. Repeatable and raising as ``aggregates``.
+
+def per_task(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
+    """Mean return and mean normalised score for each task and algorithm of one suite, with 95 % intervals.
+
+    Takes the table of ``at_step``. Returns task, algo, mean, low, high (returns), score, score_low, score_high and
+    seeds (count). The mean of a task uses every seed that counts on that task, whether the seed is complete or not.
+    Without a seed all numbers are NaN; with one, the intervals are NaN. Repeatability and errors: see ``aggregates``.
     """
     check(table, reps)
     columns = ["task", "algo", "mean", "low", "high", "score", "score_low", "score_high", "seeds"]
@@ -116,10 +117,10 @@ def per_task(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.Data
 
 
 def success_rates(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
-    """Mean success rate of every task and algorithm of one suite, with 95 % intervals, where there are any.
+    """Mean success rate for each task and algorithm of one suite, with 95 % intervals.
 
-    Takes the table of ``at_step``; returns task, algo, success, low, high and seeds (count), over the runs that have
-    a rate and for the tasks on which any has one. Otherwise as ``per_task``.
+    Takes the table of ``at_step``. Returns task, algo, success, low, high and seeds (count). Only runs with a recorded
+    success rate are used, and only tasks that have such a run. Otherwise like ``per_task``.
     """
     check(table, reps)
     known = table.assign(counts=table["counts"] & table["success"].notna())
@@ -129,7 +130,7 @@ def success_rates(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd
 
 
 def _task_means(table: pd.DataFrame, columns: list[str], reps: int, seed: int) -> list[tuple[Any, ...]]:
-    """(task, algo, mean, low, high of each column, seeds), sorted by task and algorithm."""
+    """(task, algo; mean, low, high of each column; seeds), sorted by task and algorithm."""
     empty = pd.DataFrame({column: [] for column in columns})
     rows: list[tuple[Any, ...]] = []
     for algo in sorted(set(table["algo"])):
@@ -143,12 +144,11 @@ def _task_means(table: pd.DataFrame, columns: list[str], reps: int, seed: int) -
                 mean: Floats = values[drawn, np.arange(drawn.shape[-1])].mean(axis=-3)
                 return mean.reshape(*mean.shape[:-2], -1)
 
-            # Row numbers are resampled, not values: a task's columns then share their draws.
+            # Resample row numbers, not values, so that all columns of a task share their draws.
             index = np.tile(np.arange(size)[:, None], (1, len(tasks)))
-            numbers = interval(index, means, len(columns) * len(tasks), reps, seed).reshape(len(tasks), -1).tolist()
-            rows += [(task, algo, *line, size) for task, line in zip(tasks, numbers, strict=True)]
+            count = len(columns) * len(tasks)
+            estimates = means(index) if size else np.full(count, np.nan)
+            numbers = np.column_stack([estimates, *interval(index, means, count, reps, seed)])
+            for task, line in zip(tasks, numbers.reshape(len(tasks), -1).tolist(), strict=True):
+                rows.append((task, algo, *line, size))
     return sorted(rows, key=lambda row: row[:2])
-
-
-def _all_metrics(scores: Floats) -> Floats:
-    return np.stack([metric(scores) for metric in METRICS.values()], axis=-1)

@@ -1,4 +1,4 @@
-"""Learning curves: the interquartile mean over a suite's tasks at every step, and each task's mean."""
+"""Learning curves: the interquartile mean over the tasks of a suite at every step, and the mean return of each task."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flowbench.stats.scores import RUN, at_step, check, complete_seeds, ended_di
 
 
 def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
-    """The IQM of one suite's normalised scores at every step up to ``step``, with 95 % intervals at each.
+    """The IQM of the normalised scores of one suite at every step up to ``step``, with 95 % intervals.
 
-    Takes the table of ``at_step`` and the evaluations it was made of; returns algo, step, estimate, low, high,
-    ``seconds`` (training time at that step, the mean over the runs; NaN where it is not known), seeds and tasks
-    (counts). Complete seeds only, and the steps at which each of their runs was evaluated; a run that diverged stays
-    at its last finite evaluation. No complete seed: no rows; one: no intervals. Repeatable and raising as
-    ``aggregates``.
+    Takes the table of ``at_step`` and the evaluations that it was made from. Returns algo, step, estimate, low, high,
+    ``seconds`` (training time at that step, mean over the runs; NaN if unknown), seeds and tasks (counts). Uses
+    complete seeds and the steps at which all of their runs were evaluated. A diverged run keeps the score of its last
+    finite evaluation. Without a complete seed there are no rows; with one there are no intervals. Repeatability and
+    errors: see ``aggregates``.
     """
     check(table, reps)
     tasks = sorted(set(table["task"]))
@@ -45,12 +45,12 @@ def curves(table: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = R
 
 
 def task_curves(runs: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
-    """The mean return over the seeds at every step of each task and algorithm of one suite, with 95 % intervals.
+    """The mean return over the seeds at every step, for each task and algorithm of one suite, with 95 % intervals.
 
-    Takes frames with distinct labels; returns task, algo, step, estimate, low, high and seeds (count). The runs of a
-    task and algorithm are those that count at ``step``, or all if none does. Every point is of all of them, so it goes
-    to the end of the one that ends first, beyond ``step`` too; diverged runs as in ``curves``. One seed has no
-    interval.
+    Takes frames with distinct labels. Returns task, algo, step, estimate, low, high and seeds (count). Uses the runs
+    that count at ``step``, or all runs of a task and algorithm if none does. Every point is a mean over all of these
+    runs, so a curve ends where the first of them ends, which may be after ``step``. Diverged runs: as in ``curves``.
+    With one seed there is no interval.
     """
     runs = _counting(runs, evals, step)
     frames = []
@@ -69,16 +69,16 @@ def task_curves(runs: pd.DataFrame, evals: pd.DataFrame, step: int, *, reps: int
 
 
 def _counting(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
-    """The runs that count at a step, and all of a task and algorithm of which none does."""
+    """The runs that count at a step, and all runs of each task and algorithm without a run that counts."""
     table = at_step(runs, evals, step)
     counts = runs[RUN].merge(table[[*RUN, "counts"]], on=RUN)["counts"].set_axis(runs.index)
     return runs[counts | ~counts.groupby([runs["task"], runs["algo"]]).transform("any")]
 
 
 def _aligned(runs: pd.DataFrame, evals: pd.DataFrame, by: list[Hashable], value: str) -> pd.DataFrame:
-    """The steps at which every run was evaluated down, runs in the order of ``by`` across.
+    """[steps at which every run was evaluated, runs in the order of ``by``]: the values of an evaluation column.
 
-    For NaN the last value, which is also that of a run that ended diverged, as long as another goes on.
+    NaN is replaced by the last value before it. A run that ended diverged keeps its last value to the end.
     """
     evals = evals.assign(**{value: evals[value].where(np.isfinite(evals[value]))})
     by_run = evals.groupby(RUN, sort=False)[value]

@@ -1,4 +1,4 @@
-"""How many seeds would decide what is open, if more runs came out as those that there are."""
+"""How many seeds would decide a comparison if further runs came out like the present ones."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from flowbench.stats import rank_tests
 from flowbench.stats.bootstrap import Floats, times_drawn
 from flowbench.stats.pairs import outcomes
 
-POWER = 0.8  # the chance of a decision that is wanted
+POWER = 0.8  # the wanted probability of a decision
 SIMULATIONS = 1000
-SEEDS: tuple[int, ...] = (*range(2, 21), 25, 30, 40, 50)  # tried one after the other
+SEEDS: tuple[int, ...] = (*range(2, 21), 25, 30, 40, 50)  # the numbers of seeds to try, in this order
 
 
 def seeds_needed(samples: Sequence[tuple[Floats, Floats]], level: float, seed: int) -> int | None:
-    """The fewest seeds of each algorithm with which the test over these tasks would be decided four times in five.
+    """The smallest number of seeds of each algorithm with which the test over these tasks decides with power 0.8.
 
-    ``samples`` are the scores of both on every task. Experiments are simulated by drawing runs from them with
-    replacement, so a difference that is there by chance is taken for a real one: it is an estimate, no promise. None
-    if more than the largest of SEEDS would be needed, or if an algorithm has a single run, which shows no spread.
+    ``samples`` are the scores of both algorithms on each task. Experiments are simulated by drawing runs from them with
+    replacement. A difference that is due to chance is therefore taken as real: the result is only an estimate. None if
+    more than the largest of SEEDS would be needed, or if an algorithm has one run only, which shows no spread.
     """
     if not samples or min(len(scores) for sample in samples for scores in sample) < 2:
         return None
@@ -37,14 +37,14 @@ def seeds_needed(samples: Sequence[tuple[Floats, Floats]], level: float, seed: i
 
 
 def _simulated(wins: Floats, seeds: int, random: np.random.Generator) -> Floats:
-    """[simulations]: P(x > y) - 0.5 in experiments of so many seeds of each."""
+    """[simulations]: P(x > y) - 0.5 in simulated experiments with this number of seeds of each algorithm."""
     x, y = (times_drawn(random, runs, SIMULATIONS, seeds) for runs in wins.shape)
     shares: Floats = ((x @ wins) * y).sum(axis=1) / seeds**2
     return shares - 0.5
 
 
 def _critical(seeds: int, tasks: int, level: float, random: np.random.Generator) -> float:
-    """How far from a half the mean over tasks must lie for p to be at most ``level``; infinite if nothing is enough."""
+    """The distance of the mean over tasks from 0.5 at which p is at most ``level``; infinite if p never is."""
     ordered = rank_tests.untied(2 * seeds)
     if tasks > 1:
         reps = 10 * SIMULATIONS

@@ -1,4 +1,4 @@
-"""Performance profiles: which share of the runs scores above a threshold, for every threshold."""
+"""Performance profiles: the share of the runs that score above a threshold, for every threshold."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ THRESHOLDS = 101
 
 
 def profiles(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> pd.DataFrame:
-    """The share of one suite's runs, over seeds and tasks, that score above each threshold, with 95 % intervals.
+    """The share of the runs of one suite, over seeds and tasks, that score above each threshold; 95 % intervals.
 
-    Takes the table of ``at_step``; returns algo, threshold, estimate, low, high, seeds and tasks (counts), a row an
-    algorithm and threshold. Thresholds span 0 to 1 and every score, and are the same for all algorithms. Complete
-    seeds only: an algorithm without any has no rows, one with a single one no intervals. Repeatable and raising as
-    ``aggregates``.
+    Takes the table of ``at_step``. Returns one row for each algorithm and threshold: algo, threshold, estimate, low,
+    high, seeds and tasks (counts). The thresholds span 0 to 1 and all scores, and are the same for all algorithms.
+    Only complete seeds are used: an algorithm without any has no rows, with one it has no intervals. Repeatability
+    and errors: see ``aggregates``.
     """
     check(table, reps)
     matrices = {algo: matrix for algo, matrix in score_matrices(table).items() if len(matrix)}

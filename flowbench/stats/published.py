@@ -1,4 +1,4 @@
-"""Published curves beside our runs: they stand there for reference and decide nothing about them."""
+"""Published curves next to our runs: they are shown for reference and do not change what is reported of our runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pandas as pd
 
 
 def is_published(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows, of runs or of evaluations, are of published curves."""
+    """Which rows, of runs or of evaluations, belong to published curves."""
     return frame.get("published", pd.Series(False, index=frame.index)).astype(bool)
 
 
 def on_our_tasks(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows, of published ones those on tasks that ours have; all of them in a suite that we have no run of."""
+    """The frame without published rows of tasks that we have no run of; a suite without any run of ours is kept."""
     published = is_published(frame)
     ours = frame[~published]
     tasks = set(zip(ours["suite"], ours["task"], strict=True))
@@ -20,9 +20,9 @@ def on_our_tasks(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def within_our_budget(runs: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
-    """The evaluations, of published curves those up to the end of our longest run in the suite.
+    """The evaluations, of published curves only those up to the end of our longest run in the suite.
 
-    Without a run of ours it is the end of the suite's budget.
+    Without a run of ours, the limit is the budget of the suite.
     """
     ours = runs[~is_published(runs)]
     budgets = runs.groupby("suite")["suite_steps"].max().to_dict() | ours.groupby("suite")["steps"].max().to_dict()

@@ -1,7 +1,7 @@
-"""From runs and their evaluations to one table, a row a run, that every statistic reads.
+"""From runs and their evaluations to the table that every statistic reads, with one row for each run.
 
-Two frames come in, as ``flowbench.store.load`` gives them: ``runs``, one row a cell, and ``evals``, one row an
-evaluation. A step is an environment step of the task; a return is undiscounted; a score is a normalised return.
+The input is the two frames of ``flowbench.store.load``: ``runs``, one row for each cell, and ``evals``, one row for
+each evaluation. A step is an environment step of the task; a return is undiscounted; a score is a normalised return.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ RUN = ["suite", "task", "algo", "config_id", "seed"]
 
 
 def distinct_labels(runs: pd.DataFrame, evals: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both frames with ``label#id`` for ``label`` wherever, within a suite, one label stands for several configs."""
+    """Both frames with ``label#id`` in place of ``label`` where a label stands for several configs of a suite."""
     names: dict[tuple[str, str, str], str] = {}
     if not runs.empty:
         for (suite, algo), group in runs.groupby(["suite", "algo"]):
             ids = sorted(set(group["config_id"]))
             size = 8
-            while len({i[:size] for i in ids}) < len(ids):  # ends: the ids themselves differ
+            while len({i[:size] for i in ids}) < len(ids):  # terminates, because the ids differ
                 size += 1
             if len(ids) > 1:
                 names |= {(str(suite), str(algo), i): f"{algo}#{i[:size]}" for i in ids}
@@ -40,17 +40,17 @@ def distinct_labels(runs: pd.DataFrame, evals: pd.DataFrame) -> tuple[pd.DataFra
 
 
 def full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs of one suite that train for as long as it says, and the others, which are not to be set beside them.
+    """The runs of one suite that train for as many steps as the suite declares, and the shorter ones.
 
-    One short trial run must not draw the comparison of a whole grid to its few steps. With nothing but short runs,
-    they are the grid.
+    A short trial run must not reduce the comparison of a whole grid to its few steps. If all runs are short, all are
+    in the first frame.
     """
     if "suite_steps" not in runs:
         return runs, runs.iloc[:0]
     published = is_published(runs)
-    judged = published if published.all() else ~published  # beside runs of ours published ones are not judged
+    judged = published if published.all() else ~published  # with runs of ours, published ones are kept
     full = ~judged | (runs["steps"] >= runs["suite_steps"])
-    # All that is known of a published one is its last evaluation.
+    # Of a published run only the last evaluation is known.
     full |= published & (runs["steps"] + runs["every"] > runs["suite_steps"])
     if not full[judged].any():
         return runs, runs.iloc[:0]
@@ -58,12 +58,11 @@ def full_length(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def common_step(runs: pd.DataFrame, evals: pd.DataFrame) -> int:
-    """The step at which one suite is reported unless another is asked for.
+    """The step at which one suite is reported by default.
 
-    The smallest budget among the runs that are done: a short run must not be set beside the later half of a
-    long one. If none is done, the smallest last evaluated step among the runs that have an evaluation.
-    Published curves have no say where there are runs of ours; alone, they count up to their suite's budget.
-    Raises ValueError if there is neither, or if the runs are of several suites.
+    It is the smallest number of training steps among the runs that are done. If none is done, it is the smallest last
+    evaluated step among the runs with an evaluation. Published curves are ignored if there are runs of ours; otherwise
+    they count up to the budget of their suite. Raises ValueError if there is no such step or for several suites.
     """
     one_suite(runs)
     published = is_published(runs)
@@ -76,27 +75,27 @@ def common_step(runs: pd.DataFrame, evals: pd.DataFrame) -> int:
         return int(done.min())
     last = of_runs(runs, evals).groupby(RUN)["step"].max()
     onward = of_runs(runs[~ended_diverged(runs)], evals).groupby(RUN)["step"].max()
-    last = last if onward.empty else onward  # a run that diverged counts at any later step
+    last = last if onward.empty else onward  # a diverged run counts at any later step
     if last.empty:
         raise ValueError("no run is done and none has an evaluation, so there is no step to report")
     return int(last.min())
 
 
 def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
-    """One row a run, with its last finite evaluation at or before ``step``, or the reason it has none.
+    """One row for each run, with its last finite evaluation at or before ``step``, or the reason why it has none.
 
-    A run counts if it reached ``step``: it has an evaluation at or after it, or its last evaluation is the
-    newest that its interval allows by then (last + every > step, within its budget, which of a published curve
-    nobody knows). A run that diverged, whether its evaluations became NaN or ``ended_diverged``, reached it too, if
-    its budget did; NaN must neither spread to every average nor quietly drop the worst run, so its last finite
-    evaluation counts and ``diverged`` is set for the report to say so. Where it has none, there is nothing to count,
-    and ``lost`` is set: what counts beside it are survivors.
+    A run counts if it reached ``step``: it has an evaluation at or after it, or its last evaluation is the newest that
+    is due by then (last + every > step, within its budget; the budget of a published curve is unknown). A run that
+    diverged (its evaluations became NaN, or ``ended_diverged``) counts as having reached ``step`` if its budget did:
+    NaN must not spread to the averages, and the worst run must not be dropped without warning. Its last finite
+    evaluation is used, and ``diverged`` is set so that the report can warn. If it has none, there is nothing to use and
+    ``lost`` is set: the other runs are survivors.
 
     Columns: those of RUN, ``published``, ``status``, ``error``; ``counts`` (bool); ``step`` (of the evaluation used),
-    ``mean`` (return), ``score`` and ``success`` (the rate, where it is known), all missing unless it counts;
-    ``diverged`` and ``lost`` (bool); ``reached`` (the last evaluated step, missing if none); ``reason`` (why it does
-    not count, else empty). Evaluations of cells that are not in ``runs`` are left out. Raises ValueError if a cell has
-    two rows in ``runs``.
+    ``mean`` (return), ``score`` and ``success`` (rate, if known), all missing unless the run counts; ``diverged`` and
+    ``lost`` (bool); ``reached`` (the last evaluated step, missing if none); ``reason`` (why the run does not count,
+    otherwise empty). Evaluations of cells that are not in ``runs`` are ignored. Raises ValueError if a cell has two
+    rows in ``runs``.
     """
     if runs.duplicated(RUN).any():
         raise ValueError("the same cell (suite, task, algorithm, config, seed) has more than one row in runs")
@@ -130,18 +129,17 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
 
 
 def ended_diverged(runs: pd.DataFrame) -> pd.Series[bool]:
-    """Which of the runs ended because losses or actions were no numbers any more."""
+    """Which runs ended because a loss or an action became NaN or infinite."""
     errors = runs.get("error", pd.Series("", index=runs.index))
-    said = errors.fillna("").astype(str).map(is_divergence).astype(bool)
-    return (runs["status"] == "failed") & said
+    by_error = errors.fillna("").astype(str).map(is_divergence).astype(bool)
+    return (runs["status"] == "failed") & by_error
 
 
 def missing(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells of ours in one suite's ``at_step`` table that do not count.
+    """Our cells that do not count, from the ``at_step`` table of one suite.
 
-    Columns: algo, task, seed, status, reached, reason, error.
-    Looked for over every task of any algorithm here, and every seed that the algorithm has on any task. A cell
-    that was never started has status ``absent``.
+    Columns: algo, task, seed, status, reached, reason, error. An algorithm should have every task of any algorithm in
+    the table, with every seed that it has on any task. A cell that was never started has status ``absent``.
     """
     one_suite(table)
     tasks = sorted(set(table["task"]))
@@ -161,9 +159,9 @@ def missing(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete_seeds(table: pd.DataFrame) -> dict[str, list[int]]:
-    """For every algorithm of one suite's ``at_step`` table, the seeds that count on every task of any algorithm.
+    """The seeds of each algorithm that count on every task, from the ``at_step`` table of one suite.
 
-    Every task of any algorithm, not of this one: aggregates over different tasks cannot stand side by side.
+    These are the tasks of any algorithm in the table: aggregates over different tasks cannot be compared.
     """
     one_suite(table)
     tasks = table["task"].nunique()
@@ -173,8 +171,8 @@ def complete_seeds(table: pd.DataFrame) -> dict[str, list[int]]:
 
 
 def of_runs(runs: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
-    """The evaluations of these runs, in the order of their steps."""
-    if evals.empty:  # may have no columns, which merge would not take
+    """The evaluations of these runs, sorted by step."""
+    if evals.empty:  # may have no columns, and then merge would fail
         return runs[RUN].iloc[:0].assign(step=0, mean=0.0, score=0.0)
     return evals.merge(runs[RUN], on=RUN).sort_values("step", kind="stable")
 

@@ -1,4 +1,4 @@
-"""Writing files so that a machine that stops leaves them whole."""
+"""Writing files so that they are complete whenever the machine stops."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from flowbench.common.errors import UsageError, name_file
 
 
 def make_writable(option: str, folder: Path) -> None:
-    """Make a folder that an option names where there is none. Raises UsageError where nothing can be written to it."""
+    """Create the folder that an option names if it does not exist. Raises UsageError if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{option} {str(folder)!r} cannot be made: {error.strerror}") from error
+        raise UsageError(f"{option} {str(folder)!r} cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {str(folder)!r} cannot be written to")
 
 
-def settle(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+def write_and_sync(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on disk."""
     with name_file(path), path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -28,9 +28,9 @@ def settle(path: Path, content: bytes) -> None:
 
 
 def create(path: Path, content: bytes) -> None:
-    """Write a file where there is none: whole, or not at all, and never over one that somebody else makes meanwhile.
+    """Write a file completely or not at all, unless it exists; never overwrite the file of another process.
 
-    The disk is not waited for, which would take minutes for thousands of files: it is for what can be made again.
+    This does not wait for the disk, which would take minutes for thousands of files; use it for replaceable content.
     """
     scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
@@ -43,11 +43,11 @@ def create(path: Path, content: bytes) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a file in one step: whenever the machine stops, it is whole, or what it was before."""
+    """Replace a file in one step: whenever the machine stops, it has its complete old or new content."""
     scratch = path.with_name(f"{path.name}.new")
     try:
-        settle(scratch, content)
+        write_and_sync(scratch, content)
         scratch.replace(path)
     except BaseException:
-        scratch.unlink(missing_ok=True)  # on a full disk it would keep the last room
+        scratch.unlink(missing_ok=True)  # on a full disk it would occupy the last free space
         raise

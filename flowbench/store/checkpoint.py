@@ -1,10 +1,10 @@
-"""Checkpoints: what a killed run goes on from, to the same numbers.
+"""Checkpoints: from them an interrupted run resumes and gives the same numbers as an uninterrupted one.
 
     <run>/checkpoint/<step>.json                          which files and rows belong to it, with their SHA-256
                      <step>.state.safetensors             weights, optimisers, random streams, the episode in flight
                      <from>-<to>.replay.safetensors       transitions, each written once
 
-The JSON file is written last, so a checkpoint exists whole or not at all; two are kept. Reading one executes nothing.
+The JSON file is written last, so a checkpoint is complete or absent. Two are kept. Reading one executes no code.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ SCHEMA = 2
 KEPT = 2  # generations
 
 
-class Torn(ValueError):
-    """A checkpoint with a file that is missing, cut short or changed."""
+class Damaged(ValueError):
+    """A checkpoint with a file that is missing, truncated or changed."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was kept of one cell at a step."""
+    """What was saved of one cell at a step."""
 
     step: int
     tables: Mapping[str, int]  # bytes of each CSV file that belong to it
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of a run's checkpoints, oldest first, unverified; none where the folder is a link."""
+    """The steps of a run's checkpoints, oldest first, unverified; none if the folder is a link."""
     if (run / FOLDER).is_symlink():
         return []
     names = [path.stem for path in (run / FOLDER).glob("*.json")]
@@ -55,7 +55,7 @@ def steps(run: Path) -> list[int]:
 
 
 def load(run: Path, step: int) -> Checkpoint:
-    """The checkpoint of a step. Raises Torn."""
+    """The checkpoint of a step. Raises Damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -64,37 +64,37 @@ def load(run: Path, step: int) -> Checkpoint:
     for name, digest in manifest["files"].items():
         try:
             if _digest(run / FOLDER / name) != digest:
-                raise Torn(f"{run / FOLDER / name} is not as it was written")
-            parsed[name] = load_file(run / FOLDER / name)  # mapped, not read: transitions may be gigabytes
+                raise Damaged(f"{run / FOLDER / name} has changed since it was written")
+            parsed[name] = load_file(run / FOLDER / name)  # memory-mapped, because transitions may be gigabytes
         except (OSError, SafetensorError) as error:
-            raise Torn(f"{run / FOLDER / name}: {error}") from error
+            raise Damaged(f"{run / FOLDER / name}: {error}") from error
     sizes = {table: rows["bytes"] for table, rows in manifest["tables"].items()}
     for table, size in sizes.items():
         path = run / table
         if path.is_symlink() or not path.is_file() or path.stat().st_size < size:
-            raise Torn(f"{path} is not what it was, or shorter")
+            raise Damaged(f"{path} is missing, a link or truncated")
         if _digest(path, size) != manifest["tables"][table]["sha256"]:
-            raise Torn(f"{path} has other rows than it had")
+            raise Damaged(f"{path} has other rows than the checkpoint")
     replay = sorted((_range(name), name) for name in parsed if name.endswith(".replay.safetensors"))
     return Checkpoint(step, sizes, parsed[_state_name(step)], [parsed[name] for _, name in replay])
 
 
 def newest(runs: Sequence[Path]) -> list[Checkpoint]:
-    """The newest checkpoints that all of these runs have at one step, whole; empty when there are none.
+    """The newest undamaged checkpoints that all of these runs have at the same step; empty if there are none.
 
-    One that is passed over is named on standard error.
+    A damaged one is skipped, with a line on standard error.
     """
     common = set.intersection(*(set(steps(run)) for run in runs))
     for step in sorted(common, reverse=True):
         try:
             return [load(run, step) for run in runs]
-        except Torn as torn:
-            print(f"the checkpoint of step {step} is passed over: {torn}", file=sys.stderr)
+        except Damaged as damage:
+            print(f"the checkpoint of step {step} is skipped: {damage}", file=sys.stderr)
     return []
 
 
 def remove(run: Path) -> None:
-    """Remove every checkpoint of a run, and whatever else stands in their place."""
+    """Remove every checkpoint of a run, and anything else with the folder's name."""
     _discard(run / FOLDER)
 
 
@@ -107,7 +107,7 @@ class Writer:
 
     @classmethod
     def resume(cls, run: Path, step: int) -> Writer:
-        """A writer that goes on from a checkpoint; what belongs to later ones is removed."""
+        """A writer that continues after a checkpoint; later checkpoints are removed."""
         writer = cls(run)
         files = _manifest(run, step)["files"]
         writer._replay = {name: digest for name, digest in files.items() if name.endswith(".replay.safetensors")}
@@ -125,14 +125,14 @@ class Writer:
         transitions: Callable[[int], Mapping[str, Tensor]],
         held: int,
     ) -> None:
-        """Write a checkpoint; `transitions(start)` gives those from a number on, `held` is how many replay holds.
+        """Write a checkpoint. `transitions(start)` returns those from a number on; `held` is how many replay holds.
 
-        One that cannot be written leaves nothing behind.
+        A checkpoint that cannot be written leaves no files.
         """
         folder = self.run / FOLDER
         folder.mkdir(exist_ok=True)
         try:
-            kept = {name: _settled(self.run / name) for name in tables}
+            kept = {name: _synced(self.run / name) for name in tables}
             start = max((_range(name)[1] for name in self._replay), default=0)
             chunk = transitions(start)
             start, stop = (int(number) for number in chunk["numbers"])
@@ -142,19 +142,19 @@ class Writer:
             files = {_state_name(step): _write(folder / _state_name(step), state), **self._replay}
             manifest = {"schema": SCHEMA, "step": step, "tables": kept, "files": files}
             atomic.replace(folder / f"{step}.json", (json.dumps(manifest, indent=1) + "\n").encode())
-            _settle_folder(folder)
+            _sync_folder(folder)
         finally:
             self._prune()
 
     def _prune(self) -> None:
-        """Remove what no kept checkpoint needs."""
+        """Remove the files that no kept checkpoint needs."""
         folder = self.run / FOLDER
         kept = steps(self.run)[-KEPT:]
         needed = {f"{step}.json" for step in kept}
         for step in kept:
             try:
                 needed |= _manifest(self.run, step)["files"].keys()
-            except Torn:
+            except Damaged:
                 continue
         for path in folder.iterdir():
             if path.name not in needed:
@@ -171,11 +171,11 @@ def _manifest(run: Path, step: int) -> dict[str, Any]:
         names, rows = manifest["files"].keys(), manifest["tables"]
         tables = rows.keys() == set(TABLES) and all(type(of["bytes"]) is int and of["sha256"] for of in rows.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Torn(f"{path}: {error}") from error
-    # Names are checked, so that no path leads out of the run's folder.
-    named = all(isinstance(name, str) and re.fullmatch(r"[\w-]+(\.\w+)+", name) for name in names)
-    if not (right and tables and named):
-        raise Torn(f"{path} is no checkpoint of flowbench")
+        raise Damaged(f"{path}: {error}") from error
+    # Names are checked, so that no path leads outside the run's folder.
+    valid_names = all(isinstance(name, str) and re.fullmatch(r"[\w-]+(\.\w+)+", name) for name in names)
+    if not (right and tables and valid_names):
+        raise Damaged(f"{path} is not a checkpoint of flowbench")
     return dict(manifest)
 
 
@@ -184,24 +184,24 @@ def _state_name(step: int) -> str:
 
 
 def _range(name: str) -> tuple[int, int]:
-    """The numbers of the transitions in a file, from and to."""
+    """The numbers of the first transition in a file and of the one after the last."""
     match = re.fullmatch(r"(\d+)-(\d+)\.replay\.safetensors", name)
     if match is None:
-        raise Torn(f"{name} is no file of transitions")
+        raise Damaged(f"{name} is not a file of transitions")
     return int(match[1]), int(match[2])
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors; the SHA-256 of the file."""
+    """Write tensors and return the SHA-256 of the file."""
     from safetensors.torch import save
 
     content: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    atomic.settle(path, content)
+    atomic.write_and_sync(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
 def _discard(path: Path) -> None:
-    """Remove a file, a folder or a link, but never what a link leads to."""
+    """Remove a file, a folder or a link, but never the target of a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -219,16 +219,16 @@ def _digest(path: Path, size: int | None = None) -> str:
     return found.hexdigest()
 
 
-def _settled(path: Path) -> dict[str, int | str]:
-    """Size and SHA-256 of a file that is being appended to, once the disk has it."""
+def _synced(path: Path) -> dict[str, int | str]:
+    """Size and SHA-256 of a file that is appended to, after it was written to disk."""
     with name_file(path), path.open("rb") as file:
         os.fsync(file.fileno())
     size = path.stat().st_size
     return {"bytes": size, "sha256": _digest(path, size)}
 
 
-def _settle_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder."""
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

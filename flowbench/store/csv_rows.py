@@ -1,4 +1,4 @@
-"""The CSV files of a run: numbers, written a line at a time and readable after any kill."""
+"""The CSV files of a run: numbers, written line by line and readable whenever the run is killed."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 
 TABLES = ("evals.csv", "train.csv")  # of every run
-TAIL_BYTES = 65536  # of a file, that are read at most to know its last rows
+TAIL_BYTES = 65536  # at the end of a file, read to get its last rows
 TAIL_ROWS = 200
-LARGEST = 2**53  # the largest whole number that a float in a file stands for without doubt
-ADDED = frozenset(["success"])  # columns that a file which an earlier version began may lack
+LARGEST = 2**53  # the largest integer up to which every integer is a float
+ADDED = frozenset(["success"])  # columns that files of earlier versions may lack
 
 
 class Unreadable(ValueError):
-    """A file that is no table of numbers."""
+    """A file that is not a table of numbers."""
 
 
 class RowWriter:
-    """Appends rows to a CSV file, each flushed as it comes."""
+    """Appends rows to a CSV file and flushes each."""
 
     def __init__(self, path: Path, columns: Sequence[str], size: int | None = None) -> None:
-        """Begin the file anew with its header, or go on after its first `size` bytes; rows that follow are dropped.
+        """Start a new file with its header, or continue after its first `size` bytes and drop the rows behind them.
 
-        A file begun without one of the columns `ADDED` since goes on without it.
+        A file that an earlier version started without a column in `ADDED` continues without it.
         """
         self._columns, self._path = list(columns), path
-        self._left_out: frozenset[str] = frozenset()
+        self._omitted: frozenset[str] = frozenset()
         if size is None:
-            path.unlink(missing_ok=True)  # where it is a link, what it leads to is not ours
+            path.unlink(missing_ok=True)  # a link's target must not be overwritten
             self._file = path.open("w", encoding="utf-8", newline="")
             self._write(self._columns)
             return
@@ -46,7 +46,7 @@ class RowWriter:
         header = self._file.readline()
         older = [column for column in columns if column not in ADDED]
         if header == _csv_line(older):
-            self._columns, self._left_out = older, frozenset(columns) - frozenset(older)
+            self._columns, self._omitted = older, frozenset(columns) - frozenset(older)
         if header != _csv_line(self._columns):
             self._file.close()
             raise ValueError(f"{path} has other columns than this run writes: {header.rstrip()}")
@@ -54,8 +54,8 @@ class RowWriter:
         self._file.truncate()
 
     def append(self, row: Mapping[str, float]) -> None:
-        """One row; a column without a value stays empty."""
-        unexpected = row.keys() - set(self._columns) - self._left_out
+        """Append one row; a column without a value stays empty."""
+        unexpected = row.keys() - set(self._columns) - self._omitted
         if unexpected:
             raise ValueError(f"no column for {', '.join(sorted(unexpected))}")
         self._write([_cell_text(row.get(column)) for column in self._columns])
@@ -81,9 +81,9 @@ def _cell_text(value: float | None) -> str:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A CSV file of a run as numbers, without a last line that was cut short. No file, no rows.
+    """A CSV file of a run as numbers, without an incomplete last line; no rows if there is no file.
 
-    Raises Unreadable for a file that cannot be read or is no table.
+    Raises Unreadable for a file that cannot be read or is not a table.
     """
     import pandas as pd
 
@@ -93,24 +93,24 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def columns(path: Path, names: Sequence[str]) -> dict[str, list[float]]:
-    """Some columns of what `read` reads, at a fraction of its time; those that the file lacks are left out."""
+    """Some columns of a file, without those that it lacks; much faster than `read`."""
     header, body = _lines(path)
     places = {name: header.index(name) for name in names if name in header}
     return {name: [_number(line[place]) for line in body] for name, place in places.items()}
 
 
 class Tail:
-    """The last rows of a CSV file that is being written; each look reads only what is new."""
+    """The last rows of a CSV file that is being written; each update reads only what is new."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
-        """`names` are the columns looked at; one that the file lacks is NaN throughout."""
+        """`names` are the columns to read; one that the file lacks is NaN in every row."""
         self.rows: deque[tuple[float, ...]] = deque(maxlen=TAIL_ROWS)
         self._path, self._names = path, list(names)
-        self._mark: tuple[int, int, int] | None = None  # of the file, as it was read last
-        self._header, self._last, self._end = b"", b"", 0  # the last whole line that was read, and where it ends
+        self._mark: tuple[int, int, int] | None = None  # of the file when it was read last
+        self._header, self._last, self._end = b"", b"", 0  # the last complete line that was read, and where it ends
 
-    def look(self) -> None:
-        """Bring `rows` up to date; no file, no rows. Raises Unreadable, or OSError."""
+    def update(self) -> None:
+        """Bring `rows` up to date; without a file there are none. Raises Unreadable, or OSError."""
         try:
             found = self._path.stat()
             mark = (found.st_ino, found.st_size, found.st_mtime_ns)
@@ -132,7 +132,7 @@ class Tail:
         self._mark = mark
 
     def _new(self, file: BinaryIO, size: int) -> bytes:
-        """What follows the lines that were read, or the end of a file that is not the one that was read."""
+        """What follows the lines that were read, or the end of the file if it was replaced."""
         if self._last and size - self._end <= TAIL_BYTES:
             file.seek(self._end - len(self._last))
             if file.read(len(self._last)) == self._last:
@@ -143,7 +143,7 @@ class Tail:
         self._end = max(len(self._header), size - TAIL_BYTES)
         file.seek(self._end)
         if self._end > len(self._header):
-            self._end += len(file.readline())  # the rest of a line
+            self._end += len(file.readline())  # the rest of an incomplete line
         return file.read()
 
     def _forget(self) -> None:
@@ -159,7 +159,7 @@ def _number(text: str) -> float:
 
 
 def _lines(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the whole lines under it."""
+    """The header and the complete lines below it."""
     if not path.exists():
         return [], []
     try:
@@ -170,7 +170,7 @@ def _lines(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _table(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
-    # A disk that lost power leaves zero bytes behind, which the csv module of Python 3.10 refuses.
+    # A disk that lost power leaves zero bytes, which the csv module of Python 3.10 rejects.
     whole = text[: text.rfind("\n") + 1].replace("\0", "")
     try:
         lines = list(csv.reader(io.StringIO(whole)))

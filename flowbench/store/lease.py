@@ -1,14 +1,15 @@
-"""Leases: which machine trains a run, where several share its folder. The lock, which needs no waiting, decides on one.
+"""Leases: which host trains a run, if several hosts share its folder. On one host the lock decides.
 
     <run>/lease/<host>.<token>    "<pid> <beat>"
 
-Who trains counts the beat up every `BEAT` seconds. A machine's identity is its name and the id of its boot, so that a
-lease of this host is one that the lock speaks of. That of another host is taken over once its file was seen not to
-change for `STALE` seconds, which the taker measures by its own clock: clocks of two machines are never compared.
+The process that trains increases the beat every `BEAT` seconds. A host is identified by its name and the id of its
+boot, so that a lease of this host is one that the lock covers. A lease of another host is taken over when its file has
+not changed for `STALE` seconds, measured by the clock of the process that takes over: clocks of two hosts are never
+compared.
 
-A lease is made by renaming a folder that holds the file into place, which fails where there is one with a file in it.
-It is taken over by removing the file by its name, which one of several takers can do and which harms no lease but that
-one, and by making one's own. Who finds its file gone has lost the lease.
+A lease is acquired by renaming a folder that contains the file; that fails if the target holds a file. It is taken over
+by deleting the file by its name, which only one process can do and which cannot delete another lease, and by acquiring
+a new lease. A process whose file is gone has lost its lease.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from flowbench.common.errors import name_file
 
 FOLDER = "lease"
 BEAT = 5.0  # seconds between two beats
-LOOK = 1.0  # seconds between two looks at another host's lease
+LOOK = 1.0  # seconds between two checks of another host's lease
 STALE = 60.0  # seconds without a beat after which a lease is taken over
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -42,7 +43,7 @@ class Lost(Exception):
 
 
 def host() -> str:
-    """The identity of this machine, as it was started last."""
+    """The identity of this host since its last boot."""
     boot = BOOT.read_text(encoding="ascii")[:8] if BOOT.exists() else "0"
     return f"{re.sub(r'[^A-Za-z0-9-]', '_', socket.gethostname())}-{boot}"
 
@@ -55,8 +56,8 @@ class Lease:
     _beats: int = field(default=0)
 
     def check(self) -> None:
-        """Raise Lost when the lease is no longer held."""
-        os.close(self._open(os.O_RDONLY))  # over a network only opening a file asks its server
+        """Raise Lost if the lease is no longer held."""
+        os.close(self._open(os.O_RDONLY))  # on a network file system only opening a file asks the server
 
     def is_held(self) -> bool:
         """Whether the lease is still held."""
@@ -67,7 +68,7 @@ class Lease:
         return True
 
     def beat(self) -> None:
-        """Say that the run is still being trained. Raises Lost."""
+        """Signal that the run is still being trained. Raises Lost."""
         self._beats += 1
         descriptor = self._open(os.O_WRONLY)
         try:
@@ -76,24 +77,24 @@ class Lease:
             os.close(descriptor)
 
     def release(self) -> None:
-        """Let go; nothing happens to a lease that was lost."""
+        """Release the lease; a lost one is left alone."""
         _remove(self.path)
 
-    def _open(self, how: int) -> int:
-        """The file, which is never made anew: one that is gone was taken away."""
+    def _open(self, flags: int) -> int:
+        """Open the file, never creating it: a file that is gone was deleted by another host."""
         try:
-            return os.open(self.path, how)
+            return os.open(self.path, flags)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
                 raise
-            said = f"another host has taken {self.path.parents[1]} over, having seen no beat for {STALE:g} s"
-            raise Lost(f"{said}; nothing more is written here") from None
+            reason = f"another host has taken over {self.path.parents[1]} after {STALE:g} s without a beat"
+            raise Lost(f"{reason}; nothing more is written here") from None
 
 
 def take(run: Path, abandoned: Collection[Path] = ()) -> Lease | None:
-    """Lease a run's folder, whose lock the caller holds; None when another host has it.
+    """Lease a run's folder, whose lock the caller holds; None if another host holds the lease.
 
-    What is not that of another host is left over from a dead process, and what is `abandoned` is taken over.
+    A lease of this host is left over from a dead process; it and those in `abandoned` are taken over.
     """
     found = _find(run)
     if found and (_is_ours(found) or found in abandoned):
@@ -107,27 +108,27 @@ def take(run: Path, abandoned: Collection[Path] = ()) -> Lease | None:
         scratch.rename(run / FOLDER)
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        # There is one; or its new holder has swept this folder away.
+        # Another lease exists, or its new holder has removed our scratch folder.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise
         return None
-    for left in run.glob(f"{FOLDER}-*"):  # by takers that were killed, or that come too late
+    for left in run.glob(f"{FOLDER}-*"):  # by processes that were killed, or came too late
         shutil.rmtree(left, ignore_errors=True)
     return Lease(run / FOLDER / name)
 
 
 def adopt(run: Path) -> Lease:
-    """The lease of a run whose lock this process has inherited. Raises Lost when this host holds none."""
+    """The lease of a run whose lock this process has inherited. Raises Lost if this host holds none."""
     found = _find(run)
     if found is None or not _is_ours(found):
-        raise Lost(f"another host has taken {run} over; nothing is written here")
+        raise Lost(f"another host has taken over {run}; nothing is written here")
     return Lease(found)
 
 
 def abandoned(runs: Sequence[Path], wait: Callable[[float], object] = time.sleep) -> set[Path]:
-    """Leases of other hosts that nobody beats, which takes `STALE` seconds of watching if there are any.
+    """The leases of other hosts without a beat. Takes `STALE` seconds if there are leases of other hosts.
 
-    `wait` is given seconds to wait; when it returns something true, no more is waited and none is abandoned.
+    `wait` is called with seconds to wait; if it returns a true value, waiting ends and no lease counts as abandoned.
     """
     watched = {path: _read(path) for path in map(_find, runs) if path and not _is_ours(path)}
     quiet, last = 0.0, time.monotonic()
@@ -136,24 +137,24 @@ def abandoned(runs: Sequence[Path], wait: Callable[[float], object] = time.sleep
             return set()
         watched = {path: content for path, content in watched.items() if content is not None and _read(path) == content}
         now = time.monotonic()
-        # A look that took long, as on a file system that hung, says nothing of what a holder could do in that time.
+        # After a check that took long, as on a hanging file system, the holder may not have been able to write either.
         quiet += min(now - last, 2 * LOOK)
         last = now
     return set(watched)
 
 
 def is_live(run: Path) -> bool:
-    """Whether another host has leased a run and beats, judged in an instant: for what is shown and planned.
+    """Whether another host holds a lease with a recent beat, without waiting: for displays and planning.
 
-    A beat is recent when its file's time is within `STALE` seconds of a scratch file's that is made now beside it:
-    both are times of the one file system. Where none can be made, a lease counts as live.
+    A beat is recent if its file's time is within `STALE` seconds of that of a scratch file made now in the same folder:
+    both are times of the same file system. If no scratch file can be made, the lease counts as live.
     """
     found = _find(run)
     if found is None or _is_ours(found):
         return False
     try:
         beaten = found.stat().st_mtime
-    except OSError:  # released meanwhile
+    except OSError:  # released in the meantime
         return False
     try:
         with tempfile.TemporaryFile(dir=run) as scratch:
@@ -165,18 +166,18 @@ def is_live(run: Path) -> bool:
 
 
 @contextmanager
-def beating(leases: Sequence[Lease], lost: Callable[[Lost], None]) -> Iterator[None]:
-    """Beat leases in a thread of its own, which calls `lost` when one is lost."""
+def beating(leases: Sequence[Lease], on_lost: Callable[[Lost], None]) -> Iterator[None]:
+    """Beat leases in a thread, which calls `on_lost` if one is lost."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(BEAT):
             try:
                 for lease in leases:
-                    with suppress(OSError):  # a full or hanging disk; the next beat may come through
+                    with suppress(OSError):  # a full or hanging disk; the next beat may succeed
                         lease.beat()
             except Lost as error:
-                lost(error)
+                on_lost(error)
                 return
 
     thread = threading.Thread(target=beat, daemon=True, name="lease")
@@ -192,9 +193,9 @@ def _find(run: Path) -> Path | None:
     """The file of a run's lease."""
     folder = run / FOLDER
     try:
-        if not stat.S_ISDIR(folder.lstat().st_mode):  # a link is not followed
+        if not stat.S_ISDIR(folder.lstat().st_mode):  # links are not followed
             return None
-        # A network file system shows what was removed while open under a name that begins with a dot.
+        # A network file system shows files that were removed while open under names that begin with a dot.
         names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -206,7 +207,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _read(path: Path) -> bytes | None:
-    """What a lease's file holds; None when it is gone."""
+    """The content of a lease's file; None if it is gone."""
     try:
         return path.read_bytes()
     except OSError:
@@ -214,11 +215,11 @@ def _read(path: Path) -> bytes | None:
 
 
 def _content(beats: int) -> bytes:
-    return f"{os.getpid():>10} {beats:>10}\n".encode()  # always as long, to be written over in place
+    return f"{os.getpid():>10} {beats:>10}\n".encode()  # of constant length, to be overwritten in place
 
 
 def _remove(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.unlink()
-    with suppress(OSError):  # gone, or another's by now
+    with suppress(OSError):  # already gone, or in use by another lease
         path.parent.rmdir()

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Results:
-    """What a results folder holds."""
+    """The content of a results folder."""
 
-    runs: pd.DataFrame  # one row a run
-    evals: pd.DataFrame  # one row an evaluation of a run
+    runs: pd.DataFrame  # one row per run
+    evals: pd.DataFrame  # one row per evaluation of a run
     problems: list[str]  # folders that look like runs but cannot be read, one line each
 
 
@@ -44,9 +44,11 @@ EVAL_NUMBERS = ["step", "mean", "score", "seconds", "success"]
 
 
 def check_root(root: Path) -> None:
-    """Raise UsageError when there is no results folder."""
+    """Raise UsageError if there is no results folder."""
     if not root.is_dir():
-        raise UsageError(f"there is no results folder {str(root)!r}; flowbench run makes it, or pass --results")
+        raise UsageError(
+            f"there is no results folder {str(root)!r}; flowbench run creates it; or name another with --results"
+        )
 
 
 class Selection:
@@ -56,8 +58,8 @@ class Selection:
         self._wanted = {"suite": suite_names, "algorithm": algo_names}
         self._seen: dict[str, set[str]] = {kind: set() for kind in self._wanted}
 
-    def takes(self, run: RunRecord) -> bool:
-        """Whether a record is of a selected run."""
+    def accepts(self, run: RunRecord) -> bool:
+        """Whether a record belongs to a selected run."""
         names = {"suite": {run.suite.name}, "algorithm": {run.algo.name, run.algo.label}}
         for kind, wanted in self._wanted.items():
             self._seen[kind] |= names[kind]
@@ -66,7 +68,7 @@ class Selection:
         return True
 
     def check(self, root: Path) -> None:
-        """Raise UsageError when a name has selected none of the runs seen, which lie below `root`."""
+        """Raise UsageError if a name has selected none of the runs below `root`."""
         for kind, wanted in self._wanted.items():
             for name in wanted:
                 if name not in self._seen[kind]:
@@ -74,23 +76,23 @@ class Selection:
 
 
 class Exactly:
-    """The runs of these cells, and on their tasks the published ones of these algorithms, as their files call them."""
+    """The runs of these cells, and published runs of these algorithms (named as in their files) on the same tasks."""
 
     def __init__(self, cells: Sequence[Cell], published: Sequence[str] = ()) -> None:
-        # A label, too: one configuration has another where a suite's defaults have changed, and lies in two folders.
+        # The label too: after a suite's defaults have changed, one configuration has two labels and two folders.
         self._cells = {(*_task(cell), cell.variant.label, cell.variant.config_id, cell.seed) for cell in cells}
         self._tasks = {_task(cell) for cell in cells}
         self._published = set(published)
 
-    def takes(self, run: RunRecord) -> bool:
-        """Whether a record is of a selected run."""
+    def accepts(self, run: RunRecord) -> bool:
+        """Whether a record belongs to a selected run."""
         task = run.suite.name, run.task.name
         if run.published:
             return task in self._tasks and run.published.algo in self._published
         return (*task, run.algo.label, run.config_id, run.seed) in self._cells
 
     def check(self, root: Path) -> None:
-        """A cell that is not there selects nothing."""
+        """A cell without a run is not an error."""
 
 
 def _task(cell: Cell) -> tuple[str, str]:
@@ -100,13 +102,13 @@ def _task(cell: Cell) -> tuple[str, str]:
 def load_results(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] = ()) -> Results:
     """Read every run below `root`, or those of the named suites and algorithms (by name or label).
 
-    Raises UsageError when the folder does not exist or a name selects nothing.
+    Raises UsageError if the folder does not exist or a name selects nothing.
     """
     return load_selected(root, Selection(suite_names, algo_names))
 
 
 def load_selected(root: Path, selection: Selection | Exactly) -> Results:
-    """Read the selected runs below `root`. Raises UsageError as `load` does."""
+    """Read the selected runs below `root`. Raises UsageError as `load_results` does."""
     import pandas as pd
 
     check_root(root)
@@ -119,7 +121,7 @@ def load_selected(root: Path, selection: Selection | Exactly) -> Results:
         except NotARun as error:
             problems.append(str(error))
             continue
-        if not selection.takes(run):
+        if not selection.accepts(run):
             continue
         row = _run_row(run, folder)
         runs.append(row)
@@ -129,8 +131,10 @@ def load_selected(root: Path, selection: Selection | Exactly) -> Results:
             columns = csv_rows.columns(table, ("step", "mean", "seconds", "success"))
         except csv_rows.Unreadable as error:
             problems.append(str(error))
-        if wrong := [step for step in columns.get("step", ()) if _is_no_step(step)]:
-            problems.append(f"{table}: {len(wrong)} row{'s' * (len(wrong) > 1)} at what is no step, such as {wrong[0]}")
+        if wrong := [step for step in columns.get("step", ()) if _is_invalid_step(step)]:
+            problems.append(
+                f"{table}: {len(wrong)} row{'s' * (len(wrong) > 1)} with an invalid step, such as {wrong[0]}"
+            )
         evals.append(_evaluations(row, columns))
     selection.check(root)
     frame = pd.DataFrame(runs, columns=RUN_COLUMNS)
@@ -170,13 +174,13 @@ def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
     }
 
 
-def _software(run: RunRecord) -> str:
-    """What a run's numbers depend on in addition to its config, in one line; empty until it has trained.
+def _software(run: RunRecord) -> tuple[str, ...]:
+    """What a run's numbers depend on in addition to its config, for each training segment; empty until it trains.
 
-    If a resumed run was trained with different software, all are named in their order.
+    Segments that do not differ from the one before are left out.
     """
     segments = [run.began or Segment(), *(run.resumed or []), run.segment()]
-    return THEN.join(text for text, _ in groupby(_segment_text(each) for each in segments if each.versions))
+    return tuple(text for text, _ in groupby(_segment_text(each) for each in segments if each.versions))
 
 
 def _segment_text(segment: Segment) -> str:
@@ -190,14 +194,11 @@ def _segment_text(segment: Segment) -> str:
     return ", ".join([*parts, where if precision == "float32" else f"{where} in {precision}"])
 
 
-THEN = "; then "  # between what a run was trained with at first and what it went on with
-
-
-Evaluations = dict[str, "NDArray[np.float64]"]  # columns of one length, named as EVAL_NUMBERS
+Evaluations = dict[str, "NDArray[np.float64]"]  # columns of equal length, named as in EVAL_NUMBERS
 
 
 def _evaluations(run: Mapping[str, Any], columns: Mapping[str, Sequence[float]]) -> Evaluations:
-    """The evaluations of one run by their steps, of each the last; seconds and success are NaN where nobody counted."""
+    """The evaluations of one run, the last of each step; seconds and success are NaN if not recorded."""
     import numpy as np
 
     if not {"step", "mean"} <= columns.keys():
@@ -206,19 +207,19 @@ def _evaluations(run: Mapping[str, Any], columns: Mapping[str, Sequence[float]])
     nowhere = np.full(len(step), np.nan)
     seconds, success = (np.array(columns.get(name, nowhere)) for name in ("seconds", "success"))
     score = suites.Score(run["low"], run["high"]).normalise(mean)
-    there = np.flatnonzero([not (math.isnan(each) or _is_no_step(each)) for each in columns["step"]])[::-1]
+    there = np.flatnonzero([not (math.isnan(each) or _is_invalid_step(each)) for each in columns["step"]])[::-1]
     there = there[np.unique(step[there], return_index=True)[1]]
     found = zip(EVAL_NUMBERS, (step, mean, score, seconds, success), strict=True)
     return {name: column[there] for name, column in found}
 
 
-def _is_no_step(number: float) -> bool:
-    """Whether a number cannot be a step; a word, which is NaN, is what a disk left of a line."""
+def _is_invalid_step(number: float) -> bool:
+    """Whether a number cannot be a step. Text, read as NaN, is what a disk error left of a line."""
     return not (math.isnan(number) or (0 <= number <= csv_rows.LARGEST and number.is_integer()))
 
 
 def _eval_frame(runs: pd.DataFrame, evals: Sequence[Evaluations]) -> pd.DataFrame:
-    """The evaluations of all runs, one for each row of `runs`, in one frame made at once."""
+    """The evaluations of all runs in one frame; `evals` has one entry for each row of `runs`."""
     import numpy as np
 
     frame = runs[EVAL_KEYS].loc[np.repeat(runs.index, [len(own["step"]) for own in evals])].reset_index(drop=True)

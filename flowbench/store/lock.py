@@ -1,7 +1,7 @@
-"""Who trains a run holds its lock, and a lease of it.
+"""Exclusive access to a run: the process that trains it holds its lock and its lease.
 
-The lock decides on one machine: the system lets go of it when the process that holds it ends, however it ends. Of
-machines that share the folder, and perhaps no locks, the lease decides.
+The lock works between processes of one host: the system releases it when the process that holds it ends for any reason.
+The lease works between hosts that share the folder, on file systems that may not support locks.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from flowbench.store import lease
 from flowbench.store.lease import Lease
 
 NAME = "run.lock"
-ATTEMPTS, PAUSE = 5, 0.05  # a look at who holds a lock takes a share of it for an instant
+ATTEMPTS, PAUSE = 5, 0.05  # checking whether a lock is held acquires a shared lock for an instant
 
 
 class Busy(RuntimeError):
-    """Another process trains this run."""
+    """Another process trains the run."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A run that this process may train: the lock's file descriptor, which a child process may inherit, and a lease."""
+    """Access to a run: the file descriptor of the lock, which a child process may inherit, and the lease."""
 
     descriptor: int
     lease: Lease
@@ -35,9 +35,9 @@ class Held:
 
 @contextmanager
 def hold(folder: Path, abandoned: Collection[Path] = ()) -> Iterator[Held]:
-    """Hold the lock and the lease of a run's folder; leases of other hosts that are `abandoned` are taken over.
+    """Hold the lock and the lease of a run's folder; leases of other hosts in `abandoned` are taken over.
 
-    Raises Busy when another process holds one of the two.
+    Raises Busy if another process holds one of the two.
     """
     descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -57,18 +57,18 @@ def hold(folder: Path, abandoned: Collection[Path] = ()) -> Iterator[Held]:
         finally:
             leased.release()
     finally:
-        os.close(descriptor)  # a child that inherited it goes on holding the lock
+        os.close(descriptor)  # a child process that inherited it keeps holding the lock
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process, of this or another host, trains a run."""
+    """Whether a process of this or another host trains the run."""
     return _is_locked(folder) or lease.is_live(folder)
 
 
 def _is_locked(folder: Path) -> bool:
     try:
         descriptor = os.open(folder / NAME, os.O_RDONLY)
-    except OSError:  # never locked, or not ours to look into
+    except OSError:  # never locked, or not readable for this user
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

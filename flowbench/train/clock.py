@@ -1,4 +1,4 @@
-"""Where the wall-clock time of a run goes."""
+"""Measures what a run spends its wall-clock time on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Clock:
-    """Wall-clock seconds by what they were spent on.
+    """Wall-clock seconds by activity.
 
-    What a GPU is given to do counts where the loop waits for it: an update there shows under "act", whose result the
-    environments need.
+    GPU work counts where the loop waits for it. An update on a GPU therefore counts as "act", because the environments
+    need the actions.
     """
 
     seconds: dict[str, float] = field(
@@ -22,7 +22,7 @@ class Clock:
     started: float = field(default_factory=time.perf_counter)
 
     def restore(self, split: Mapping[str, float]) -> None:
-        """Go on from what `split` was."""
+        """Continue from what `split` returned."""
         self.seconds = {name: seconds for name, seconds in split.items() if name != "total"}
         self.started = time.perf_counter() - split["total"]
 
@@ -37,7 +37,7 @@ class Clock:
         return time.perf_counter() - self.started
 
     def split(self) -> dict[str, float]:
-        """Seconds spent on each thing, what is left over being "other", and their total."""
+        """Seconds of each activity, the remaining time as "other", and the total."""
         total = self.total
         named = {k: v for k, v in self.seconds.items() if k != "other"}
         return {**named, "other": total - sum(named.values()), "total": total}

@@ -1,4 +1,4 @@
-"""CUDA graphs: a learner's whole update, and its choice of actions, replayed as one launch instead of hundreds."""
+"""CUDA graphs: an update, or a choice of actions, is replayed with one launch instead of hundreds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from algos.agent import Batch
 from flowbench.train.learner import EagerLearner, StackedLearner
 
-WARM_UP = 3  # runs before a capture: library workspaces, the optimisers' state and the logged sums come to be in them
+WARM_UP = 3  # runs before a capture, which create library workspaces, optimiser state and logged sums
 
 
 class Graphed:
-    """A learner whose updates are one graph a phase and whose actions are one graph a shape.
+    """A learner with one graph for each phase of its updates and one for each shape of observations.
 
-    A graph repeats the very launches that were recorded, so what an algorithm decides in Python it decides once; rules
-    for algorithm files (CONTRIBUTING) keep that harmless. What cannot be recorded runs operation by operation, and a
-    line on standard error names the place.
+    A graph repeats exactly the recorded launches, so a decision that an algorithm makes in Python is made only once.
+    The rules for algorithm files (CONTRIBUTING) keep that harmless. What cannot be recorded runs operation by
+    operation, and a line on standard error names the place.
     """
 
     def __init__(self, learner: EagerLearner | StackedLearner) -> None:
@@ -33,7 +33,7 @@ class Graphed:
         self._acts: dict[tuple[Any, ...], tuple[Tensor, _Recording]] = {}
 
     def update(self, batch: Batch) -> None:
-        """One update, as the learner's own."""
+        """One update, the same as the learner's."""
         learner = self.learner
         if self._batch is None:
             self._batch = Batch(*(part.clone() for part in batch))
@@ -61,7 +61,7 @@ class Graphed:
 
 
 class _Recording:
-    """A function of tensors that stay where they are: run a few times, then recorded, then replayed."""
+    """A function on fixed tensors that is run a few times, then recorded, then replayed."""
 
     def __init__(self, function: Callable[[], Any], pool: Any, counts: Counter[str], agent: Any) -> None:
         self._function = function
@@ -75,20 +75,20 @@ class _Recording:
         self._result: Any = None
 
     def run(self) -> Any:
-        """What the function returns; a tensor of a replayed graph is overwritten by the next run."""
+        """The function's result. In a replayed graph the next run overwrites it."""
         if self._refused:
             return self._function()
         if self._graph is None and not self._warm_up:
             self._record()
         if self._graph is None:
             self._warm_up = max(0, self._warm_up - 1)
-            return self._run_beside()
+            return self._run_on_side_stream()
         self._graph.replay()
         self._counts.update(self._counted)
         return self._result
 
-    def _run_beside(self) -> Any:
-        """Run on a stream of its own, as what comes before a capture must be."""
+    def _run_on_side_stream(self) -> Any:
+        """Run on another stream, which CUDA requires before a capture."""
         side, main = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
         side.wait_stream(main)
         with torch.cuda.stream(side):
@@ -104,17 +104,17 @@ class _Recording:
                 self._result = self._function()
         except Exception as error:
             self._refused = True
-            print(f"not captured as a CUDA graph, {place(error, self._agent)}: {_line(error)}", file=sys.stderr)
+            print(f"not captured as a CUDA graph, {source_line(error, self._agent)}: {_line(error)}", file=sys.stderr)
         else:
             self._graph = graph
         finally:
             self._counted = self._counts - before
-            self._counts.clear()  # recording computes nothing, so nothing was logged
+            self._counts.clear()  # nothing is computed during recording, so nothing was logged
             self._counts.update(before)
 
 
-def place(error: BaseException, agent: Any) -> str:
-    """The line of the algorithm's file that an error came through, or where it was raised."""
+def source_line(error: BaseException, agent: Any) -> str:
+    """The last line of the algorithm's file in the traceback, or the line that raised the error."""
     frames = traceback.extract_tb((error.__context__ or error).__traceback__)
     own = sys.modules[type(agent).__module__].__file__
     frame = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1])

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes in environments and random streams of their own, here or beside the training."""
+"""Evaluation: whole episodes with their own environments and random streams, in this process or in others."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ import torch
 from torch import Tensor
 
 from algos.agent import Agent
+from flowbench.common.child_process import Child, Link
 from flowbench.common.errors import describe
-from flowbench.train.child_process import Child, Link
+from flowbench.train import kernels
 from flowbench.train.rng import TorchStream, stream_seed
 from flowbench.train.vecenv import Env, EnvironmentFault, advance, close_all, reset
 
 MakeEnv = Callable[[], Env]
 BuildAgent = Callable[[int, int], Agent[Any]]
-"""(obs_dim, act_dim) -> an agent of the kind that is trained, whatever its weights."""
+"""(obs_dim, act_dim) -> an agent like the trained one, with any weights."""
 
 CPU = torch.device("cpu")
-_AHEAD = 2  # evaluations of one seed that may be unfinished
+_AHEAD = 2  # unfinished evaluations that one seed may have
 
 
 class EvaluationFault(RuntimeError):
-    """An evaluation failed: what environment or policy raised, or the death of the process it was done in."""
+    """An evaluation failed: environment or policy raised an error, or the worker process died."""
 
 
 class Evaluation(NamedTuple):
@@ -37,19 +38,19 @@ class Evaluation(NamedTuple):
 
     seed: int
     step: int
-    returns: np.ndarray  # [K], undiscounted, one an episode
-    seconds: float  # as submitted
+    returns: np.ndarray  # [K], undiscounted, one for each episode
+    seconds: float  # as given to `submit`
 
 
 class Played(NamedTuple):
-    """K episodes that were played to their end."""
+    """K complete episodes."""
 
     returns: np.ndarray  # [K], undiscounted
     lengths: np.ndarray  # [K], steps
 
 
 class Failed(NamedTuple):
-    """One seed's evaluation at a step, which came to nothing."""
+    """An evaluation that failed."""
 
     seed: int
     step: int
@@ -57,7 +58,7 @@ class Failed(NamedTuple):
 
 
 class Episodes:
-    """K environments and a policy that acts on their K observations at once, built when first needed, on the CPU."""
+    """K environments and one policy for all of them, on the CPU. They are built at their first use."""
 
     def __init__(self, make_env: MakeEnv, build_agent: BuildAgent, episodes: int) -> None:
         self._make_env, self._build_agent, self._episodes = make_env, build_agent, episodes
@@ -65,14 +66,14 @@ class Episodes:
         self._agent: Agent[Any] | None = None
 
     def returns(self, seed: int, step: int, weights: Mapping[str, Tensor]) -> np.ndarray:
-        """Undiscounted returns [K] of an agent with `weights`; they depend on `seed`, `step` and these alone.
+        """Undiscounted returns [K] of an agent with `weights`. They depend only on `seed`, `step` and the weights.
 
-        Raises EnvironmentFault, FloatingPointError for actions that are no numbers, and what environments raise.
+        Raises EnvironmentFault, FloatingPointError for actions that are not finite, and any error of an environment.
         """
         return self.play(seed, step, weights).returns
 
     def play(self, seed: int, step: int, weights: Mapping[str, Tensor]) -> Played:
-        """The same episodes, with their lengths."""
+        """The returns and lengths of the same episodes."""
         while len(self._envs) < self._episodes:
             self._envs.append(self._make_env())
         obs = np.stack([reset(env, stream_seed(seed, "evaluation", step, k)) for k, env in enumerate(self._envs)])
@@ -95,7 +96,7 @@ class Episodes:
     def _advance(self, k: int, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         try:
             return advance(self._envs[k], action)
-        except FloatingPointError as error:  # numpy's, where an environment asks for it: no divergence of the policy
+        except FloatingPointError as error:  # raised by numpy in the environment: the policy has not diverged
             raise EnvironmentFault(f"the environment raised {describe(error)}") from error
 
     def close(self) -> None:
@@ -103,37 +104,38 @@ class Episodes:
         close_all(self._envs)
 
     def clear(self) -> None:
-        """Have environments made anew: those that failed in an episode may not be fit for another."""
+        """Discard the environments. After an error they may not be usable for another episode."""
         self.close()
         self._envs = []
 
     def _policy(self, obs_dim: int, weights: Mapping[str, Tensor]) -> Agent[Any]:
         if self._agent is None:
             shape: Any = self._envs[0].action_space.shape
-            with TorchStream(0, CPU):  # its first weights are drawn, and overwritten
-                self._agent = self._build_agent(obs_dim, int(shape[0])).to(CPU)
+            with TorchStream(0, CPU):  # draws initial weights, which are overwritten
+                self._agent = kernels.install(self._build_agent(obs_dim, int(shape[0]))).to(CPU)
         self._agent.load_state_dict(weights)
         return self._agent
 
 
 class Evaluator:
-    """Evaluates snapshots of the weights, in this process or in others while training goes on.
+    """Evaluates snapshots of the weights, in this process or concurrently with training in others.
 
-    An evaluation depends on weights, seed and step alone: not on when, where or after what it is done. One that fails,
-    because of what environment or policy raise or with its process, is told by `collect` and is the end of no other.
+    An evaluation depends only on weights, seed and step, not on time, process or earlier evaluations. One that fails,
+    through an error of environment or policy or because its process dies, is returned by `collect` and affects no
+    other.
     """
 
     def __init__(
         self, make_env: MakeEnv, build_agent: BuildAgent, episodes: int, processes: int, *, threads: int = 1
     ) -> None:
-        """K = `episodes`. With `processes` > 0, each with so many torch `threads`, both callables must be picklable."""
+        """K = `episodes`. With `processes` > 0, each with `threads` torch threads, both callables must be picklable."""
         self.episodes = episodes
         self._episodes = Episodes(make_env, build_agent, episodes)
         self._pool = _Pool(processes, self._episodes, threads) if processes else None
         self._pending: list[_Submitted] = []  # in the order of submission
 
     def submit(self, seed: int, step: int, weights: Mapping[str, Tensor], seconds: float) -> None:
-        """Evaluate `weights`, a state_dict on the CPU; waits only where the seed's last two are still unfinished."""
+        """Evaluate `weights`, a state_dict on the CPU. Waits only while two evaluations of the seed are unfinished."""
         if self._pool is None:
             self._pending.append(_Submitted(seed, step, seconds, self._here(seed, step, weights)))
             return
@@ -143,34 +145,34 @@ class Evaluator:
         self._pending.append(_Submitted(seed, step, seconds, self._pool.submit(seed, step, weights)))
 
     def collect(self, wait: bool = False) -> list[Evaluation | Failed]:
-        """Those finished since, or with `wait` all that were submitted; each seed's in the order of its steps."""
+        """The newly finished ones, or with `wait` all that were submitted, in the order of steps for each seed."""
         finished, left = [], []
-        held = set()  # seeds with an earlier evaluation that is not finished
+        unfinished = set()  # seeds with an earlier evaluation that is not finished
         for each in self._pending:
-            if wait or (each.returns.done() and each.seed not in held):
+            if wait or (each.returns.done() and each.seed not in unfinished):
                 finished.append(each.result())
             else:
-                held.add(each.seed)
+                unfinished.add(each.seed)
                 left.append(each)
         self._pending = left
         return finished
 
     def idle(self, seconds: float) -> bool:
-        """Whether all that was submitted is finished, for which it waits so long."""
+        """Wait at most `seconds`. Whether all that was submitted is finished then."""
         return not wait([each.returns for each in self._pending], timeout=seconds).not_done
 
     def close(self) -> None:
-        """End what is under way and close every environment."""
+        """Stop running evaluations and close every environment."""
         if self._pool is not None:
             self._pool.close()
         self._episodes.close()
 
     def _here(self, seed: int, step: int, weights: Mapping[str, Tensor]) -> Future[np.ndarray]:
-        """The returns, which are there already."""
+        """Evaluate in this process. The result is complete."""
         done: Future[np.ndarray] = Future()
         try:
             done.set_result(self._episodes.returns(seed, step, weights))
-        except (Exception, SystemExit) as error:  # whatever a stranger's code raises
+        except (Exception, SystemExit) as error:  # third-party code may raise anything
             done.set_exception(error)
             self._episodes.clear()
         return done
@@ -183,7 +185,7 @@ class _Submitted(NamedTuple):
     returns: Future[np.ndarray]
 
     def result(self) -> Evaluation | Failed:
-        """What came of it, once it has."""
+        """The result, or the error of the evaluation."""
         try:
             return Evaluation(self.seed, self.step, self.returns.result(), self.seconds)
         except (Exception, SystemExit) as error:
@@ -199,11 +201,11 @@ class _Job:
 
 
 class _Pool:
-    """Processes that evaluate, each with a thread here that hands it one job after the other.
+    """Worker processes that evaluate, each with a thread in this process that sends it one job after another.
 
-    One in which a job fails ends with it, and another takes its place. concurrent.futures.ProcessPoolExecutor would do,
-    but that before Python 3.12 it hangs when a process is killed while megabytes of weights are on their way to it,
-    that it takes no job after such a death, and that it cannot be closed before its jobs are done.
+    A process in which a job failed is replaced. concurrent.futures.ProcessPoolExecutor is not used: before Python 3.12
+    it hangs when a process is killed while it receives weights, after such a death it accepts no job, and it cannot be
+    closed before its jobs are done.
     """
 
     def __init__(self, processes: int, episodes: Episodes, threads: int) -> None:
@@ -211,19 +213,19 @@ class _Pool:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._members: list[threading.Thread] = []
-        self._spent: set[int] = set()  # processes that another is to take the place of
+        self._spent: set[int] = set()  # processes to be replaced
         self._closed = False
         self._mutex = threading.Lock()
 
     def submit(self, seed: int, step: int, weights: Mapping[str, Tensor]) -> Future[np.ndarray]:
-        """The returns to come."""
-        if len(self._members) < self._processes:  # started when first needed: a process takes seconds to import torch
+        """The future returns."""
+        if len(self._members) < self._processes:  # started at first use, because importing torch takes seconds
             number = len(self._members)
             self._children.append(self._start(number))
-            thread = threading.Thread(target=self._hand_over, args=(number,), name=_name(number), daemon=True)
+            thread = threading.Thread(target=self._send_jobs, args=(number,), name=_name(number), daemon=True)
             thread.start()
             self._members.append(thread)
-        # Bytes, because torch would put a tensor that it hands to another process into shared memory, and leave it.
+        # As bytes, because torch would put tensors for another process into shared memory and not free it.
         buffer = io.BytesIO()
         torch.save(dict(weights), buffer)
         job = _Job(seed, step, buffer.getvalue())
@@ -231,7 +233,7 @@ class _Pool:
         return job.returns
 
     def close(self) -> None:
-        """End the processes at once; what was not finished never will be."""
+        """End the processes at once and abandon unfinished jobs."""
         with self._mutex:
             self._closed = True
             for child in self._children:
@@ -245,18 +247,18 @@ class _Pool:
     def _start(self, number: int) -> Child:
         return Child(_name(number), _serve, self._episodes, self._threads, fault=EvaluationFault)
 
-    def _hand_over(self, number: int) -> None:
+    def _send_jobs(self, number: int) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                child = self._fit(number)
+                child = self._usable(number)
                 child.send((job.seed, job.step, job.weights))
                 job.returns.set_result(child.receive())
-            except BaseException as error:  # raised again where the result is asked for
+            except BaseException as error:  # raised again by `returns.result()`
                 self._spent.add(number)
                 job.returns.set_exception(error)
 
-    def _fit(self, number: int) -> Child:
-        """The process of this number, or another in its place."""
+    def _usable(self, number: int) -> Child:
+        """The process with this number, replaced if a job failed in it."""
         with self._mutex:
             if number in self._spent and not self._closed:
                 self._children[number].close()
@@ -270,7 +272,7 @@ def _name(number: int) -> str:
 
 
 def _serve(link: Link, episodes: Episodes, threads: int) -> None:
-    """A process of a `_Pool`: evaluates until it is killed."""
+    """The main function of a worker process: evaluates until it is killed."""
     torch.set_num_threads(threads)
     while True:
         seed, step, weights = link.receive()

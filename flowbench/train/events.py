@@ -1,4 +1,4 @@
-"""What happens while a group trains, as `Trainer.run` tells it."""
+"""The events that `Trainer.run` yields while a group trains."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Tick:
-    """The run goes on: a step count and the speed since the last tick."""
+    """Progress: the steps taken so far and the speed since the last tick."""
 
     step: int
     steps_per_second: float
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A seed's training came to nothing, because of `error`; the seeds beside it go on."""
+class SeedFailed:
+    """The training of one seed ended with `error`. The other seeds of the group continue."""
 
     seed: int
     error: Exception
@@ -32,6 +32,6 @@ class Lost:
 
 @dataclass(frozen=True)
 class Save:
-    """Now is the time to keep `Trainer.state`: everything that was yielded so far, and nothing else, led to it."""
+    """A checkpoint can be written now: `Trainer.state` contains exactly what led to the events so far."""
 
     step: int

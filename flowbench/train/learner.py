@@ -1,4 +1,4 @@
-"""Learners: what turns an agent's losses into parameter updates, one agent or the agents of several seeds at once."""
+"""Learners turn the losses of an agent, or of the agents of several seeds at once, into parameter updates."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class CannotStack(ValueError):
-    """An agent that cannot be mapped over seeds; the message names the line, or what is wrong."""
+    """An agent cannot be mapped over seeds. The message names the line or the reason."""
 
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
 class Means:
-    """Running means of logged scalars of S seeds, kept on the device until they are asked for."""
+    """Running means of the scalars that S seeds log, on the device until they are read."""
 
     def __init__(self, seeds: int = 1) -> None:
-        self.counts: Counter[str] = Counter()  # how often each name was ever logged
+        self.counts: Counter[str] = Counter()  # how often each name was logged in total
         self._seeds = seeds
         self._sums: dict[str, Tensor] = {}
-        self._cleared = [Counter[str]() for _ in range(seeds)]  # what the counts were when a seed began anew
+        self._cleared = [Counter[str]() for _ in range(seeds)]  # the counts when a seed was last cleared
 
     def log(self, name: str, value: Tensor) -> None:
-        """Add one value a seed, [S], or [] of a single seed."""
+        """Add one value for each seed: [S], or [] for a single seed."""
         if name not in self._sums:
             dtype = torch.promote_types(value.dtype, torch.float32)
             self._sums[name] = torch.zeros(self._seeds, dtype=dtype, device=value.device)
-        self._sums[name].add_(value)  # in place: a captured graph keeps writing to this very tensor
+        self._sums[name].add_(value)  # in place, because a captured graph keeps writing to this tensor
         self.counts[name] += 1
 
-    def read(self, slot: int = 0) -> dict[str, float]:
-        """The means of one seed since it was cleared, by name."""
-        since = self._cleared[slot]
+    def read(self, index: int = 0) -> dict[str, float]:
+        """The means of one seed since its last `clear`, by name."""
+        since = self._cleared[index]
         names = [name for name in self._sums if self.counts[name] > since[name]]
         if not names:
             return {}
-        sums = torch.stack([self._sums[name][slot].double() for name in names]).tolist()
+        sums = torch.stack([self._sums[name][index].double() for name in names]).tolist()
         return {name: total / (self.counts[name] - since[name]) for name, total in zip(names, sums, strict=True)}
 
-    def clear(self, slot: int = 0) -> None:
-        """Begin anew with one seed."""
-        self._cleared[slot] = self.counts.copy()
+    def clear(self, index: int = 0) -> None:
+        """Reset the means of one seed."""
+        self._cleared[index] = self.counts.copy()
         for total in self._sums.values():
-            total[slot] = 0.0
+            total[index] = 0.0
 
-    def state(self, slot: int = 0) -> State:
-        """One seed's sums and counts since it was cleared."""
-        counts = {name: torch.tensor(self.counts[name] - self._cleared[slot][name]) for name in self._sums}
-        return flat({"sums": {name: total[slot] for name, total in self._sums.items()}, "counts": counts})
+    def state(self, index: int = 0) -> State:
+        """The sums and counts of one seed since its last `clear`."""
+        counts = {name: torch.tensor(self.counts[name] - self._cleared[index][name]) for name in self._sums}
+        return flat({"sums": {name: total[index] for name, total in self._sums.items()}, "counts": counts})
 
     def restore(self, states: Sequence[State], device: torch.device) -> None:
-        """Take up what `state` gave of every seed; the sums lie on `device`."""
+        """Continue from the `state` of every seed, with the sums on `device`."""
         for name in under("sums", states[0]):
             counts = [int(state[f"counts.{name}"]) for state in states]
             self._sums[name] = torch.stack([state[f"sums.{name}"] for state in states]).to(device)
@@ -77,10 +77,10 @@ class Means:
 
 
 class _Learner(ABC):
-    """What learning is alike in for one seed and for several at once. Implements `algos.agent.Learner`."""
+    """The common part of the learners. Implements `algos.agent.Learner`."""
 
     def __init__(self, agent: Agent[Any], device: torch.device, autocast: Autocast, seeds: int) -> None:
-        """`autocast()` is entered for every loss and every choice of actions."""
+        """Every loss and every choice of actions is computed inside a new `autocast()`."""
         self.agent = agent.to(device)
         self.device = device
         self.updates = 0
@@ -89,28 +89,28 @@ class _Learner(ABC):
         self._optimisers: dict[str, _Optimiser] = {}
 
     def update(self, batch: Batch) -> None:
-        """One update; the tensors of the batch are [B, ...], or [S, B, ...] of S seeds."""
+        """One update. The tensors of the batch are [B, ...], or [S, B, ...] for S seeds."""
         self.agent.update(batch, self, self.updates % self.agent.period)
         self.updates += 1
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
         with self._autocast():
             value, diagnostics = self._compute(loss, *args)
-        self._optimisers[part].step(value.sum())  # seeds share no parameter: the sum's gradient is that of each
+        self._optimisers[part].step(value.sum())  # seeds share no parameter: the sum has the gradient of each
         diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
         self.logged.log(f"{part}/loss", value.detach())
         for name, tensor in diagnostics.items():
-            if tensor.ndim == value.ndim:  # one number a seed
+            if tensor.ndim == value.ndim:  # one number for each seed
                 self.logged.log(f"{part}/{name}", tensor)
         return diagnostics
 
     @abstractmethod
     def track(self, target: str, online: str, tau: float) -> None:
-        """Move a part towards another, as in `algos.agent.Learner`."""
+        """Move one part towards another, as in `algos.agent.Learner`."""
 
     @abstractmethod
     def _compute(self, function: Any, *args: Any) -> Any:
-        """`function(*args)`, of every seed."""
+        """`function(*args)` for every seed."""
 
 
 class EagerLearner(_Learner):
@@ -144,7 +144,7 @@ class EagerLearner(_Learner):
         return flat({"agent": self.agent.state_dict(), **parts}, updates=self.updates) | self.logged.state()
 
     def restore(self, state: State) -> None:
-        """Take up what `state` gave."""
+        """Continue from `state`."""
         self.agent.load_state_dict(under("agent", state))
         for part, optimiser in self._optimisers.items():
             optimiser.restore([under(f"adam.{part}", state)])
@@ -152,19 +152,19 @@ class EagerLearner(_Learner):
         self.logged.restore([state], self.device)
 
     def means(self) -> dict[str, float]:
-        """The mean of each logged scalar since they were last popped, by "part/name"."""
+        """The mean of each logged scalar since the last `pop_means`, by "part/name"."""
         return self.logged.read()
 
     def pop_means(self) -> dict[str, float]:
-        """`means`, which then begin anew."""
+        """Return `means` and reset them."""
         means = self.means()
         self.logged.clear()
         return means
 
     def rehearse(self) -> list[str]:
-        """Run one period of updates on a copy with invented transitions; return the names that will be logged.
+        """Run one period of updates on a copy, with invented transitions. Returns the names that are logged.
 
-        A mistake in an algorithm shows here, before its random steps are taken.
+        An error in an algorithm is found here, before the random steps are taken.
         """
         twin = EagerLearner(copy.deepcopy(self.agent), self.device, self._autocast)
         batch = invented_batch(self.agent, self.device)
@@ -185,12 +185,12 @@ class EagerLearner(_Learner):
 class StackedLearner(_Learner):
     """Trains the agents of S seeds as one batched computation.
 
-    Every parameter and buffer is held as [S, ...]. The agent stays what its file says, written for one seed: its
-    losses and its `act` are mapped over the seeds, so that each sees its own parameters and its own batch.
+    Every parameter and buffer is stored as [S, ...]. The agent itself is written for one seed: its losses and its `act`
+    are mapped over the seeds, and each call sees the parameters and the batch of one seed.
     """
 
     def __init__(self, agents: Sequence[Agent[Any]], device: torch.device, autocast: Autocast = nullcontext) -> None:
-        # The copy's methods are called; its own parameters are never used.
+        # Only the methods of this copy are used, not its parameters.
         super().__init__(copy.deepcopy(agents[0]), device, autocast, seeds=len(agents))
         self.seeds = len(agents)
         parameters, buffers = stack_module_state([agent.to(device) for agent in agents])
@@ -215,18 +215,18 @@ class StackedLearner(_Learner):
     def track(self, target: str, online: str, tau: float) -> None:
         torch._foreach_lerp_(self._of(target), self._of(online), tau)
 
-    def weights(self, slot: int) -> dict[str, Tensor]:
+    def weights(self, index: int) -> dict[str, Tensor]:
         """The state_dict of one seed's agent, as views."""
-        return {name: self._state[name][slot].detach() for name in self.agent.state_dict()}
+        return {name: self._state[name][index].detach() for name in self.agent.state_dict()}
 
-    def state(self, slot: int) -> State:
-        """Weights, optimisers, counters and means of one seed, as an `EagerLearner` has them."""
-        parts = {f"adam.{part}": optimiser.state(slot) for part, optimiser in self._optimisers.items()}
-        return flat({"agent": self.weights(slot), **parts}, updates=self.updates) | self.logged.state(slot)
+    def state(self, index: int) -> State:
+        """Weights, optimisers, counters and means of one seed, in the format of `EagerLearner`."""
+        parts = {f"adam.{part}": optimiser.state(index) for part, optimiser in self._optimisers.items()}
+        return flat({"agent": self.weights(index), **parts}, updates=self.updates) | self.logged.state(index)
 
     @torch.no_grad()
     def restore(self, states: Sequence[State]) -> None:
-        """Take up what `state` gave of every seed."""
+        """Continue from the `state` of every seed."""
         for name in self.agent.state_dict():
             self._state[name].copy_(torch.stack([state[f"agent.{name}"] for state in states]))
         for part, optimiser in self._optimisers.items():
@@ -237,11 +237,11 @@ class StackedLearner(_Learner):
     def rehearse(self) -> None:
         """Run one period of updates, and both ways of acting, on copies.
 
-        Raises what an agent raises that cannot be stacked, such as one whose loss branches on a tensor, and CannotStack
-        for one that would be trained wrongly without a word.
+        An agent that cannot be stacked raises an error here, for example if its loss branches on a tensor. Raises
+        CannotStack if stacking would train the agent wrongly without an error.
         """
         one = invented_batch(self.agent, self.device)
-        self._refuse_changes(Batch(*(torch.stack([each] * self.seeds) for each in one)))
+        self._reject_changes(Batch(*(torch.stack([each] * self.seeds) for each in one)))
         other = Batch(-one.obs, -one.action, -one.reward, -one.next_obs, 1.0 - one.discount, 1.0 - one.progress)
         alike, apart = (
             self._rehearsed(Batch(*(torch.stack([first, *[rest] * (self.seeds - 1)]) for first, rest in pairs)))
@@ -254,9 +254,9 @@ class StackedLearner(_Learner):
                 )
 
     def _rehearsed(self, batch: Batch) -> dict[str, float]:
-        """What the first seed logs in a period of updates of a copy; the same noise each time."""
+        """What the first seed logs in one period of updates of a copy, with the same noise in each call."""
         twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
-        # Outside a loss or `act` the agent's own tensors are those of no seed: to compute with them fails on "meta".
+        # Outside losses and `act` the agent's own tensors belong to no seed. On "meta", computing with them fails.
         twin.agent.to("meta")
         own = dict(_tensors(twin.agent))
         versions = {name: tensor._version for name, tensor in own.items()}
@@ -270,8 +270,8 @@ class StackedLearner(_Learner):
                 raise _changes(name)
         return twin.logged.read()
 
-    def _refuse_changes(self, batch: Batch) -> None:
-        """Raise CannotStack where `update` gives other values to the agent's own tensors, also past autograd's eyes."""
+    def _reject_changes(self, batch: Batch) -> None:
+        """Raise CannotStack if `update` changes values of the agent's own tensors, also through `.data`."""
         twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
         before = {name: tensor.detach().clone() for name, tensor in _tensors(twin.agent)}
         with TorchStream(0, self.device):
@@ -282,7 +282,7 @@ class StackedLearner(_Learner):
                 raise _changes(name)
 
     def _compute(self, function: Any, *args: Any) -> Any:
-        """`function(*args)` of every seed, tensors among the arguments being one [S, ...] for all."""
+        """`function(*args)` for every seed. Each tensor among the arguments is [S, ...]."""
         dims = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, args)
 
         def one_seed(state: dict[str, Tensor], *args: Any) -> Any:
@@ -297,7 +297,7 @@ class StackedLearner(_Learner):
 
 
 def _changes(name: str) -> CannotStack:
-    return CannotStack(f"update() changes {name}, of which every seed has its own; a loss can change it")
+    return CannotStack(f"update() changes {name}, which each seed has separately; change it in a loss instead")
 
 
 def _tensors(agent: Agent[Any]) -> Iterator[tuple[str, Tensor]]:
@@ -307,7 +307,7 @@ def _tensors(agent: Agent[Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Call(nn.Module):
-    """Gives `functional_call`, which calls a module, an agent's methods to call."""
+    """A module for `functional_call` whose `forward` calls any function that uses the agent."""
 
     def __init__(self, agent: Agent[Any]) -> None:
         super().__init__()
@@ -318,7 +318,7 @@ class _Call(nn.Module):
 
 
 class _Optimiser:
-    """Adam on the parameters of one part, [...] of one seed or [S, ...] of S."""
+    """Adam on the parameters of one part, [...] for one seed or [S, ...] for S."""
 
     def __init__(self, parameters: list[Tensor], spec: Adam, seeds: int | None = None) -> None:
         self._parameters = parameters
@@ -327,8 +327,8 @@ class _Optimiser:
         self.adam = torch.optim.Adam(parameters, lr=spec.lr, eps=spec.eps, fused=True, capturable=parameters[0].is_cuda)
 
     def step(self, loss: Tensor) -> None:
-        # Only this part's gradients are computed: a critic's weights get none from the actor's loss.
-        # The fused optimiser walks memory, and takes a transposed gradient for another one without a word.
+        # Only the gradients of this part: the actor's loss gives the critic's weights none.
+        # The fused optimiser ignores strides, so a transposed gradient would be applied wrongly.
         gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, self._parameters)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -336,18 +336,18 @@ class _Optimiser:
             self._clip(gradients, self._clip_norm)
         self.adam.step()
 
-    def state(self, slot: int | None = None) -> State:
-        """Adam's moments and step counts by parameter, of one seed; nothing before the first step."""
+    def state(self, index: int | None = None) -> State:
+        """Adam's moments and step counts of one seed, by parameter. Empty before the first step."""
         found: State = {}
-        for index, parameter in enumerate(self._parameters):
+        for k, parameter in enumerate(self._parameters):
             if kept := self.adam.state[parameter]:
-                found[f"{index}.step"] = kept["step"]
+                found[f"{k}.step"] = kept["step"]
                 for moment in MOMENTS:
-                    found[f"{index}.{moment}"] = kept[moment] if slot is None else kept[moment][slot]
+                    found[f"{k}.{moment}"] = kept[moment] if index is None else kept[moment][index]
         return found
 
     def restore(self, states: Sequence[State]) -> None:
-        """Take up what `state` gave, of each seed."""
+        """Continue from the `state` of each seed."""
         for index, parameter in enumerate(self._parameters if states[0] else ()):
             kept = {"step": states[0][f"{index}.step"].to(parameter.device, copy=True)}
             for moment in MOMENTS:
@@ -361,13 +361,13 @@ class _Optimiser:
             nn.utils.clip_grad_norm_(self._parameters, norm)
             return
         norms = torch.stack([gradient.reshape(self._seeds, -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-        scale = (norm / (norms + 1e-6)).clamp(max=1.0)  # the same small term as in torch's own
+        scale = (norm / (norms + 1e-6)).clamp(max=1.0)  # the same small constant as in torch
         for gradient in gradients:
             gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def invented_batch(agent: Agent[Any], device: torch.device, n: int = 2) -> Batch:
-    """n transitions that no environment gave, [n, ...], to try an agent on."""
+    """n invented transitions [n, ...] to test an agent with."""
     obs = torch.randn(n, agent.obs_dim, device=device)
     action = torch.rand(n, agent.act_dim, device=device) * 2 - 1
     one = torch.ones(n, device=device)

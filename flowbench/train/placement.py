@@ -1,4 +1,4 @@
-"""Where a group's work is done, and in which precision."""
+"""Which device and how many processes a group trains with, and in which precision."""
 
 from __future__ import annotations
 
@@ -10,47 +10,52 @@ import torch
 
 
 @dataclass(frozen=True)
-class Places:
-    """How a group's work is spread; the numbers of a run do not depend on the processes."""
+class Placement:
+    """How the work of a group is distributed. The number of processes does not change the numbers of a run."""
 
     device: torch.device
-    stack: bool = False  # all seeds as one batched computation
+    stack: bool = False  # train all seeds as one batched computation
     precision: str = "float32"  # of matrix products: float32, tf32 or bfloat16
-    environments: int = 0  # worker processes that step the training environments; 0 steps them in this one
-    evaluation: int = 0  # worker processes that evaluate beside training; 0 evaluates in between
-    sharers: int = 1  # groups that may train on the device at once
+    environments: int = 0  # worker processes that step the training environments; with 0 this process does
+    evaluation: int = 0  # worker processes that evaluate concurrently with training; with 0 this process evaluates
+    sharers: int = 1  # groups that may train on the device at the same time
 
     def apply(self) -> None:
-        """Set torch's own switch for the precision; of the GPU alone, because evaluation is on the CPU.
+        """Set torch's global switches. They concern GPUs only.
 
-        On a GPU cuBLAS is given a workspace of its own a stream too, without which concurrent streams may change sums.
+        On a GPU each stream gets a cuBLAS workspace of its own. Otherwise concurrent streams could change sums.
         """
         if self.device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
 
     def autocast(self) -> AbstractContextManager[object]:
-        """What losses and policies are computed in: matrix products in bfloat16 when that is asked for.
+        """The context for losses and policies: matrix products in bfloat16 if that is the precision.
 
-        It is entered anew for each: it keeps weights it has cast, which an optimiser's step makes stale.
+        Enter a new one for each computation: autocast caches the converted weights, and an optimiser step changes them.
         """
         if self.precision != "bfloat16":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-def spread(seeds: int, device: torch.device, precision: str, threads: int, sharers: int = 1) -> Places:
-    """Where a group's work is done: on a GPU, the cores that the learner leaves over step and evaluate."""
+def spread(
+    seeds: int, device: torch.device, *, threads: int, precision: str = "float32", per_gpu: int = 1
+) -> Placement:
+    """The placement of a group of `seeds` seeds that has `threads` threads and shares its GPU with `per_gpu` groups.
+
+    On a GPU, the cores that the learner does not need step environments and evaluate.
+    """
     if device.type == "cpu":
-        return Places(device, stack=seeds > 1, precision=precision)
+        return Placement(device, stack=seeds > 1, precision=precision)
     spare = max(0, threads - 1)
     stepping = min(seeds, spare)
-    return Places(device, seeds > 1, precision, stepping, min(seeds, spare - stepping), sharers)
+    return Placement(device, seeds > 1, precision, stepping, min(seeds, spare - stepping), per_gpu)
 
 
-def device(asked: str) -> torch.device:
-    """The device behind auto, cpu or cuda. Raises RuntimeError when there is none."""
+def device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda". Raises RuntimeError for "cuda" without a CUDA device."""
     cuda = torch.cuda.is_available()
-    if asked == "cuda" and not cuda:
+    if name == "cuda" and not cuda:
         raise RuntimeError("no CUDA device here; run with --device cpu or auto")
-    return torch.device("cuda" if asked != "cpu" and cuda else "cpu")
+    return torch.device("cuda" if name != "cpu" and cuda else "cpu")

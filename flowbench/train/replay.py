@@ -1,4 +1,4 @@
-"""Replay: ring buffers of transitions, one a seed, filled and sampled together."""
+"""Replay: one ring buffer of transitions for each seed, all filled and sampled together."""
 
 from __future__ import annotations
 
@@ -13,58 +13,57 @@ from torch import Tensor
 from algos.agent import Batch, Config
 from flowbench.train.rng import stream_seed
 
-BLOCK = 64  # samples whose random numbers are drawn at once
-SHORT_EPISODE = 100  # steps; there is room at first for the final observations of episodes of this length
+BLOCK = 64  # batches whose random numbers are drawn at once
+SHORT_EPISODE = 100  # steps; initially there is room for the final observations of episodes of this length
 
 
 class Replay:
-    """Transitions of S seeds in tensors [S, slot, ...]; a full buffer forgets its oldest.
+    """Transitions of S seeds in tensors [S, row, ...]. A full buffer overwrites the oldest.
 
-    Transitions are numbered from 0 as they come, and number t lies in slot `t % (capacity + 1)`. An observation is
-    stored once: the next observation of t is the observation of t + 1, in the slot after. Only where an episode ended
-    is that slot the first of the next episode, and the transition has a final instead: the observation it ended with
-    and the discount, in a tensor of their own that grows when it is full.
+    Transitions are numbered from 0. Number t is stored in row `t % (capacity + 1)`. Each observation is stored once:
+    the next observation of t is the observation of t + 1, in the following row. Where an episode ended, the following
+    row belongs to the next episode. Such a transition has a "final" instead, in another tensor that grows when it is
+    full: the last observation of the episode and the discount.
 
-    A transition takes 4 (obs_dim + act_dim + 2) bytes and an episode 4 (obs_dim + 1) more; to keep both observations
-    takes 4 (2 obs_dim + act_dim + 2). With obs_dim 223 and act_dim 38 these are 1052 + 896 an episode, and 1944. The
-    share is near a half for many observations, 0.6 with obs_dim 17 and act_dim 6, and two thirds with 3 and 1.
+    A transition takes 4 (obs_dim + act_dim + 2) bytes and each episode 4 (obs_dim + 1) more. Storing both observations
+    would take 4 (2 obs_dim + act_dim + 2), nearly twice as much where observations are large.
     """
 
     def __init__(
         self, seeds: Sequence[int], obs_dim: int, act_dim: int, config: Config, steps: int, device: torch.device
     ) -> None:
-        """Room on `device` for `config.replay_size` transitions a seed, or for `steps` when the run is shorter."""
+        """Room on `device` for `config.replay_size` transitions of each seed, or for `steps` if the run is shorter."""
         self.capacity = min(config.replay_size, steps)
         self.size = 0  # transitions held, the same for every seed
-        self.added = 0  # transitions ever added
+        self.added = 0  # transitions added in total
         self._config = config
-        self._device = device
-        # One slot more than transitions: the newest one's next observation is nobody's observation yet.
-        count, slots = len(seeds), self.capacity + 1
-        self._obs = torch.empty(count, slots, obs_dim, device=device)
-        # What else there is of a transition lies together, to be fetched at once: action, reward, number of its final.
-        self._rest = torch.empty(count, slots, act_dim + 2, device=device)
-        self._final = self._rest[..., -1].view(torch.int32)  # [S, slot], 0 where no episode ended
-        # Observation and discount. Final 0 is shared by all within an episode: discount 1, its observation is not used.
+        self.device = device
+        # One more row than transitions: the next observation of the newest one has no transition of its own yet.
+        count, rows = len(seeds), self.capacity + 1
+        self._obs = torch.empty(count, rows, obs_dim, device=device)
+        # The rest of a transition is stored together and read at once: action, reward, number of its final.
+        self._rest = torch.empty(count, rows, act_dim + 2, device=device)
+        self._final = self._rest[..., -1].view(torch.int32)  # [S, row], 0 where no episode ended
+        # Observation and discount. All transitions within an episode share final 0: discount 1, observation unused.
         self._finals = torch.zeros(count, 1 + math.ceil(self.capacity / SHORT_EPISODE), obs_dim + 1, device=device)
         self._finals[:, 0, -1].fill_(1.0)
-        free = range(1, self._finals.shape[1]) if device.type != "meta" else ()  # there none is ever taken
+        free = range(1, self._finals.shape[1]) if device.type != "meta" else ()  # `bytes_needed` uses none
         self._free = [list(free) for _ in seeds]
         self._ends: list[deque[tuple[int, int]]] = [deque() for _ in seeds]  # (transition, its final), oldest first
-        # Drawn on the CPU, so that a seed draws the same on every device.
+        # On the CPU, so that a seed draws the same numbers for every device.
         self._generators = [torch.Generator().manual_seed(stream_seed(seed, "replay")) for seed in seeds]
         self._uniforms = torch.empty(count, BLOCK, config.batch_size, dtype=torch.float64, device=device)
-        self._used = BLOCK  # of the block of uniforms
-        self._rows = torch.arange(count, device=device)[:, None]
+        self._used = BLOCK  # rows of the block that have been used
+        self._seeds = torch.arange(count, device=device)[:, None]
 
     @staticmethod
     def bytes_needed(seeds: Sequence[int], obs_dim: int, act_dim: int, config: Config, steps: int) -> int:
-        """The `nbytes` of a new replay, without allocating it; many episodes under SHORT_EPISODE steps take more."""
+        """The `nbytes` of a new replay, without allocating it. Many episodes under SHORT_EPISODE steps need more."""
         return Replay(seeds, obs_dim, act_dim, config, steps, torch.device("meta")).nbytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes of everything that holds transitions, of all seeds."""
+        """Bytes of all tensors that hold transitions."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (self._obs, self._rest, self._finals))
 
     def add(
@@ -76,18 +75,18 @@ class Replay:
         terminated: np.ndarray,
         truncated: np.ndarray,
     ) -> None:
-        """Store one transition a seed: obs and next_obs [S, obs_dim], action [S, act_dim], the rest [S].
+        """Store one transition for each seed: obs and next_obs [S, obs_dim], action [S, act_dim], the rest [S].
 
-        Where the last transition of a seed did not end its episode, `obs` is that transition's `next_obs`.
+        Within an episode, `obs` must be the `next_obs` of the previous transition.
         """
-        # One copy to the device; the last column is the final, whose 0 has the same bits as an integer.
+        # One copy to the device. The last column is the final, an integer; 0 has the same bits as a float.
         parts = (obs, next_obs, action, reward[:, None], np.zeros((len(obs), 1)))
         packed = self._upload(torch.from_numpy(np.concatenate(parts, axis=1, dtype=np.float32)))
-        obs_dim, slots = obs.shape[1], self.capacity + 1
-        i = self.added % slots
+        obs_dim, rows = obs.shape[1], self.capacity + 1
+        i = self.added % rows
         following = packed[:, obs_dim : 2 * obs_dim]
-        self._obs[:, i] = packed[:, :obs_dim]  # new only where an episode begins
-        self._obs[:, (i + 1) % slots] = following
+        self._obs[:, i] = packed[:, :obs_dim]  # already there, except where an episode begins
+        self._obs[:, (i + 1) % rows] = following
         self._rest[:, i] = packed[:, 2 * obs_dim :]
         for seed in np.flatnonzero(terminated | truncated).tolist():
             final = self._take_final(seed, self.added)
@@ -98,77 +97,77 @@ class Replay:
         self.size = min(self.added, self.capacity)
 
     def sample(self, progress: float) -> Batch:
-        """One batch of every seed, its tensors [S, B, ...], and `progress` [S].
+        """One batch for every seed: tensors [S, B, ...], and `progress` [S].
 
-        Drawn with replacement: a share from the most recent transitions, the rest from all.
+        Transitions are drawn with replacement, a share of them from the most recent ones, the rest from all.
         """
         if not self.size:
             raise ValueError("cannot sample from a replay that holds no transition yet")
         return self._read(self._draw(), progress)
 
-    def chunk(self, slot: int, start: int) -> dict[str, Tensor]:
-        """A seed's transitions from number `start` on, which must be held, on the CPU; `refill` puts them back."""
-        slots = self.capacity + 1
-        i = torch.arange(start, self.added, device=self._device) % slots
-        rest = self._rest[slot, i].cpu()
+    def chunk(self, index: int, start: int) -> dict[str, Tensor]:
+        """A seed's transitions from number `start` on, on the CPU, for `refill`. The replay must still hold them."""
+        rows = self.capacity + 1
+        i = torch.arange(start, self.added, device=self.device) % rows
+        rest = self._rest[index, i].cpu()
         final = rest[:, -1].view(torch.int32).long()
         (ends,) = final.nonzero(as_tuple=True)
         return {
             "numbers": torch.tensor([start, self.added]),
-            "obs": self._obs[slot, i].cpu(),
-            "next": self._obs[slot, self.added % slots].cpu(),  # the newest transition's, unless it ended its episode
+            "obs": self._obs[index, i].cpu(),
+            "next": self._obs[index, self.added % rows].cpu(),  # of the newest transition, unless its episode ended
             "rest": rest[:, :-1].contiguous(),
             "ends": ends,
-            "finals": self._finals[slot].cpu()[final[ends]],
+            "finals": self._finals[index].cpu()[final[ends]],
         }
 
     def refill(self, chunks: Sequence[Sequence[Mapping[str, Tensor]]]) -> None:
-        """Fill an empty replay again, from every seed's chunks, one after the other."""
+        """Fill an empty replay with the chunks of every seed, in their order."""
         self.added = max(int(chunk["numbers"][1]) for chunk in chunks[0])
         self.size = min(self.added, self.capacity)
-        slots = self.capacity + 1
+        rows = self.capacity + 1
         for seed, of_seed in enumerate(chunks):
             for chunk in of_seed:
                 start, stop = chunk["numbers"].tolist()
                 held = slice(max(0, self.added - self.capacity - start), None)
-                i = torch.arange(start, stop)[held] % slots
-                self._obs[seed, i] = chunk["obs"][held].to(self._device)
-                self._obs[seed, stop % slots] = chunk["next"].to(self._device)
-                self._rest[seed, i, :-1] = chunk["rest"][held].to(self._device)
+                i = torch.arange(start, stop)[held] % rows
+                self._obs[seed, i] = chunk["obs"][held].to(self.device)
+                self._obs[seed, stop % rows] = chunk["next"].to(self.device)
+                self._rest[seed, i, :-1] = chunk["rest"][held].to(self.device)
                 self._final[seed, i] = 0
                 for end, final in zip(chunk["ends"].tolist(), chunk["finals"], strict=True):
                     if start + end >= self.added - self.capacity:
-                        place = self._take_final(seed, start + end)
-                        self._final[seed, (start + end) % slots].fill_(place)
-                        self._finals[seed, place] = final.to(self._device)
+                        number = self._take_final(seed, start + end)
+                        self._final[seed, (start + end) % rows].fill_(number)
+                        self._finals[seed, number] = final.to(self.device)
 
-    def draws(self, slot: int) -> dict[str, Tensor]:
-        """Where a seed's random draws are."""
-        generator, block = self._generators[slot].get_state(), self._uniforms[slot].cpu()
+    def draws(self, index: int) -> dict[str, Tensor]:
+        """The state of a seed's random draws."""
+        generator, block = self._generators[index].get_state(), self._uniforms[index].cpu()
         return {"generator": generator, "block": block, "used": torch.tensor(self._used)}
 
     def restore_draws(self, states: Sequence[Mapping[str, Tensor]]) -> None:
-        """Go on drawing from where `draws` was, of every seed."""
+        """Continue from the `draws` of every seed."""
         for generator, state in zip(self._generators, states, strict=True):
             generator.set_state(state["generator"])
-        self._uniforms = torch.stack([state["block"] for state in states]).to(self._device)
+        self._uniforms = torch.stack([state["block"] for state in states]).to(self.device)
         self._used = int(states[0]["used"])
 
     def _read(self, number: Tensor, progress: float) -> Batch:
-        """The transitions of these numbers [S, B], which must be held."""
-        slots, finals = self.capacity + 1, self._finals.shape[1]
-        i = number % slots
-        here, after = self._rows * slots + i, self._rows * slots + (i + 1) % slots
+        """The transitions with these numbers [S, B]. The replay must hold them."""
+        rows, finals = self.capacity + 1, self._finals.shape[1]
+        i = number % rows
+        here, after = self._seeds * rows + i, self._seeds * rows + (i + 1) % rows
         rest = _pick(self._rest, here)
         final = rest[..., -1].view(torch.int32).long()
-        ending = _pick(self._finals, self._rows * finals + final)
-        # Both are fetched for every transition: to fetch only what is needed, the device would have to tell how many.
+        ending = _pick(self._finals, self._seeds * finals + final)
+        # Both are read for every transition. Reading only what is needed would make the CPU wait for the device.
         next_obs = torch.where((final > 0)[..., None], ending[..., :-1], _pick(self._obs, after))
-        share = torch.full((len(number),), progress, dtype=torch.float32, device=self._device)
+        share = torch.full((len(number),), progress, dtype=torch.float32, device=self.device)
         return Batch(_pick(self._obs, here), rest[..., :-2], rest[..., -2], next_obs, ending[..., -1], share)
 
     def _draw(self) -> Tensor:
-        """Numbers [S, B] of the transitions of one batch."""
+        """The numbers [S, B] of the transitions of one batch."""
         c = self._config
         if self._used == BLOCK:
             shape = (BLOCK, c.batch_size)
@@ -177,7 +176,7 @@ class Replay:
             self._used = 0
         uniform = self._uniforms[:, self._used]
         self._used += 1
-        # The uniform share is rounded down; the small term keeps 0.1 x 100 from becoming 9.
+        # The uniform share is rounded down. Without the small constant, 0.1 x 100 would become 9.
         anywhere = int(c.batch_size * (1.0 - c.recent_share) + 1e-9)
         age = uniform * self.size
         if anywhere < c.batch_size:
@@ -185,7 +184,7 @@ class Replay:
         return self.added - 1 - age.long().clamp_(max=self.size - 1)
 
     def _take_final(self, seed: int, number: int) -> int:
-        """A final for this transition, the newest so far; those of transitions no longer held are free again."""
+        """A free final for this transition, the newest so far. Finals of overwritten transitions become free."""
         free, ends = self._free[seed], self._ends[seed]
         while ends and ends[0][0] <= number - self.capacity:
             free.append(ends.popleft()[1])
@@ -195,7 +194,7 @@ class Replay:
         return ends[-1][1]
 
     def _grow_finals(self) -> None:
-        """Twice the finals for every seed, but no more than could ever be held. A final keeps its place."""
+        """Double the finals of every seed, up to the number of transitions. Existing finals keep their numbers."""
         count, have, width = self._finals.shape
         more = min(2 * have, self.capacity + 1) - have
         self._finals = torch.cat([self._finals, self._finals.new_zeros(count, more, width)], dim=1)
@@ -203,14 +202,14 @@ class Replay:
             free.extend(range(have, have + more))
 
     def _upload(self, tensor: Tensor) -> Tensor:
-        """`tensor` on the device, without waiting for it."""
-        if self._device.type != "cuda":
-            return tensor.to(self._device)
-        # Torch hands pinned memory out again only after the copy from it is done, so the block may be dropped here.
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        """`tensor` on the device, without waiting for the copy."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        # Torch reuses pinned memory only after the copy from it is done, so no reference must be kept here.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def _pick(stored: Tensor, at: Tensor) -> Tensor:
-    """What `stored` [S, n, d] has at places `at` [S, B], counted through all seeds: [S, B, d]."""
-    # Three times as fast on a CPU as `stored[seed, slot]`, and nothing but the result is copied.
+    """The rows of `stored` [S, n, d] at positions `at` [S, B], counted over all seeds: [S, B, d]."""
+    # On a CPU three times as fast as `stored[seed, row]`, and it copies only the result.
     return stored.flatten(0, 1).index_select(0, at.flatten()).view(*at.shape, stored.shape[2])

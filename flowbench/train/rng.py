@@ -1,7 +1,7 @@
-"""Random streams: every use of chance in a run has one of its own, derived from the run's seed.
+"""Random streams: each use of random numbers in a run has its own, derived from the run's seed.
 
-Because no two uses share a stream, evaluating more often, or training seeds side by side in one process, changes no
-number of a training run.
+No two uses share a stream. More frequent evaluation, or other seeds in the same process, therefore change no number of
+a training run.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 
 
 def stream_seed(seed: int, purpose: str, *index: int) -> int:
-    """A 32-bit seed for one `purpose` of a run, such as its k-th episode."""
+    """A 32-bit seed for one `purpose` in a run, for example its k-th episode."""
     return int(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *index]).generate_state(1)[0])
 
 
 class TorchStream:
-    """Torch's random numbers of one seed: inside `with stream:` every draw comes from it."""
+    """A stream of torch's random numbers: inside `with stream:` all numbers are drawn from it."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
         outer = self._read()
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
         if self._cuda:
             with torch.cuda.device(self._cuda):
                 torch.cuda.manual_seed(seed)
@@ -45,12 +45,12 @@ class TorchStream:
         self._write(self._outer)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Where the stream is, while it is not being drawn from."""
+        """The state of the stream, outside `with stream:`."""
         cpu, cuda = self._own
         return {"cpu": cpu} if cuda is None else {"cpu": cpu, "cuda": cuda}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from where `state` was; on another kind of device what that kind draws begins anew."""
+        """Continue from `state`. The part for a kind of device that it does not contain stays as it is."""
         self._own = state["cpu"], state.get("cuda", self._own[1]) if self._cuda else None
 
     def _read(self) -> tuple[Any, Any]:

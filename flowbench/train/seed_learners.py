@@ -1,4 +1,4 @@
-"""What the training loop sees of learning: the agents of a group's seeds, updated and asked for actions together."""
+"""The agents of a group of seeds, updated together: the interface between the training loop and the learners."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from algos.agent import Agent, Batch, Config
 from flowbench.common.tensors import State, flat, on_cpu, under
-from flowbench.train.cuda_graphs import Graphed, place
+from flowbench.train import kernels
+from flowbench.train.cuda_graphs import Graphed, source_line
 from flowbench.train.learner import CannotStack, EagerLearner, StackedLearner
-from flowbench.train.placement import Places
+from flowbench.train.placement import Placement
 from flowbench.train.rng import TorchStream, stream_seed
 
-# Multiplications of a layer up to which a CPU gains from several seeds at once. Above, the products take nearly all the
-# time, and the seeds' activations push each other out of the cache: one after the other is then 5 to 17 % faster.
+# Multiplications in a layer above which stacking is slower on a CPU. There the products take nearly all the time, and
+# the seeds' activations evict each other from the cache: one seed after another is 5 to 17 % faster.
 STACKED_ON_CPU = 2**23
 
 
@@ -24,81 +25,81 @@ class GroupLearner(Protocol):
     """The agents of S seeds."""
 
     kind: str  # "separate" or "stacked", for run.json
-    logged: list[str]  # the names that `means` will have
-    note: str  # why seeds that should be stacked are not, empty where there is nothing to say
+    logged: list[str]  # the names in `means`
+    note: str  # why seeds are not stacked although they should be; empty otherwise
     parameters: int  # trained parameters of one seed's agent
     updates: int
 
     def update(self, batch: Batch) -> None:
-        """One update of every seed; the batch's tensors are [S, B, ...], its progress [S]."""
+        """Update every seed once. The tensors of the batch are [S, B, ...], its progress is [S]."""
         ...
 
     def act(self, obs: Tensor) -> Tensor:
-        """Actions [S, act_dim] to explore with, for obs [S, obs_dim]."""
+        """Exploring actions [S, act_dim] for obs [S, obs_dim]."""
         ...
 
-    def means(self, slot: int) -> dict[str, float]:
-        """The means of what a seed's losses logged since they were cleared."""
+    def means(self, index: int) -> dict[str, float]:
+        """The means of what a seed's losses have logged since the last `clear_means`."""
         ...
 
-    def clear_means(self, slot: int) -> None:
-        """Begin a seed's means anew."""
+    def clear_means(self, index: int) -> None:
+        """Reset the means of a seed."""
         ...
 
-    def weights(self, slot: int) -> dict[str, Tensor]:
+    def weights(self, index: int) -> dict[str, Tensor]:
         """A copy of a seed's state_dict, on the CPU."""
         ...
 
-    def state(self, slot: int) -> State:
-        """Everything of a seed that learning goes on from."""
+    def state(self, index: int) -> State:
+        """Everything that is needed to resume the learning of a seed."""
         ...
 
     def restore(self, states: Sequence[State]) -> None:
-        """Take up what `state` gave of every seed, before the first update."""
+        """Continue from the `state` of every seed. Call it before the first update."""
         ...
 
 
 class Separate:
-    """Seeds updated one after the other, each with a stream of noise of its own: the same numbers in any group."""
+    """Seeds that are updated one after another, each with its own noise stream: the same numbers in any group."""
 
     kind = "separate"
 
     def __init__(
-        self, agents: Sequence[Agent[Any]], streams: Sequence[TorchStream], places: Places, note: str = ""
+        self, agents: Sequence[Agent[Any]], streams: Sequence[TorchStream], placement: Placement, note: str = ""
     ) -> None:
         self.note = note
         self.updates = 0
         self.parameters = _trained(agents[0])
         self._streams = list(streams)
-        self._learners = [EagerLearner(agent, places.device, places.autocast) for agent in agents]
-        with TorchStream(0, places.device):
+        self._learners = [EagerLearner(agent, placement.device, placement.autocast) for agent in agents]
+        with TorchStream(0, placement.device):
             self.logged = self._learners[0].rehearse()
-        self._run = [Graphed(learner) if places.device.type == "cuda" else learner for learner in self._learners]
+        self._run = [Graphed(learner) if placement.device.type == "cuda" else learner for learner in self._learners]
 
     def update(self, batch: Batch) -> None:
-        for slot, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
+        for index, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
             with stream:
-                learner.update(Batch(*(part[slot] for part in batch)))
+                learner.update(Batch(*(part[index] for part in batch)))
         self.updates += 1
 
     def act(self, obs: Tensor) -> Tensor:
         chosen = []
-        for slot, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
+        for index, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
             with stream:
-                chosen.append(learner.act(obs[slot : slot + 1], explore=True))
+                chosen.append(learner.act(obs[index : index + 1], explore=True))
         return torch.cat(chosen)
 
-    def means(self, slot: int) -> dict[str, float]:
-        return self._learners[slot].means()
+    def means(self, index: int) -> dict[str, float]:
+        return self._learners[index].means()
 
-    def clear_means(self, slot: int) -> None:
-        self._learners[slot].logged.clear()
+    def clear_means(self, index: int) -> None:
+        self._learners[index].logged.clear()
 
-    def weights(self, slot: int) -> dict[str, Tensor]:
-        return _on_cpu(self._learners[slot].agent.state_dict())
+    def weights(self, index: int) -> dict[str, Tensor]:
+        return _on_cpu(self._learners[index].agent.state_dict())
 
-    def state(self, slot: int) -> State:
-        return self._learners[slot].state() | flat({"noise": self._streams[slot].state()})
+    def state(self, index: int) -> State:
+        return self._learners[index].state() | flat({"noise": self._streams[index].state()})
 
     def restore(self, states: Sequence[State]) -> None:
         for learner, stream, state in zip(self._learners, self._streams, states, strict=True):
@@ -108,26 +109,26 @@ class Separate:
 
 
 class Stacked:
-    """Seeds updated as one batched computation. Their noise comes from one stream, which the group's seeds decide."""
+    """Seeds that are updated as one batched computation. They share a noise stream, derived from all their seeds."""
 
     kind = "stacked"
     note = ""
 
-    def __init__(self, agents: Sequence[Agent[Any]], seeds: Sequence[int], places: Places) -> None:
-        """Raises CannotStack; an agent that fails by itself raises what it raises."""
+    def __init__(self, agents: Sequence[Agent[Any]], seeds: Sequence[int], placement: Placement) -> None:
+        """Raises CannotStack. An agent that fails without stacking raises its own error."""
         self.updates = 0
         self.parameters = _trained(agents[0])
-        device = places.device
+        device = placement.device
         self._stream = TorchStream(stream_seed(seeds[0], "torch-group", *seeds[1:]), device)
         with TorchStream(0, device):
-            self.logged = EagerLearner(agents[0], device, places.autocast).rehearse()
+            self.logged = EagerLearner(agents[0], device, placement.autocast).rehearse()
             try:
-                self._learner = StackedLearner(agents, device, places.autocast)
+                self._learner = StackedLearner(agents, device, placement.autocast)
                 self._learner.rehearse()
             except CannotStack:
                 raise
             except Exception as error:
-                raise CannotStack(f"{place(error, agents[0])}: {' '.join(str(error).split())}") from error
+                raise CannotStack(f"{source_line(error, agents[0])}: {' '.join(str(error).split())}") from error
         self._run = Graphed(self._learner) if device.type == "cuda" else self._learner
 
     def update(self, batch: Batch) -> None:
@@ -139,17 +140,17 @@ class Stacked:
         with self._stream:
             return self._run.act(obs.unsqueeze(1), explore=True).squeeze(1)
 
-    def means(self, slot: int) -> dict[str, float]:
-        return self._learner.logged.read(slot)
+    def means(self, index: int) -> dict[str, float]:
+        return self._learner.logged.read(index)
 
-    def clear_means(self, slot: int) -> None:
-        self._learner.logged.clear(slot)
+    def clear_means(self, index: int) -> None:
+        self._learner.logged.clear(index)
 
-    def weights(self, slot: int) -> dict[str, Tensor]:
-        return _on_cpu(self._learner.weights(slot))
+    def weights(self, index: int) -> dict[str, Tensor]:
+        return _on_cpu(self._learner.weights(index))
 
-    def state(self, slot: int) -> State:
-        return self._learner.state(slot) | flat({"noise": self._stream.state()})
+    def state(self, index: int) -> State:
+        return self._learner.state(index) | flat({"noise": self._stream.state()})
 
     def restore(self, states: Sequence[State]) -> None:
         self._learner.restore(states)
@@ -163,29 +164,29 @@ def build(
     act_dim: int,
     config: Config,
     seeds: Sequence[int],
-    places: Places,
+    placement: Placement,
 ) -> GroupLearner:
-    """The agents of some seeds, each with the initial weights that its seed gives it.
+    """The agents of these seeds. The seed alone decides the initial weights of its agent.
 
-    They are stacked when that is asked for and gains something, which follows from device and sizes alone, and where
-    the algorithm can be; `note` says why it cannot.
+    They are stacked if the placement asks for it, if that is faster for this device and these sizes, and if the
+    algorithm allows it. If it does not, `note` gives the reason.
     """
-    streams = [TorchStream(stream_seed(seed, "torch"), places.device) for seed in seeds]
+    streams = [TorchStream(stream_seed(seed, "torch"), placement.device) for seed in seeds]
     agents = []
     for stream in streams:
         with stream:
-            agents.append(algorithm(obs_dim, act_dim, config))
-    if places.stack and (places.device.type == "cuda" or _largest_product(agents[0]) < STACKED_ON_CPU):
+            agents.append(kernels.install(algorithm(obs_dim, act_dim, config)))
+    if placement.stack and (placement.device.type == "cuda" or _largest_product(agents[0]) < STACKED_ON_CPU):
         try:
-            return Stacked(agents, seeds, places)
+            return Stacked(agents, seeds, placement)
         except CannotStack as error:
-            note = f"seeds are trained one after the other, because the algorithm cannot be stacked: {error}"
-            return Separate(agents, streams, places, note)
-    return Separate(agents, streams, places)
+            note = f"seeds are trained one after another, because the algorithm cannot be stacked: {error}"
+            return Separate(agents, streams, placement, note)
+    return Separate(agents, streams, placement)
 
 
 def _largest_product(agent: Agent[Any]) -> int:
-    """Multiplications of the agent's largest layer on a batch."""
+    """Multiplications in the agent's largest layer for one batch."""
     largest: int = max((parameter.numel() for parameter in agent.parameters()), default=0) * agent.config.batch_size
     return largest
 

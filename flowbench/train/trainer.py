@@ -1,103 +1,91 @@
 """The training loop: environments, replay and learner, in one loop that knows no algorithm by name.
 
-It writes nothing. `Trainer.run` yields what happened, and the caller keeps it.
+It writes no file. `Trainer.run` yields events, and the caller stores them.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from algos.agent import Agent, Batch, Config
-from flowbench.common.errors import describe
+from algos.agent import Batch, Config
 from flowbench.common.tensors import State, flat, under
-from flowbench.train import seed_learners
+from flowbench.train import failures
 from flowbench.train.clock import Clock
-from flowbench.train.evaluation import Evaluation, EvaluationFault, Evaluator, Failed
-from flowbench.train.events import Lost, Row, Save, Tick
-from flowbench.train.placement import Places
+from flowbench.train.evaluation import Evaluation, Evaluator, Failed
+from flowbench.train.events import Row, Save, SeedFailed, Tick
+from flowbench.train.failures import FailedSeeds
 from flowbench.train.replay import Replay
 from flowbench.train.rng import stream_seed
-from flowbench.train.vecenv import Env, EnvironmentFault, make_vecenv
+from flowbench.train.seed_learners import GroupLearner
+from flowbench.train.vecenv import ProcessVecEnv, VecEnv
 
 TICK_SECONDS = 0.5
-STOP_SECONDS = 10.0  # how long a run that is asked to stop waits for evaluations beside it
-MOST_OF_A_GPU = 0.7
-LOSSES = {kind.__name__: kind for kind in (FloatingPointError, EnvironmentFault, EvaluationFault)}  # of a seed
+STOP_SECONDS = 10.0  # how long a run that was asked to stop waits for evaluations in other processes
 
 
 class Trainer:
-    """Trains one algorithm on one task for several seeds in step, each with its own everything."""
+    """Trains several seeds in lockstep. `build.build_trainer` assembles one.
+
+    A seed is addressed by its index in the group, 0 to S - 1.
+    """
 
     def __init__(
         self,
-        make_env: Callable[[], Env],
-        algorithm: type[Agent[Any]],
+        envs: VecEnv | ProcessVecEnv,
+        replay: Replay,
+        learner: GroupLearner,
+        evaluator: Evaluator,
+        clock: Clock,
+        *,
         config: Config,
         seeds: Sequence[int],
-        *,
         steps: int,
         evaluate_every: int,
-        evaluation_episodes: int,
-        places: Places,
-        build_agent: Callable[[int, int], Agent[Any]] | None = None,
-        save_every: int | None = None,
-        success: float | None = None,
+        save_every: int | None,
+        success: float | None,
+        device: torch.device,
     ) -> None:
-        """`steps`, `evaluate_every` and `save_every` count environment steps of the task, after action repeat.
-
-        An evaluation's episode is a success from the return `success` on; without one nothing is said of it.
-
-        With worker processes, `make_env` and `build_agent` (obs_dim, act_dim -> agent) go to them and must be
-        picklable.
-        """
         self.seeds = list(seeds)
         self.steps = steps
         self.step = 0  # steps taken
-        self.finished = False  # every step is taken and every evaluation made
-        self.clock = Clock()
-        self._save_every = save_every
-        self._success = success
-        self._stopping = False
+        self.finished = False  # every step is taken and every evaluation is done
+        self.clock = clock
+        self._envs, self._replay, self._learner, self._evaluator = envs, replay, learner, evaluator
         self._config = config
-        self._evaluate_every = evaluate_every
-        self._device = places.device
-        build_agent = build_agent or partial(algorithm, config=config)
-        self._evaluator = Evaluator(make_env, build_agent, evaluation_episodes, places.evaluation)
-        episode_seed = partial(_episode_seed, self.seeds)
-        self._envs = make_vecenv(make_env, len(self.seeds), episode_seed, places.environments)
-        obs_dim, act_dim = self._envs.obs_dim, self._envs.act_dim
+        self._evaluate_every, self._save_every, self._success = evaluate_every, save_every, success
+        self._device = device
+        self._stopping = False
         self._random_actions = [np.random.default_rng(stream_seed(seed, "random-actions")) for seed in self.seeds]
-        self._learner = seed_learners.build(algorithm, obs_dim, act_dim, config, self.seeds, places)
-        self.replay_device = _replay_device(places, Replay.bytes_needed(self.seeds, obs_dim, act_dim, config, steps))
-        self._replay = Replay(self.seeds, obs_dim, act_dim, config, steps, self.replay_device)
-        self._returns = np.zeros(len(self.seeds))
-        self._taken: list[list[np.ndarray]] = [[] for _ in self.seeds]  # actions of the episodes in flight
-        self._lost: dict[int, Exception] = {}  # slots that came to nothing, and why
-        self._dropped: set[str] = set()
+        self._returns = np.zeros(len(self.seeds))  # of the current episodes
+        self._actions: list[list[np.ndarray]] = [[] for _ in self.seeds]  # taken in the current episodes
+        self._failed = FailedSeeds(self.seeds, envs)
+        self._dropped: set[str] = set()  # logged names that have no column
 
     @property
     def kind(self) -> str:
-        """How seeds are trained: "separate" or "stacked"."""
+        """How the seeds are trained: "separate" or "stacked"."""
         return self._learner.kind
 
     @property
     def note(self) -> str:
-        """Why seeds that should be stacked are not; empty where there is nothing to say."""
+        """Why seeds are not stacked although they should be; empty otherwise."""
         return self._learner.note
 
     @property
     def parameter_count(self) -> int:
         """Trained parameters of one seed's agent."""
         return self._learner.parameters
+
+    @property
+    def replay_device(self) -> torch.device:
+        """Where the replay is stored."""
+        return self._replay.device
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -113,43 +101,42 @@ class Trainer:
         logged = self._learner.logged
         return ["step", "episode", "return", "length", "updates", "seconds", "steps_per_second", *logged]
 
-    def run(self) -> Iterator[Row | Tick | Lost | Save]:
-        """Train to the end, yielding rows as they come and a tick now and then.
+    def run(self) -> Iterator[Row | Tick | SeedFailed | Save]:
+        """Train to the end and yield events.
 
-        Once no seed is left to train, raises what the last one came to nothing by: FloatingPointError, naming the term
-        and the step, EnvironmentFault or EvaluationFault.
+        When the last seed fails, raises its error: FloatingPointError, which names the diverged quantity and the step,
+        EnvironmentFault or EvaluationFault.
         """
         clock, envs = self.clock, self._envs
         last_tick, last_step = clock.total, self.step
-        yield from self._tell_lost(list(self._lost))
-        yield from self._lose(self._environment_faults(self.step))
-        if self.step and self._evaluation_is_due(self.step):  # a checkpoint is made before the evaluation of its step
+        yield from self._failed.events()
+        yield from self._failed.add(failures.of_environments(envs, self.step))
+        if self.step and self._evaluation_is_due(self.step):  # a checkpoint precedes the evaluation of its step
             self._evaluate(self.step)
         for step in range(self.step + 1, self.steps + 1):
             obs = envs.obs
             action = self._act(obs, step)
-            yield from self._lose(self._not_finite_actions(action, step))
+            yield from self._failed.add(failures.of_actions(action, self._learner, self._failed, step))
             envs.send(action)
             if step > self._config.random_steps and self._replay.size >= 1:
-                self._update(step)
+                self._update(step)  # while the environments step
             with clock.on("environment"):
                 result = envs.receive()
-            yield from self._lose(self._environment_faults(step))
+            yield from self._failed.add(failures.of_environments(envs, step))
             ended = result.terminated | result.truncated
             with clock.on("replay"):
                 self._replay.add(obs, action, result.reward, result.next_obs, result.terminated, result.truncated)
             self._returns += result.reward
-            for slot, taken in enumerate(self._taken):
-                if slot not in self._lost:
-                    taken.append(action[slot])
+            for index in self._training():
+                self._actions[index].append(action[index])
             evaluate = self._evaluation_is_due(step)
             if evaluate or ended.any():
-                yield from self._lose(self._not_finite_means(range(len(self.seeds)), step))
-            for slot in np.flatnonzero(ended).tolist():
-                if slot not in self._lost:
-                    yield self._episode_row(slot, step)
-                self._returns[slot] = 0.0
-                self._taken[slot] = []
+                yield from self._failed.add(failures.of_losses(self._learner, self._training(), step))
+            for index in np.flatnonzero(ended).tolist():
+                if index not in self._failed:
+                    yield self._episode_row(index, step)
+                self._returns[index] = 0.0
+                self._actions[index] = []
             self.step = step
             if self._stopping or (self._save_every and (step % self._save_every == 0 or step == self.steps)):
                 if not self._evaluations_end():
@@ -170,50 +157,54 @@ class Trainer:
             self.finished = True
 
     def stop(self) -> None:
-        """Let `run` come to an end after the step it is in, with a last `Save`.
+        """Make `run` end after the current step, with a last `Save`.
 
-        Without it where evaluations beside the training do not end in time: they are made again from the `Save` before.
+        There is no `Save` if evaluations in other processes do not end in time. They are then repeated on resume.
         """
         self._stopping = True
 
-    def weights(self, slot: int) -> State:
-        """The state_dict of a seed's agent, on the CPU."""
-        return self._learner.weights(slot)
+    def close(self) -> None:
+        """Close the environments."""
+        self._envs.close()
+        self._evaluator.close()
 
-    def state(self, slot: int) -> State:
-        """Everything of a seed that its training goes on from, but for the transitions."""
-        lost = describe(self._lost[slot]) if slot in self._lost else ""
+    def weights(self, index: int) -> State:
+        """The state_dict of a seed's agent, on the CPU."""
+        return self._learner.weights(index)
+
+    def state(self, index: int) -> State:
+        """Everything that is needed to resume the training of a seed, except the transitions."""
+        description = self._failed.describe(index)
+        actions = np.array(self._actions[index], np.float32).reshape(-1, self._envs.act_dim)
         episode = {
-            "begun": torch.tensor(self._envs.episodes[slot]),
-            "actions": torch.from_numpy(np.array(self._taken[slot], np.float32).reshape(-1, self._envs.act_dim)),
-            "obs": torch.from_numpy(self._envs.obs[slot].copy()),
-            "return": torch.tensor(self._returns[slot], dtype=torch.float64),
-            "lost": torch.tensor(list(lost.encode()), dtype=torch.uint8),
+            "begun": torch.tensor(self._envs.episodes[index]),
+            "actions": torch.from_numpy(actions),
+            "obs": torch.from_numpy(self._envs.obs[index].copy()),
+            "return": torch.tensor(self._returns[index], dtype=torch.float64),
+            "lost": torch.tensor(list(description.encode()), dtype=torch.uint8),
         }
-        stacked = torch.tensor(self._stacked, dtype=torch.int64)
-        clock = {name: torch.tensor(each, dtype=torch.float64) for name, each in self.clock.split().items()}
         branches = {
-            "learner": self._learner.state(slot),
-            "draws": self._replay.draws(slot),
+            "learner": self._learner.state(index),
+            "draws": self._replay.draws(index),
             "episode": episode,
-            "clock": clock,
-            "group": {"stacked": stacked},
+            "clock": {name: torch.tensor(each, dtype=torch.float64) for name, each in self.clock.split().items()},
+            "group": {"stacked": torch.tensor(self._stacked, dtype=torch.int64)},
         }
         return flat(branches, step=self.step)
 
     @property
     def held(self) -> int:
-        """Transitions that replay holds of a seed."""
+        """Transitions of each seed that the replay holds."""
         return self._replay.size
 
-    def transitions(self, slot: int, start: int) -> State:
-        """A seed's transitions from number `start` on, or from the oldest held."""
-        return self._replay.chunk(slot, max(start, self._replay.added - self._replay.size))
+    def transitions(self, index: int, start: int) -> State:
+        """A seed's transitions from number `start` on, or from the oldest one held."""
+        return self._replay.chunk(index, max(start, self._replay.added - self._replay.size))
 
     def restore(self, states: Sequence[State], transitions: Sequence[Sequence[State]]) -> list[str]:
-        """Go on, before anything was run, from what `state` and `transitions` gave of every seed.
+        """Continue from the `state` and `transitions` of every seed. Call it before `run`.
 
-        Returns what keeps it from giving the numbers of a run that never stopped, a line each.
+        Returns the reasons, one line each, why the numbers will differ from those of an uninterrupted run.
         """
         self.step = int(states[0]["step"])
         self._learner.restore([under("learner", state) for state in states])
@@ -222,55 +213,51 @@ class Trainer:
         for generator in self._random_actions:
             generator.uniform(size=(min(self.step, self._config.random_steps), self._envs.act_dim))
         episodes = [under("episode", state) for state in states]
-        for slot, episode in enumerate(episodes):
-            if lost := bytes(episode["lost"].tolist()).decode():
-                kind, _, said = lost.partition(": ")
-                self._lost[slot] = LOSSES[kind](said)
-                self._envs.retire(slot)
+        for index, episode in enumerate(episodes):
+            self._failed.restore(index, bytes(episode["lost"].tolist()).decode())
         actions = [episode["actions"].numpy() for episode in episodes]
         self._envs.restore([int(episode["begun"]) for episode in episodes], actions)
-        for slot, episode in enumerate(episodes):
-            self._taken[slot] = list(actions[slot])
-            self._returns[slot] = float(episode["return"])
+        self._actions = [list(each) for each in actions]
+        self._returns[:] = [float(episode["return"]) for episode in episodes]
         self.clock.restore({name: float(each) for name, each in under("clock", states[0]).items()})
-        return [*self._other_noise(states[0]["group.stacked"].tolist()), *self._other_observations(episodes)]
+        return [*self._different_noise(states[0]["group.stacked"].tolist()), *self._different_observations(episodes)]
 
     @property
     def _stacked(self) -> list[int]:
-        """The seeds whose noise comes from one stream."""
+        """The seeds that share one noise stream."""
         return self.seeds if self.kind == "stacked" else []
 
-    def _other_noise(self, before: list[int]) -> Iterator[str]:
+    def _different_noise(self, before: list[int]) -> Iterator[str]:
         if before != self._stacked:
             was, now = (
-                "stacked with " + ",".join(map(str, seeds)) if seeds else "apart" for seeds in (before, self._stacked)
+                "stacked with " + ",".join(map(str, seeds)) if seeds else "separate"
+                for seeds in (before, self._stacked)
             )
-            yield f"seeds {','.join(map(str, self.seeds))} go on with other noise: {was} before, {now} now"
+            yield f"seeds {','.join(map(str, self.seeds))} resume with different noise: {was} before, {now} now"
 
-    def _other_observations(self, episodes: Sequence[State]) -> Iterator[str]:
-        for slot, episode in enumerate(episodes):
-            same = np.array_equal(self._envs.obs[slot], episode["obs"].numpy())
-            if not same and slot not in self._lost and slot not in self._envs.faults:
-                said = "the environment gives another observation after the same seed and actions"
-                yield f"seed {self.seeds[slot]} cannot go on exactly: {said}"
+    def _different_observations(self, episodes: Sequence[State]) -> Iterator[str]:
+        for index in self._training():
+            same = np.array_equal(self._envs.obs[index], episodes[index]["obs"].numpy())
+            if not same and index not in self._envs.faults:
+                reason = "the environment returns a different observation after the same seed and actions"
+                yield f"seed {self.seeds[index]} cannot resume exactly: {reason}"
 
-    def close(self) -> None:
-        """Close the environments."""
-        self._envs.close()
-        self._evaluator.close()
+    def _training(self) -> list[int]:
+        """The seeds that have not failed."""
+        return [index for index in range(len(self.seeds)) if index not in self._failed]
 
     def _act(self, obs: np.ndarray, step: int) -> np.ndarray:
-        """Actions [S, act_dim] for obs [S, obs_dim]: uniform in [-1, 1] at first, then the policies'."""
+        """Actions [S, act_dim] for obs [S, obs_dim]: first uniform in [-1, 1], later from the policies."""
         with self.clock.on("act"):
             if step <= self._config.random_steps:
                 size = self._envs.act_dim
                 actions = [generator.uniform(-1.0, 1.0, size) for generator in self._random_actions]
                 return np.stack(actions).astype(np.float32)
             action = self._learner.act(torch.from_numpy(obs).to(self._device)).float().cpu().numpy()
-        return action.clip(-1.0, 1.0)  # what replay holds is what the environment is given
+        return action.clip(-1.0, 1.0)  # replay stores the action that the environment receives
 
     def _update(self, step: int) -> None:
-        """The updates of one environment step; they need nothing of the step in flight."""
+        """The updates of one environment step. They use no data of the current step."""
         for _ in range(self._config.updates_per_step):
             with self.clock.on("replay"):
                 batch = self._on_device(self._replay.sample((step - 1) / self.steps))
@@ -278,80 +265,45 @@ class Trainer:
                 self._learner.update(batch)
 
     def _on_device(self, batch: Batch) -> Batch:
-        if self.replay_device == self._device:
+        if self._replay.device == self._device:
             return batch
         return Batch(*(part.pin_memory().to(self._device, non_blocking=True) for part in batch))
 
-    def _environment_faults(self, step: int) -> dict[int, Exception]:
-        """Slots whose environment has failed."""
-        found: dict[int, Exception] = {}
-        for slot, fault in self._envs.faults.items():
-            found[slot] = EnvironmentFault(f"{fault}, at step {step}")
-            found[slot].__cause__ = self._envs.deaths.get(slot)
-        return found
-
-    def _not_finite_actions(self, action: np.ndarray, step: int) -> dict[int, Exception]:
-        """Slots whose policy chose no numbers, which are then replaced by zeros, with what to say of it."""
-        wrong = ~np.isfinite(action).all(axis=1)
-        if not wrong.any():
-            return {}
-        action[wrong] = 0.0
-        slots = [int(slot) for slot in np.flatnonzero(wrong)]
-        said = FloatingPointError(f"the policy chose an action that is not finite at step {step}")
-        return {**dict.fromkeys(slots, said), **self._not_finite_means(slots, step)}
-
-    def _not_finite_means(self, slots: Iterable[int], step: int) -> dict[int, Exception]:
-        """Slots with a loss that has become NaN or infinite, with what to say of it."""
-        found: dict[int, Exception] = {}
-        for slot in slots:
-            for name, value in self._learner.means(slot).items() if slot not in self._lost else ():
-                if not math.isfinite(value):
-                    found.setdefault(slot, FloatingPointError(f"{name} became {value} by step {step}"))
-        return found
-
-    def _lose(self, lost: Mapping[int, Exception]) -> Iterator[Lost]:
-        """Give seeds up; their environments are not stepped any more."""
-        news = [slot for slot in lost if slot not in self._lost]
-        for slot in news:
-            self._envs.retire(slot)
-        self._lost.update({slot: lost[slot] for slot in news})
-        return self._tell_lost(news)
-
-    def _tell_lost(self, slots: Sequence[int]) -> Iterator[Lost]:
-        for slot in slots:
-            if len(self._lost) == len(self.seeds) and slot == slots[-1]:
-                raise self._lost[slot]
-            yield Lost(self.seeds[slot], self._lost[slot])
-
-    def _episode_row(self, slot: int, step: int) -> Row:
-        """The finished episode of one seed, with the means of its losses since the last one."""
+    def _episode_row(self, index: int, step: int) -> Row:
+        """The episode of a seed that has ended, with the means of its losses since the last episode."""
         total = self.clock.total
         values = {
             "step": step,
-            "episode": self._envs.episodes[slot] - 1,
-            "return": float(self._returns[slot]),
-            "length": len(self._taken[slot]),
+            "episode": self._envs.episodes[index] - 1,
+            "return": float(self._returns[index]),
+            "length": len(self._actions[index]),
             "updates": self._learner.updates,
             "seconds": total,
             "steps_per_second": step / total,
-            **self._logged_means(slot),
+            **self._logged_means(index),
         }
-        return Row("train", self.seeds[slot], values)
+        return Row("train", self.seeds[index], values)
 
-    def _logged_means(self, slot: int) -> dict[str, float]:
-        """The means; a name that the rehearsal did not show has no column and is dropped with a line."""
-        means = self._learner.means(slot)
-        self._learner.clear_means(slot)
+    def _logged_means(self, index: int) -> dict[str, float]:
+        """The means. A name that was not logged in the rehearsal has no column; it is dropped with a message."""
+        means = self._learner.means(index)
+        self._learner.clear_means(index)
         for name in means.keys() - set(self._learner.logged) - self._dropped:
-            print(f"{name} is not kept: it was not logged from the first updates on", file=sys.stderr)
+            print(f"{name} is not recorded: the first updates did not log it", file=sys.stderr)
             self._dropped.add(name)
         return {name: value for name, value in means.items() if name not in self._dropped}
 
     def _evaluation_is_due(self, step: int) -> bool:
         return step % self._evaluate_every == 0 or step == self.steps
 
+    def _evaluate(self, step: int) -> None:
+        """Submit the weights of every seed for evaluation."""
+        with self.clock.on("evaluation"):
+            for index in self._training():
+                self._evaluator.submit(self.seeds[index], step, self._learner.weights(index), self.clock.total)
+
     def _evaluations_end(self) -> bool:
-        """Wait for the evaluations under way; False when that takes too long for a run that is asked to stop."""
+        """Wait for the submitted evaluations. False if that takes too long for a run that was asked to stop."""
         with self.clock.on("evaluation"):
             asked = None
             while not self._evaluator.idle(TICK_SECONDS):
@@ -361,25 +313,16 @@ class Trainer:
                         return False
         return True
 
-    def _evaluated(self, wait: bool = False) -> Iterator[Row | Lost]:
-        """Rows of the evaluations that are finished, or with `wait` of all; a seed whose evaluation failed is lost."""
+    def _evaluated(self, wait: bool = False) -> Iterator[Row | SeedFailed]:
+        """Results of the evaluations that have finished, or with `wait` of all. A failed one fails its seed."""
         with self.clock.on("evaluation"):
             finished = self._evaluator.collect(wait)
         for done in finished:
             if isinstance(done, Failed):
                 traceback.print_exception(type(done.error), done.error, done.error.__traceback__)
-                said = _said(done)
-                said.__cause__ = done.error
-                yield from self._lose({self.seeds.index(done.seed): said})
+                yield from self._failed.add({self.seeds.index(done.seed): failures.of_evaluation(done)})
             else:
                 yield self._evaluation_row(done)
-
-    def _evaluate(self, step: int) -> None:
-        """Hand every seed's weights over to be evaluated."""
-        with self.clock.on("evaluation"):
-            for slot, seed in enumerate(self.seeds):
-                if slot not in self._lost:
-                    self._evaluator.submit(seed, step, self._learner.weights(slot), self.clock.total)
 
     def _evaluation_row(self, done: Evaluation) -> Row:
         values = {
@@ -392,27 +335,3 @@ class Trainer:
         if self._success is not None:
             values["success"] = float((done.returns >= self._success).mean())
         return Row("evals", done.seed, values)
-
-
-def _said(failed: Failed) -> Exception:
-    """What a seed is lost by whose evaluation failed: a policy that gives no numbers has diverged there, too."""
-    where = f"the evaluation of step {failed.step}"
-    if isinstance(failed.error, FloatingPointError):
-        return FloatingPointError(f"{failed.error}, in {where}")
-    return EvaluationFault(f"{where}: {describe(failed.error)}")
-
-
-def _episode_seed(seeds: Sequence[int], slot: int, episode: int) -> int:
-    return stream_seed(seeds[slot], "training", episode)
-
-
-def _replay_device(places: Places, needed: int) -> torch.device:
-    """The device itself, or the host's memory for a replay of more bytes than most of what may be taken there.
-
-    Groups that share the device may all be about to take theirs: each counts on its share alone.
-    """
-    device = places.device
-    if device.type != "cuda":
-        return device
-    free, total = torch.cuda.mem_get_info(device)
-    return device if needed < MOST_OF_A_GPU * min(free, total // places.sharers) else torch.device("cpu")

@@ -20,9 +20,9 @@ from flowbench.store import csv_rows, loggers, weights
 from flowbench.store.csv_rows import TABLES
 from flowbench.store.records import LearnerInfo, MachineInfo, Sizes
 from flowbench.train import placement
-from flowbench.train.build import build_agent
-from flowbench.train.events import Lost, Row, Save, Tick
-from flowbench.train.placement import Places
+from flowbench.train.build import build_agent, build_trainer
+from flowbench.train.events import Row, Save, SeedFailed, Tick
+from flowbench.train.placement import Placement
 from flowbench.train.trainer import Trainer
 from flowbench.worker.resume import Checkpoints
 from flowbench.worker.session import Session, Stopped
@@ -73,7 +73,7 @@ def train(session: Session, report: Report, started: float) -> None:
                     session.check_leases()
                     tables[event.table, event.seed].append(event.values)
                     copies[event.seed].append(event.table, event.values)
-                elif isinstance(event, Lost):
+                elif isinstance(event, SeedFailed):
                     session.fail(event.seed, event.error)
                 elif isinstance(event, Save):
                     session.check_leases()
@@ -90,7 +90,7 @@ def train(session: Session, report: Report, started: float) -> None:
         record.seconds = loading + trainer.clock.total
 
 
-def _report(report: Report, event: Row | Tick | Lost | Save) -> None:
+def _report(report: Report, event: Row | Tick | SeedFailed | Save) -> None:
     """Report the events that a progress display shows. Raises Stopped."""
     if isinstance(event, Tick):
         report(event="tick", step=event.step, speed=event.steps_per_second)
@@ -100,16 +100,22 @@ def _report(report: Report, event: Row | Tick | Lost | Save) -> None:
 
 def _trainer(
     session: Session, task: suites.Task, success: float | None, device: torch.device, report: Report
-) -> tuple[Trainer, Places]:
-    """The trainer that the records describe, and where its work is done."""
+) -> tuple[Trainer, Placement]:
+    """The trainer that the records describe, and its placement."""
     run = session.first
     entry = algos.Entry(run.algo.name, run.algo.target)
     algorithm = entry.load()
     if entry.digest() != run.algo.sha256:
         raise RuntimeError(f"{entry.path} was changed between planning and training")
-    spread = placement.spread(len(session.runs), device, run.precision or "float32", run.threads or 1, run.per_gpu or 1)
+    spread = placement.spread(
+        len(session.runs),
+        device,
+        threads=run.threads or 1,
+        precision=run.precision or "float32",
+        per_gpu=run.per_gpu or 1,
+    )
     spread.apply()
-    trainer = Trainer(
+    trainer = build_trainer(
         partial(suites.make, task),
         algorithm,
         overrides.restore(algorithm.Config, run.config),
@@ -117,7 +123,7 @@ def _trainer(
         steps=run.protocol.steps,
         evaluate_every=run.protocol.every,
         evaluation_episodes=run.protocol.episodes,
-        places=spread,
+        placement=spread,
         build_agent=partial(build_agent, run.algo.name, run.algo.target, run.config),
         save_every=run.checkpoint_every,
         success=success,

@@ -173,29 +173,6 @@ def test_the_expectile_loss_by_hand():
     assert expectile_loss(error, 0.5).tolist() == pytest.approx([2.0, 2.0, 0.0, 0.5])
 
 
-@pytest.mark.parametrize("expectile", [0.1, 0.5, 0.9])
-def test_minimising_the_expectile_loss_finds_the_expectile_of_a_sample(expectile):
-    sample = torch.tensor([-1.0, 0.0, 0.5, 2.0, 10.0], dtype=torch.float64)
-    value = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([value], max_iter=100, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimiser.zero_grad()
-        loss = expectile_loss(sample - value, expectile).mean()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    # The expectile balances the weighted distances above and below: found by bisection.
-    low, high = -1.0, 10.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        above = sum(expectile * max(x - middle, 0.0) for x in sample.tolist())
-        below = sum((1 - expectile) * max(middle - x, 0.0) for x in sample.tolist())
-        low, high = (middle, high) if above > below else (low, middle)
-    assert value.item() == pytest.approx(low, abs=1e-6)
-
-
 # The policy's loss
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from algos.layers import Linear
 from algos.networks import TwinCritic, frozen_copy, mlp, noise_like, squared_error
 
 
@@ -19,7 +18,7 @@ def test_a_perceptron_has_the_layers_asked_for(layers):
 
 
 def test_a_perceptron_has_two_layers_and_rectifiers_unless_told():
-    assert [type(module) for module in mlp(3, 8, 2)] == [Linear, nn.ReLU, Linear, nn.ReLU, Linear]
+    assert [type(module) for module in mlp(3, 8, 2)] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
 
 
 def test_twin_critics_see_observation_and_action_and_have_weights_of_their_own():

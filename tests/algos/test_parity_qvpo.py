@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_parity_numbers import (
+from parity import (
     Watched,
     as_type,
     batch_of,

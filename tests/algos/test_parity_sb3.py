@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_parity_numbers import Watched, as_type, batch_of, gap, make_parameters, normal
+from parity import Watched, as_type, batch_of, gap, make_parameters, normal
 
 from algos.sac import SAC, SACConfig
 from algos.td3 import TD3, TD3Config

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_parity_numbers import normal
+from parity import normal
 
 from algos.diffusion import Diffusion, cosine_betas
 
@@ -36,6 +36,7 @@ MEANS = torch.tensor([[-0.5, -0.4], [0.5, -0.3], [0.1, 0.6]], dtype=torch.float6
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "of_weight", "of_mean", "of_deviation"), [(20, 0.025, 0.025, 0.35), (300, 0.012, 0.005, 0.07)]
 )
@@ -52,6 +53,7 @@ def test_the_reverse_chain_finds_the_modes_and_weights_of_a_mixture(
         assert mine.std(0).tolist() == pytest.approx([deviation] * 2, rel=of_deviation)
 
 
+@pytest.mark.slow
 def test_a_mode_at_the_bound_is_cut_there_and_keeps_its_weight(monkeypatch):
     """Half the data is normal around 1, the bound of an action: the mean of min(data, 1) is 1 - s / sqrt(2 pi)."""
     means, deviation = torch.tensor([[-0.5], [1.0]], dtype=torch.float64), 0.1

@@ -8,7 +8,6 @@ from handmade import Recorder, Stub, constant, never, random_batch, small_agent
 from torch import nn
 
 from algos.agent import Adam
-from algos.layers import Linear, Mish
 from algos.qvpo import NoiseModel, QVPOConfig, critic_network
 from flowbench.train.learner import EagerLearner
 
@@ -96,18 +95,18 @@ def test_a_step_is_embedded_in_sixteen_sines_and_sixteen_cosines():
 
 def test_the_time_network_is_of_the_released_shape():
     model = NoiseModel(3, 2, 8, 20)
-    assert [type(module) for module in model.time] == [Linear, Mish, Linear]
+    assert [type(module) for module in model.time] == [nn.Linear, nn.Mish, nn.Linear]
     assert (model.time[0].in_features, model.time[0].out_features, model.time[2].out_features) == (32, 8, 32)
     assert model.of_action.bias is None
     assert model.of_time.bias is None
     mish, last = model.rest
-    assert isinstance(mish, Mish)
-    assert [type(module) for module in last] == [Linear, Mish, Linear, Mish, Linear]
+    assert isinstance(mish, nn.Mish)
+    assert [type(module) for module in last] == [nn.Linear, nn.Mish, nn.Linear, nn.Mish, nn.Linear]
 
 
 def test_critics_have_three_mish_layers():
     kinds = [type(module) for module in critic_network(5, 8)]
-    assert kinds == [Linear, Mish, Linear, Mish, Linear, Mish, Linear]
+    assert kinds == [nn.Linear, nn.Mish, nn.Linear, nn.Mish, nn.Linear, nn.Mish, nn.Linear]
 
 
 def test_weights_start_normal_cut_at_two_deviations_of_the_whole_inputs_width():

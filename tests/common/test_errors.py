@@ -8,8 +8,8 @@ import os
 import pytest
 import torch
 
+from flowbench.common.child_process import Child
 from flowbench.common.errors import is_transient, signal_name
-from flowbench.train.child_process import Child
 from flowbench.train.vecenv import EnvironmentFault
 
 

@@ -1,4 +1,4 @@
-"""`flowbench eval`: trained weights evaluated once more, and filmed."""
+"""`flowbench eval`: evaluates trained weights and records videos."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def lamp():
 
 
 def kept(folder: Path, name="td3", task="Pendulum-v1", target=None, source="gymnasium", sizes=(3, 1)) -> Path:
-    """A folder with weights as a run leaves them, drawn and not trained."""
+    """A folder with weights as a run leaves them, but random and not trained."""
     suite = make_suite(tasks=(task,), source=source, episodes=2)
     cell = make_cell(name, suite=suite, target=target)
     agent = cell.variant.entry.load()(*sizes, cell.variant.config)
@@ -72,8 +72,9 @@ def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", ["td3", "flowrl"])  # one draws noise when it is evaluated
-def test_with_the_seed_of_the_run_the_last_evaluation_of_its_training_is_repeated(name, flowbench, tmp_path) -> None:
+@pytest.mark.parametrize("name", ["td3", "flowrl"])  # FlowRL draws noise when it is evaluated
+@pytest.mark.slow
+def test_the_seed_of_the_run_repeats_its_last_evaluation(name, flowbench, tmp_path) -> None:
     suite = make_suite(steps=60, every=30, episodes=3)
     cells = tuple(make_cell(name, seed=seed, suite=suite) for seed in (3, 4))
     outcomes = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, keep_weights=True).run([Group(cells)])
@@ -83,41 +84,42 @@ def test_with_the_seed_of_the_run_the_last_evaluation_of_its_training_is_repeate
         *_, last = csv.DictReader((tmp_path / cell.path / "evals.csv").open())
         status, out, err = flowbench("eval", cell.path, "--results", tmp_path, "--seed", cell.seed, "--format", "json")
         assert status == 0, err
-        tried = json.loads(out)
-        assert tried["step"] == int(last["step"]) == 60
-        assert [tried["mean"], tried["std"]] == [float(last["mean"]), float(last["std"])]
-        assert tried["returns"] == [float(last[f"return_{k}"]) for k in range(3)]
+        result = json.loads(out)
+        assert result["step"] == int(last["step"]) == 60
+        assert [result["mean"], result["std"]] == [float(last["mean"]), float(last["std"])]
+        assert result["returns"] == [float(last[f"return_{k}"]) for k in range(3)]
         other = json.loads(flowbench("eval", cell.path, "--results", tmp_path, "--format", "json")[1])
         assert other["evaluation_seed"] != cell.seed
-        assert not set(other["returns"]) & set(tried["returns"])
+        assert not set(other["returns"]) & set(result["returns"])
     assert contents(tmp_path) == before
 
 
-def test_the_numbers_of_a_trial_are_those_of_its_episodes(flowbench, tmp_path) -> None:
+def test_statistics_of_an_evaluation(flowbench, tmp_path) -> None:
     folder = kept(tmp_path / "run")
     status, out, _ = flowbench("eval", folder, "--episodes", "4", "--format", "json")
-    tried = json.loads(out)
-    assert (status, tried["episodes"], tried["lengths"]) == (0, 4, [200] * 4)
-    returns = np.array(tried["returns"])
-    assert [tried[key] for key in ("mean", "std", "min", "max")] == pytest.approx(
+    result = json.loads(out)
+    assert (status, result["episodes"], result["lengths"]) == (0, 4, [200] * 4)
+    returns = np.array(result["returns"])
+    assert [result[key] for key in ("mean", "std", "min", "max")] == pytest.approx(
         [returns.mean(), returns.std(), returns.min(), returns.max()]
     )
-    assert tried["score"] == pytest.approx((returns.mean() + 1500) / 1500)
+    assert result["score"] == pytest.approx((returns.mean() + 1500) / 1500)
     again = flowbench("eval", folder / "weights.safetensors", "--episodes", "4")[1]
     assert f"{returns.mean():.1f}" in again
     assert "td3 Pendulum-v1 seed 0 at step 40" in again
 
 
-def test_the_first_episode_is_filmed_the_right_way_up(lamp, flowbench, tmp_path) -> None:
-    film = pytest.importorskip("imageio_ffmpeg")
+@pytest.mark.slow
+def test_the_first_episode_is_recorded_upright(lamp, flowbench, tmp_path) -> None:
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
     folder = kept(tmp_path / "run", task="Lamp-v0")
     bare = json.loads(flowbench("eval", folder, "--format", "json")[1])
     for suffix in ("mp4", "gif"):
         path = tmp_path / f"lamp.{suffix}"
         status, out, err = flowbench("eval", folder, "--video", path, "--format", "json")
         assert (status, err) == (0, "")
-        assert json.loads(out) == bare  # to be filmed changes nothing
-        about, *frames = film.read_frames(str(path))
+        assert json.loads(out) == bare  # recording changes nothing
+        about, *frames = ffmpeg.read_frames(str(path))
         width, height = about["size"]
         assert (width, height) == ((88, 40) if suffix == "mp4" else (44, 20))
         assert about["fps"] == pytest.approx(10)
@@ -129,44 +131,45 @@ def test_the_first_episode_is_filmed_the_right_way_up(lamp, flowbench, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["absent"], "there is no run 'absent'"),
-        (["run", "--video", "film.avi"], "unknown suffix '.avi'"),
-        (["run", "--video", "nowhere/film.mp4"], "there is no folder 'nowhere'"),
+        (["run", "--video", "video.avi"], "unknown suffix '.avi'"),
+        (["run", "--video", "nowhere/video.mp4"], "there is no folder 'nowhere'"),
         (["run", "--episodes", "none"], "--episodes 'none'"),
         (["run", "--format", "csv"], "unknown format 'csv'"),
         (["run", "--seed", "-1"], "--seed"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(arguments, said, flowbench, tmp_path, monkeypatch) -> None:
+def test_usage_error_is_one_line(arguments, message, flowbench, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     kept(tmp_path / "run")
     status, out, err = flowbench("eval", *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
-def test_without_the_extra_a_film_is_refused_with_what_to_install(flowbench, tmp_path, monkeypatch) -> None:
+def test_video_without_its_extra_is_rejected(flowbench, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("flowbench.evaluate.video.find_spec", lambda name: None)
-    status, _, err = flowbench("eval", kept(tmp_path / "run"), "--video", tmp_path / "film.mp4")
+    status, _, err = flowbench("eval", kept(tmp_path / "run"), "--video", tmp_path / "video.mp4")
     assert (status, "[video]" in err) == (2, True)
 
 
-def test_where_nothing_can_be_drawn_a_line_says_so(tmp_path) -> None:
+@pytest.mark.slow
+def test_rendering_failure_is_one_line(tmp_path) -> None:
     pytest.importorskip("imageio_ffmpeg")
     folder = kept(tmp_path / "run", task="pendulum-swingup", source="dm_control")
     code = "import sys; from flowbench.cli import main; main(sys.argv[1:])"
     ended = subprocess.run(
-        [sys.executable, "-c", code, "eval", str(folder), "--video", str(tmp_path / "film.mp4")],
+        [sys.executable, "-c", code, "eval", str(folder), "--video", str(tmp_path / "video.mp4")],
         env={**os.environ, "MUJOCO_GL": "disable"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
-    assert "nothing can be drawn here" in ended.stderr
-    assert not (tmp_path / "film.mp4").exists()
+    assert "cannot render on this machine" in ended.stderr
+    assert not (tmp_path / "video.mp4").exists()
 
 
-def test_a_file_that_was_changed_since_is_refused_before_it_runs(flowbench, tmp_path) -> None:
+def test_a_changed_algorithm_file_is_rejected_before_it_runs(flowbench, tmp_path) -> None:
     spec = write_algorithm(tmp_path, "Own", "pass")
     folder = kept(tmp_path / "run", "own", target=spec)
     assert flowbench("eval", folder, "--episodes", "1", "--algo", spec)[0] == 0
@@ -179,20 +182,20 @@ def test_a_file_that_was_changed_since_is_refused_before_it_runs(flowbench, tmp_
     assert flowbench("eval", folder, "--algo", spec)[0] == 2
 
 
-def test_a_file_that_only_the_record_names_is_not_run(flowbench, tmp_path) -> None:
+def test_a_file_named_only_by_the_record_is_not_run(flowbench, tmp_path) -> None:
     folder = kept(tmp_path / "run", "own", target=write_algorithm(tmp_path, "Own", "print('ran')"))
     status, out, err = flowbench("eval", folder, "--episodes", "1")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "give it with --algo" in err
 
 
-def test_a_file_is_refused_for_an_algorithm_of_flowbench(flowbench, tmp_path) -> None:
+def test_a_file_is_rejected_for_an_algorithm_of_flowbench(flowbench, tmp_path) -> None:
     status, _, err = flowbench("eval", kept(tmp_path / "run"), "--algo", write_algorithm(tmp_path, "Own", "pass"))
     assert (status, err.count("\n")) == (2, 1)
-    assert "is no file of the user's" in err
+    assert "is part of flowbench, not a user's file" in err
 
 
-def test_a_module_that_is_no_known_algorithm_is_not_imported(flowbench, tmp_path, monkeypatch) -> None:
+def test_an_unknown_module_is_not_imported(flowbench, tmp_path, monkeypatch) -> None:
     (tmp_path / "elsewhere.py").write_text("print('ran')\n")
     monkeypatch.syspath_prepend(tmp_path)
     folder = kept(tmp_path / "run")
@@ -205,7 +208,7 @@ def test_a_module_that_is_no_known_algorithm_is_not_imported(flowbench, tmp_path
     assert "elsewhere" not in sys.modules
 
 
-def test_weights_that_do_not_fit_are_refused_in_a_line(flowbench, tmp_path) -> None:
+def test_weights_of_other_sizes_are_rejected(flowbench, tmp_path) -> None:
     folder = kept(tmp_path / "run")
     found = weights.find(str(folder), tmp_path)
     weights.write(folder, found.run, 40, 4, 1, found.weights)
@@ -219,8 +222,9 @@ def test_weights_that_do_not_fit_are_refused_in_a_line(flowbench, tmp_path) -> N
     assert flowbench("eval", folder)[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", algos.names())
-def test_every_algorithm_can_be_tried(name, flowbench, tmp_path) -> None:
+def test_every_algorithm_can_be_evaluated(name, flowbench, tmp_path) -> None:
     status, out, err = flowbench("eval", kept(tmp_path / "run", name), "--episodes", "1")
     assert status == 0, err
     assert f"{name} Pendulum-v1" in out

@@ -24,8 +24,9 @@ from flowbench.store import checkpoint, records
 from flowbench.store.csv_rows import TABLES
 from flowbench.store.records import RunRecord
 from flowbench.train import trainer
-from flowbench.train.events import Lost, Row
-from flowbench.train.placement import Places
+from flowbench.train.build import build_trainer
+from flowbench.train.events import Row, SeedFailed
+from flowbench.train.placement import Placement
 from flowbench.train.rng import stream_seed
 from flowbench.train.trainer import Trainer
 from flowbench.worker import __main__ as worker_main
@@ -189,9 +190,9 @@ def test_an_environment_process_that_dies_takes_its_own_seed_alone() -> None:
         return [(row.table, [each for key, each in row.values.items() if key not in clock]) for row in found]
 
     def made(processes: int) -> Trainer:
-        places = Places(CPU, stack=True, environments=processes)
-        options = {"steps": 60, "evaluate_every": 20, "evaluation_episodes": 1, "places": places}
-        return Trainer(partial(Walk, 7), Toy, ToyConfig(), (0, 1), **options)
+        placement = Placement(CPU, stack=True, environments=processes)
+        options = {"steps": 60, "evaluate_every": 20, "evaluation_episodes": 1, "placement": placement}
+        return build_trainer(partial(Walk, 7), Toy, ToyConfig(), (0, 1), **options)
 
     dying, happened = made(2), []
     for each in dying.run():
@@ -201,7 +202,7 @@ def test_an_environment_process_that_dies_takes_its_own_seed_alone() -> None:
             os.kill(child.pid, signal.SIGKILL)
             child.join()
     dying.close()
-    (lost,) = [each for each in happened if isinstance(each, Lost)]
+    (lost,) = [each for each in happened if isinstance(each, SeedFailed)]
     assert lost.seed == 1
     assert str(lost.error) == "environment process 1 was killed by SIGKILL (out of memory?), at step 22"
     assert rows(happened) == rows(made(0).run())
@@ -210,9 +211,9 @@ def test_an_environment_process_that_dies_takes_its_own_seed_alone() -> None:
 def test_a_stop_does_not_wait_for_an_evaluation_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "STOP_SECONDS", 0.1)
     monkeypatch.setattr(trainer, "TICK_SECONDS", 0.05)
-    places = Places(CPU, evaluation=1)
-    options = {"steps": 60, "evaluate_every": 20, "evaluation_episodes": 1, "places": places, "save_every": 20}
-    slow = Trainer(partial(Walk, 7), Toy, ToyConfig(), (0,), **options)
+    placement = Placement(CPU, evaluation=1)
+    options = {"steps": 60, "evaluate_every": 20, "evaluation_episodes": 1, "placement": placement, "save_every": 20}
+    slow = build_trainer(partial(Walk, 7), Toy, ToyConfig(), (0,), **options)
     happened = []
     for each in slow.run():
         happened.append(each)
@@ -234,7 +235,7 @@ def test_what_is_gone_on_with_otherwise_is_recorded_and_told(tmp_path: Path) -> 
     assert status == 0
     notes = [event["text"] for event in events if event["event"] == "note"]
     assert notes == [
-        "td3 Pendulum-v1: seeds 1 go on with other noise: stacked with 0,1 before, apart now",
+        "td3 Pendulum-v1: seeds 1 resume with different noise: stacked with 0,1 before, separate now",
         "td3 Pendulum-v1: goes on with precision bfloat16, after float32: not exactly as if it had not stopped",
         "td3 Pendulum-v1: goes on with threads 2, after 1: not exactly as if it had not stopped",
     ]

@@ -68,8 +68,8 @@ def test_it_ends_with_the_look_that_decides(train, tmp_path, capsys) -> None:
     assert first[1]["auto"] == MOST
     out = " ".join(capsys.readouterr().out.split())
     assert "Look 1 of 3, 5 seeds" in out
-    assert "td3 is better than qvpo: p" in out
-    assert "at most 5 % of false verdicts over 3 planned looks" in out
+    assert "td3 is better than qvpo with 5 seeds of each (p" in out
+    assert "the probability of any false verdict is at most 5 % over 3 planned looks" in out
 
 
 def test_what_is_decided_gets_no_more_seeds(train, tmp_path, capsys) -> None:
@@ -125,7 +125,7 @@ def test_an_algorithm_or_task_of_which_nothing_can_be_read_is_not_left_out_of_th
     lines = said.err.splitlines()
     assert len(lines) == 6
     first = next(cell for cell in cells if cell.path in train.leave)
-    assert lines[0] == f"flowbench: no look at 5 seeds yet: {first}: no record that can be read"
+    assert lines[0] == f"flowbench: no look at 5 seeds yet: {first}: no readable record"
     assert lines[-1] == "flowbench: and 5 more"
 
 

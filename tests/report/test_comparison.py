@@ -1,4 +1,4 @@
-"""What `flowbench compare` says, in words and in every format."""
+"""The output of `flowbench compare` in every format."""
 
 import io
 import json
@@ -49,27 +49,25 @@ def test_the_verdict_in_words():
     assert said[1].startswith("Over the 3 tasks: undecided (p = ")
     assert "P(sac > td3[tau=0.1]) is 0.467 [" in said[1]
     assert len(said) == 3
-    assert said[2].endswith("(an estimate): more than 50 for dog-walk, all tasks together.")
+    assert said[2].endswith("came out like these: more than 50 for dog-walk, all tasks together.")
 
 
 def test_seeds_too_few_for_so_many_tasks_are_said_so():
     tasks = {f"t{k}": TASKS["dog-run"] for k in range(15)}
     said = comparison.verdict(made(*frames(tasks)).of_suites[0])
-    assert said[0] == "sac is better on 0 of 15 tasks, td3[tau=0.1] on 0; undecided on 15."
+    assert said[0] == "sac is better on 0 of 15 tasks, td3[tau=0.1] on 0; undecided on 0; too few seeds on 15."
     assert said[1].startswith("Over the 15 tasks: sac is better than td3[tau=0.1] (p < 0.001)")
-    assert said[2].startswith("So few seeds can decide no task of 15: ")
+    assert said[2].startswith("With these seeds no single task of 15 can be decided: ")
     assert "p would be 0.119" in said[2]
-    assert said[2].endswith("It takes 6 seeds of each at least.")
+    assert said[2].endswith("At least 6 seeds of each are needed.")
     assert "6 for t0, " in said[3]
 
 
 def test_one_seed_shows_no_spread_to_estimate_from():
     one = {"dog-run": ([6], [1]), "dog-walk": ([1, 3, 5, 7, 9], [2, 4, 6, 8, 10])}
     said = comparison.verdict(made(*frames(one)).of_suites[0])
-    assert said[-2].endswith("(an estimate): more than 50 for dog-walk.")
-    assert said[-1] == (
-        "How many seeds would decide dog-run, all tasks together nobody can tell: one seed shows no spread."
-    )
+    assert said[-2].endswith("came out like these: more than 50 for dog-walk.")
+    assert said[-1] == "No such estimate for dog-run, all tasks together: one seed shows no spread."
     said = comparison.verdict(made(*frames({"dog-run": ([6], [1])})).of_suites[0])
     assert not any("more than 50" in text for text in said)
 
@@ -82,7 +80,8 @@ def test_the_terminal_says_it_first_and_cuts_nothing(width):
     flat = " ".join(text.split())
     order = ["X = sac, Y = td3[tau=0.1], at step 100; 5 seeds of X", "sac is better on 1", "X against Y on each task"]
     assert sorted(order, key=flat.index) == order
-    assert "exact Mann-Whitney test, Holm's correction" in flat
+    assert "exact Mann-Whitney test, Holm's correction for 3 tasks; over all tasks: permutation test" in flat
+    assert "Holm's correction for 1 pair" in flat
 
 
 def test_every_format_holds_the_verdict_and_the_numbers():
@@ -132,7 +131,7 @@ def test_a_name_stands_for_its_only_variant():
     runs, evals = frames()
     assert comparison.compare(runs, evals, "sac", "td3", reps=200).of_suites[0].over == "td3[tau=0.1]"
     runs, evals = (frame.replace({"algo": {"qvpo": "td3[tau=0.2]"}}) for frame in (runs, evals))
-    with pytest.raises(ValueError, match=r"'td3' stands for several: choose one of td3\[tau=0.1\], td3\[tau=0.2\]"):
+    with pytest.raises(ValueError, match=r"'td3' is ambiguous: choose one of td3\[tau=0.1\], td3\[tau=0.2\]"):
         comparison.compare(runs, evals, "sac", "td3", reps=200)
 
 

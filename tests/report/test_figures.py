@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was counted, an algorithm keeps its look, and nothing is cut."""
+"""Figures: they show the numbers of the report, an algorithm has one style, and no text is cut."""
 
 import matplotlib as mpl
 import numpy as np
@@ -6,20 +6,21 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
-from test_report import VARIANT, build, frames, holes, without
+from reports import VARIANT, build, frames, holes, without
 
 from flowbench.report import figures
-from flowbench.report.figures import learning, style
+from flowbench.report.figures import lines as line_figures
+from flowbench.report.figures import style
 
 PUBLISHED = "tdmpc2 (published)"
 
 
 def drawn(runs, evals, *, thin=False):
-    """{name: figure} of the only suite, and the looks."""
-    looks = style.looks(runs)
+    """{name: figure} of the only suite, and the styles."""
+    styles = style.styles_of(runs)
     built = build(runs, evals)
     with mpl.rc_context(style.SETTINGS):
-        return dict(figures._figures(built.sections[0], runs, evals, looks, built, thin)), looks, built.sections[0]
+        return dict(figures._figures(built.sections[0], runs, evals, styles, built, thin)), styles, built.sections[0]
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +53,13 @@ def test_no_text_is_cut_and_widths_fit_a_paper(crowded, name):
     assert needed.y1 < figure.get_figheight() + 0.01
 
 
-def test_an_algorithm_looks_the_same_everywhere_and_published_curves_are_dashed(crowded):
-    made, looks, _ = crowded
+def test_an_algorithm_styles_the_same_everywhere_and_published_curves_are_dashed(crowded):
+    made, styles, _ = crowded
     for name in ("curves", "profiles", "efficiency"):
-        for algo, look in looks.items():
+        for algo, own in styles.items():
             found = {(to_hex(line.get_color()).upper(), line.get_linestyle()) for line in lines(made[name], algo)}
-            assert found == {(look.colour, "--" if algo == PUBLISHED else "-")}
-    assert len({look.colour for look in looks.values()}) == 6
+            assert found == {(own.colour, "--" if algo == PUBLISHED else "-")}
+    assert len({own.colour for own in styles.values()}) == 6
     assert not lines(made["time"], PUBLISHED)
 
 
@@ -70,12 +71,21 @@ def test_lines_hold_the_numbers_of_the_report(crowded):
     (line,) = lines(made["time"], "sac")
     np.testing.assert_allclose(line.get_xdata(), curve["step"] / 1000)  # hours
     assert made["time"].axes[0].get_xlabel() == "wall-clock time of a run (hours)"
-    points = [line.get_xdata()[0] for line in made["improvement"].axes[0].lines if line.get_marker() == "o"]
-    assert points == section.improvement["estimate"].tolist()
+    points = [line for line in made["improvement"].axes[0].lines if line.get_marker() == "o"]
+    assert [point.get_xdata()[0] for point in points] == section.improvement["estimate"].tolist()
+    assert {point.get_color() for point in points} == {style.UNDECIDED.colour}  # random returns decide nothing
     panel = made["aggregates"].axes[0]
     order = [label.get_text().replace("\n", "") for label in panel.get_yticklabels()]
     iqm = section.aggregates[section.aggregates["metric"] == "IQM"].set_index("algo")["estimate"]
     assert [line.get_xdata()[0] for line in panel.lines] == [iqm[algo] for algo in order]
+
+
+def test_a_pair_has_the_colour_of_the_better_algorithm():
+    runs, evals = frames(algos=("flowrl", "sac", "td3"), tasks=("a", "b"))
+    evals.loc[evals["algo"] == "sac", ["mean", "score"]] += (1000, 1)
+    made, styles, _ = drawn(runs, evals)
+    colours = [line.get_color() for line in made["improvement"].axes[0].lines if line.get_marker() == "o"]
+    assert colours == [styles["sac"].colour, style.UNDECIDED.colour, styles["sac"].colour]
 
 
 def test_thin_lines_a_seed_where_asked():
@@ -109,8 +119,8 @@ def test_without_a_complete_seed_only_curves_and_pairs_are_left():
 
 
 def test_more_algorithms_than_colours_differ_in_their_dashes():
-    looks = style.looks(frames(algos=[f"a{k}" for k in range(20)], tasks=("a",), seeds=[0])[0])
-    assert len({(look.colour, look.dashes) for look in looks.values()}) == 20
+    styles = style.styles_of(frames(algos=[f"a{k}" for k in range(20)], tasks=("a",), seeds=[0])[0])
+    assert len({(own.colour, own.dashes) for own in styles.values()}) == 20
 
 
 def test_files_of_every_kind_repeat_byte_for_byte(tmp_path):
@@ -140,5 +150,5 @@ def test_a_label_that_only_short_runs_make_another_is_drawn_in_every_figure(tmp_
 
 def test_a_curve_goes_on_where_the_report_ends():
     runs, evals = frames(algos=("sac",), tasks=("a",), seeds=range(2))
-    figure = learning.draw(runs, evals, 5000, style.looks(runs), reps=50, seed=0, thin=False)
+    figure = line_figures.learning(runs, evals, 5000, style.styles_of(runs), reps=50, seed=0, thin=False)
     assert lines(figure, "sac")[0].get_xdata().tolist() == [2500, 5000, 7500, 10_000]

@@ -1,4 +1,4 @@
-"""The page for the browser: it loads nothing, nothing in a run can act on it, and every number is in it."""
+"""The HTML page: it loads nothing, no text of a run acts as markup, and it has every number of the report."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from test_report import VARIANT, build, frames, holes
+from reports import VARIANT, build, frames, holes
 
 from flowbench import report, stats
 from flowbench.report import page
@@ -104,7 +104,7 @@ def test_no_text_of_a_run_is_markup(evil):
     assert "<img" not in text
     assert "<!--" not in text
     found = content(text)
-    assert {look["algo"] for look in found["looks"]} == {"sac", EVIL}
+    assert {style["algo"] for style in found["styles"]} == {"sac", EVIL}
     assert found["report"] == json.loads(report.render(built, "json"))
     assert EVIL in found["sections"][0]["missing"]["rows"][0][-1]
 
@@ -132,13 +132,6 @@ def test_coverage_counts_as_the_report_does(holed):
     assert found["dog-run", "td3"] == [{"status": "missing", "count": 5, "which": "0-4"}]
     assert found["dog-trot", VARIANT][1] == {"status": "failed", "count": 1, "which": "3"}
     assert section["missing"]["title"] == "Missing: 6 of 140 runs"
-
-
-def test_a_seed_that_an_algorithm_never_had_is_not_missing():
-    runs, evals = frames(algos=("sac", "td3"), tasks=("a", "b"))
-    runs = runs[(runs["algo"] == "sac") | (runs["seed"] < 2)]
-    (section,) = content(rendered(runs, evals)[0])["sections"]
-    assert {one["status"] for row in section["coverage"] for one in row["seeds"]} == {"done"}
 
 
 def test_a_run_is_told_as_it_was_recorded(tmp_path):
@@ -174,17 +167,9 @@ def test_few_seeds_and_several_suites(seeds):
     ]
     text, _ = rendered(*(pd.concat(own, ignore_index=True) for own in zip(*pairs, strict=True)))
     one, two = content(text)["sections"]
-    assert one["verdict"] == ["One algorithm: there is nothing to compare it with."]
-    assert two["verdict"][0].startswith("Too few seeds to tell: sac and td3 (")
+    assert one["verdict"] == ["There is one algorithm only, so nothing to compare."]
+    assert two["verdict"][1].startswith("Too few seeds for a verdict: sac and td3 (")
     assert (None in one["curves"][0]["low"]) == (len(seeds) == 1)
-
-
-def test_what_has_nothing_to_report_is_named():
-    first, second = frames(suite="quick", seeds=[0, 1]), frames(suite="dmc-easy", seeds=[0, 1], steps=5000)
-    runs, evals = (pd.concat(pair, ignore_index=True) for pair in zip(first, second, strict=True))
-    found = content(rendered(runs, evals, step=10_000)[0])
-    assert [skipped["suite"] for skipped in found["report"]["skipped"]] == ["dmc-easy"]
-    assert len(found["sections"]) == 1
 
 
 def above(evals, algo, by):
@@ -194,33 +179,28 @@ def above(evals, algo, by):
     return evals
 
 
-def test_the_verdict_says_who_is_better_than_whom_and_what_is_open():
-    runs, evals = frames(algos=("flowrl", "sac", "td3"))
-    built = build(runs, above(evals, "td3", 1))
-    said = verdict.sentences(built.sections[0], 0)
-    assert said[0] == "td3 is better than flowrl (1.000 [1.000, 1.000]) and sac (1.000 [1.000, 1.000])."
-    own = built.sections[0].improvement.iloc[0]
-    assert said[1] == f"Undecided: flowrl and sac ({own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}])."
-    assert "7 tasks, 5 seeds, step 10,000" in said[2]
+def build_raised(algos):
+    runs, evals = frames(algos=algos)
+    return build(runs, above(evals, algos[-1], 1)).sections[0]
 
 
-def test_the_verdict_goes_by_the_exact_test_corrected_for_the_pairs_and_says_so():
-    # All four runs of td3 lie above all others: 2 of 70 orders are as extreme, which is not enough for three pairs.
-    runs, evals = frames(algos=("flowrl", "sac", "td3"), tasks=("a",), seeds=range(4))
-    section = build(runs, above(evals, "td3", 1)).sections[0]
-    assert section.improvement["verdict"].tolist()[1:] == ["worse", "worse"]
-    said = verdict.sentences(section, 0)
-    assert said[0].startswith("Undecided: flowrl and sac (")
-    assert "flowrl and td3 (0.000 [0.000, 0.000]); sac and td3" in said[0]
-    assert "permutation test of flowbench compare" in said[1]
-    assert "p <= 0.05 after Holm's correction for 3 pairs" in said[1]
-    two = section.table["algo"] != "flowrl"
-    assert stats.decisions(section.table[two])["verdict"].tolist() == ["worse"]
+def test_the_headline_leads_with_the_highest_iqm_and_has_the_verdicts_of_the_table():
+    section = build_raised(("flowrl", "sac", "td3"))
+    said = verdict.sentences(section)
+    assert said[0].startswith("td3 has the highest IQM: 1.")
+    assert said[1] == "td3 is better than flowrl (1.000 [1.000, 1.000]) and sac (1.000 [1.000, 1.000])."
+    own = section.improvement.iloc[0]
+    assert said[2] == f"Undecided: flowrl and sac ({own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}])."
+    assert section.improvement["verdict"].tolist() == ["undecided", "worse", "worse"]
+    assert "7 tasks, 5 seeds, step 10,000" in said[3]
+    assert (
+        "permutation test stratified by task, as in flowbench compare, after Holm's correction for 3 pairs" in said[3]
+    )
 
 
-def test_a_verdict_counts_pairs_where_they_are_many():
-    said = verdict.sentences(build(*frames(algos=tuple("abcde"), tasks=("t",), seeds=range(2))).sections[0], 0)
-    assert said[0] == "Too few seeds to tell: 10 pairs, which stand among the probabilities of improvement below."
+def test_many_open_pairs_are_counted():
+    said = verdict.sentences(build(*frames(algos=tuple("abcde"), tasks=("t",), seeds=range(2))).sections[0])
+    assert said[1] == "Too few seeds for a verdict: 10 pairs, listed below with their probabilities of improvement."
 
 
 def test_published_curves_stand_apart_in_the_verdict_and_are_dashed():
@@ -230,10 +210,10 @@ def test_published_curves_stand_apart_in_the_verdict_and_are_dashed():
     text, _ = rendered(runs, above(evals, "x (published)", 1))
     found = content(text)
     said = found["sections"][0]["verdict"]
-    apart = said.index("Beside published curves:")
+    apart = said.index("Compared with published curves:")
     assert "published" not in " ".join(said[:apart])
     assert said[apart + 1].startswith("x (published) is better than sac (1.000")
-    assert [look["dashes"] for look in found["looks"]] == ["-", "-", "--"]
+    assert [style["dashes"] for style in found["styles"]] == ["-", "-", "--"]
     assert {row["algo"] for row in found["sections"][0]["coverage"]} == {"sac", "td3"}
 
 

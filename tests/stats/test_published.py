@@ -1,4 +1,4 @@
-"""Published curves in reports: shown apart, and no weight in what is said of our runs."""
+"""Published curves in reports: they are marked, and they do not change the numbers of our runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from reports import build, frames, shown
 from rich.console import Console
-from test_report import build, frames, shown
 
 from flowbench import report, stats
 from flowbench.report import coverage
-from flowbench.report.figures import learning
-from flowbench.report.figures.style import looks
+from flowbench.report.figures.lines import learning
+from flowbench.report.figures.style import styles_of
 
 OURS, THEIRS = ("sac", "td3"), ("a2c (published)", "tdmpc2 (published)")
 TASKS = ("dog-run", "dog-stand", "dog-trot")
 
 
-def beside(*, ours=None, theirs=None):
+def with_ours(*, ours=None, theirs=None):
     """Runs of ours on two tasks with seeds 0-2, and longer published curves on three with seeds 1000 and 2000."""
     own = frames(OURS, TASKS[:2], range(3), **{"suite_steps": 10_000} | (ours or {}))
     given = {"seeds": (1000, 2000), "tasks": TASKS, "steps": 40_000, "every": 4000, "suite_steps": 10_000}
@@ -32,13 +32,13 @@ def beside(*, ours=None, theirs=None):
 
 
 def alone(**theirs):
-    runs, evals = beside(theirs=theirs)
+    runs, evals = with_ours(theirs=theirs)
     return runs[runs["published"]], evals[evals["published"]]
 
 
 @pytest.fixture(scope="module")
 def section():
-    return build(*beside()).sections[0]
+    return build(*with_ours()).sections[0]
 
 
 def test_they_stand_last_and_are_named(section):
@@ -55,7 +55,7 @@ def test_they_choose_neither_the_step_nor_the_tasks(section):
 
 
 def test_our_numbers_are_those_without_them(section):
-    runs, evals = beside()
+    runs, evals = with_ours()
     plain = build(runs[~runs["published"]], evals[~evals["published"]]).sections[0]
     for name in ("aggregates", "per_task"):
         own = getattr(section, name)
@@ -65,31 +65,34 @@ def test_our_numbers_are_those_without_them(section):
 
 def test_their_evaluation_at_the_step_or_the_nearest_before_counts_and_it_is_said(section):
     """They are evaluated every 4000 steps: 8000 is the last before 10,000."""
-    runs, evals = beside()
+    runs, evals = with_ours()
     table = stats.at_step(runs, evals, 10_000)
     assert set(table.loc[table["published"], "step"]) == {8000}
-    assert any("tdmpc2 (published): evaluated at step 8,000" in text for text in section.warnings)
+    assert any(
+        "tdmpc2 (published): its last evaluation at or before step 10,000 is used, at step 8,000" in text
+        for text in section.warnings
+    )
 
 
 def test_a_curve_counts_until_its_next_evaluation_would_have_come():
-    runs, evals = beside(theirs={"steps": 8000})
+    runs, evals = with_ours(theirs={"steps": 8000})
     assert stats.at_step(runs, evals, 10_000)["counts"].all()
     late = stats.at_step(runs, evals, 12_000)
     assert not late["counts"].any()
 
 
 def test_none_of_them_is_missing():
-    runs, evals = beside(theirs={"steps": 4000})
+    runs, evals = with_ours(theirs={"steps": 4000})
     holes = (runs["algo"] == THEIRS[0]) & (runs["task"] == TASKS[0])
     section = build(runs[~holes], evals).sections[0]
     assert section.missing.empty
-    assert "a2c (published): no aggregate" in " ".join(section.warnings)
-    assert "Nothing is missing of 12 runs" in shown(build(runs, evals))
+    assert "a2c (published): no aggregate scores" in " ".join(section.warnings)
+    assert "Missing: none of 12 runs" in shown(build(runs, evals))
 
 
 def test_every_format_shows_them_apart():
-    built = build(*beside())
-    said = "for reference, at step 10,000 or the nearest evaluation before: a2c (published), tdmpc2 (published) from"
+    built = build(*with_ours())
+    said = "at step 10,000 or the last evaluation before it: a2c (published), tdmpc2 (published) from simbav2 files"
     for text in (shown(built), *(report.render(built, name) for name in ("markdown", "csv"))):
         assert said in " ".join(text.replace("\\", "").split())
     assert "2 algorithms, 2 tasks, 3 seeds" in " ".join(shown(built).split())
@@ -99,7 +102,7 @@ def test_every_format_shows_them_apart():
 
 
 def test_short_runs_of_ours_are_not_left_out_for_their_sake():
-    built = build(*beside(ours={"steps": 5000}))
+    built = build(*with_ours(ours={"steps": 5000}))
     assert built.sections[0].step == 5000
     assert set(OURS) <= set(built.sections[0].algos)
 
@@ -120,7 +123,7 @@ def test_alone_a_curve_whose_last_evaluation_is_just_before_the_end_is_whole():
 
 
 def test_two_imports_under_one_name_are_kept_apart():
-    runs, evals = beside()
+    runs, evals = with_ours()
     for frame in (runs, evals):
         frame.loc[frame["published"], "algo"] = "ppo (published)"
     section = build(runs, evals).sections[0]
@@ -129,10 +132,10 @@ def test_two_imports_under_one_name_are_kept_apart():
 
 
 def test_in_figures_they_are_dashed_and_end_with_our_longest_run():
-    runs, evals = beside()
+    runs, evals = with_ours()
     evals = stats.within_our_budget(runs, stats.on_our_tasks(evals))
     assert evals.groupby("published")["step"].max().to_dict() == {False: 10_000, True: 8000}
-    figure = learning.draw(runs[runs["task"].isin(TASKS[:2])], evals, 10_000, looks(runs), reps=50, seed=0, thin=False)
+    figure = learning(runs[runs["task"].isin(TASKS[:2])], evals, 10_000, styles_of(runs), reps=50, seed=0, thin=False)
     assert len(figure.axes) == 2
     styles = {line.get_label(): line.get_linestyle() for line in figure.axes[0].lines}
     assert {label: styles[label] for label in (*OURS, *THEIRS)} == {
@@ -142,14 +145,14 @@ def test_in_figures_they_are_dashed_and_end_with_our_longest_run():
 
 
 def test_the_grid_of_seeds_is_ours_and_they_are_named_below_it():
-    runs, _ = beside()
+    runs, _ = with_ours()
     out = io.StringIO()
     coverage.show(runs, Console(file=out, width=100))
     text = out.getvalue()
     assert "1000" not in text
     assert "missing" not in text
     assert "12 done" in text
-    assert "dmc-hard: for reference 12 published runs, a2c (published), tdmpc2 (published)" in text
+    assert "dmc-hard: 12 published runs for reference: a2c (published), tdmpc2 (published)" in text
 
 
 def test_a_seed_that_an_algorithm_has_on_no_task_is_not_missing():
@@ -163,5 +166,5 @@ def test_a_seed_that_an_algorithm_has_on_no_task_is_not_missing():
 def test_they_are_still_there_when_nothing_else_is():
     out = io.StringIO()
     coverage.show(alone()[0], Console(file=out, width=100))
-    assert out.getvalue().startswith("dmc-hard: for reference 12 published runs")
+    assert out.getvalue().startswith("dmc-hard: 12 published runs for reference: ")
     assert np.isfinite(build(*alone()).sections[0].aggregates["estimate"]).all()

@@ -1,4 +1,4 @@
-"""One algorithm against another: tests held against scipy and against all permutations, and what follows from them."""
+"""Tests of two algorithms, compared with scipy and with all permutations, and the verdicts that follow from them."""
 
 from itertools import combinations
 
@@ -9,7 +9,7 @@ from frames import grid, table_of
 from scipy.stats import mannwhitneyu
 
 from flowbench import stats
-from flowbench.stats import power, rank_tests
+from flowbench.stats import pairs, power, rank_tests
 
 REPS = 500
 
@@ -94,17 +94,17 @@ def test_what_is_better_where():
     assert turned["difference"].item() == pytest.approx(-row["difference"])
 
 
-def test_its_probabilities_are_those_of_the_report():
+def test_its_numbers_and_verdicts_are_those_of_the_report():
     made = table(*shifted(3, 5, by=0.5))
-    overall, each = stats.versus(made, "sac", "td3", reps=REPS)
-    reported, of_tasks = stats.improvement(made, reps=REPS)
-    assert overall[["estimate", "low", "high"]].equals(reported[["estimate", "low", "high"]])
-    assert each["estimate"].tolist() == of_tasks["estimate"].tolist()
+    for frame, reported in zip(
+        stats.versus(made, "sac", "td3", reps=REPS), stats.improvement(made, reps=REPS), strict=True
+    ):
+        pd.testing.assert_frame_equal(frame[list(reported)], reported)
 
 
 def test_the_correction_for_many_tasks_takes_decisions_back():
     overall, each = stats.versus(table(*shifted(15, 5, by=9)), "sac", "td3", reps=REPS)
-    assert set(each["verdict"]) == {"undecided"}  # 15 times 2/252
+    assert set(each["verdict"]) == {"too few seeds"}  # 15 * 2 / 252 > 0.05: no task could be decided
     assert set(each["needed"]) == {6}
     assert overall["verdict"].item() == "better"
     assert overall["needed"].isna().all()
@@ -114,14 +114,14 @@ def test_one_seed_decides_nothing_and_shows_no_spread():
     overall, each = stats.versus(table({"a": [5]}, {"a": [1, 2, 3]}), "sac", "td3", reps=REPS)
     for frame in (overall, each):
         assert frame[["low", "high", "difference_low", "difference_high"]].isna().all(axis=None)
-        assert frame["verdict"].item() == "undecided"
+        assert frame["verdict"].item() == "too few seeds"
         assert frame["needed"].isna().all()
 
 
 def test_no_common_task_is_no_comparison():
     overall, each = stats.versus(table({"a": [1, 2]}, {"b": [1, 2]}), "sac", "td3", reps=REPS)
     assert each.empty
-    assert (overall["tasks"].item(), overall["p"].item()) == (0, 1.0)
+    assert (overall["tasks"].item(), overall["verdict"].item()) == (0, "no common task")
 
 
 def test_few_resamples_do_not_keep_the_test_from_deciding():
@@ -131,18 +131,54 @@ def test_few_resamples_do_not_keep_the_test_from_deciding():
     assert few["p"].item() == many["p"].item() < 0.001
 
 
-def test_decisions_are_those_of_versus_after_holms_correction_for_the_pairs():
+@pytest.mark.parametrize(
+    ("x", "y", "verdict"),
+    [
+        ([6, 7, 8, 9, 10], [1, 2, 3, 4, 5], "better"),
+        ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10], "worse"),
+        ([1, 3, 5, 7, 9], [2, 4, 6, 8, 10], "undecided"),
+        ([1, 1, 1, 1, 1], [1, 1, 1, 1, 1], "undecided"),
+        ([7, 8, 9, 10], [1, 2, 3, 4], "better"),  # 2 of 70 orders are as extreme
+        ([7, 8, 9], [1, 2, 3], "too few seeds"),  # 2 of 20
+        ([8, 9], [1, 2, 3, 4, 5, 6, 7], "too few seeds"),  # 2 of 36, but two seeds never have a verdict
+    ],
+)
+def test_verdicts(x, y, verdict):
+    for frame in stats.improvement(table({"a": x}, {"a": y}), reps=10):
+        assert frame["verdict"].item() == verdict
+    for frame in stats.versus(table({"a": y}, {"a": x}), "td3", "sac", reps=10):
+        assert frame["verdict"].item() == verdict
+
+
+def test_two_seeds_are_too_few_for_any_number_of_tasks_and_three_are_enough_for_two():
+    x, y = (dict.fromkeys("abcdefg", scores) for scores in ([8, 9], [1, 2]))
+    for frame in stats.improvement(table(x, y), reps=10):
+        assert set(frame["verdict"]) == {"too few seeds"}
+    x, y = (dict.fromkeys("ab", scores) for scores in ([7, 8, 9], [1, 2, 3]))
+    overall, each = stats.improvement(table(x, y), reps=10)
+    assert (overall["verdict"].item(), set(each["verdict"])) == ("better", {"too few seeds"})
+
+
+def test_either_order_of_the_two_gives_the_same_verdict():
+    made = table(*shifted(3, 5, by=0.9))
+    for one, other in zip(
+        *(stats.versus(made, *names, reps=REPS) for names in (("sac", "td3"), ("td3", "sac"))), strict=True
+    ):
+        assert one["p"].tolist() == other["p"].tolist()
+        assert one[["estimate", "low", "high"]].values == pytest.approx(1 - other[["estimate", "high", "low"]].values)
+
+
+def test_verdicts_over_the_tasks_are_corrected_for_the_pairs_with_a_common_task():
     x, y = shifted(3, 5, by=9)
-    extra = grid({"t00": {0: 0.5}, "t99": {0: 0.5}}, algo="x")
     made = table_of(
         *(grid({t: dict(enumerate(s)) for t, s in each.items()}, algo=algo) for algo, each in (("sac", x), ("td3", y))),
-        extra,
+        grid({"t00": {0: 0.5}, "t99": {0: 0.5}}, algo="x"),
         grid({"t99": {0: 1.0}}, algo="z"),
     )
-    found = stats.decisions(made, seed=3).set_index(["algo", "over"])
+    found = stats.improvement(made, reps=10, seed=3)[0].set_index(["algo", "over"])
     p = stats.versus(made, "sac", "td3", reps=10, seed=3)[0]["p"].item()
-    assert found.loc[("sac", "td3"), "p"] == p
-    assert found.loc[("sac", "td3"), "p_holm"] == min(1, 4 * p)  # the others can decide nothing
+    row = found.loc[("sac", "td3")]
+    assert (row["p"], row["p_holm"], row["tests"]) == (p, 4 * p, 4)  # the other pairs can decide nothing
     assert found["verdict"].to_dict() == {
         ("sac", "td3"): "better",
         ("sac", "x"): "too few seeds",
@@ -153,16 +189,24 @@ def test_decisions_are_those_of_versus_after_holms_correction_for_the_pairs():
     }
 
 
-def test_pairs_with_what_stands_apart_weaken_no_verdict_on_the_others():
+def test_pairs_with_published_curves_change_no_verdict_on_ours():
     scores = [*zip(("sac", "td3"), shifted(3, 5, by=9), strict=True), ("x", shifted(3, 5, by=5)[0])]
-    made = table_of(
-        *(grid({t: dict(enumerate(s)) for t, s in each.items()}, algo=algo) for algo, each in scores),
+    made = table_of(*(grid({t: dict(enumerate(s)) for t, s in each.items()}, algo=algo) for algo, each in scores))
+    together, apart = (
+        stats.improvement(made.assign(published=made["algo"].isin(names)), reps=10)[0].set_index(["algo", "over"])
+        for names in ((), ("x",))
     )
-    together, apart = (stats.decisions(made, apart=names).set_index(["algo", "over"]) for names in ((), ("x",)))
-    p = apart.loc[("sac", "td3"), "p"]
-    assert apart.loc[("sac", "td3"), "p_holm"] == p
-    assert together.loc[("sac", "td3"), "p_holm"] > p
-    assert (apart.drop(("sac", "td3"))["p_holm"] >= apart.drop(("sac", "td3"))["p"]).all()
+    assert together["tests"].tolist() == [3, 3, 3]
+    assert apart["tests"].tolist() == [1, 2, 2]
+    assert apart.loc[("sac", "td3"), "p_holm"] == apart.loc[("sac", "td3"), "p"]
+    assert together.loc[("sac", "td3"), "p_holm"] > together.loc[("sac", "td3"), "p"]
+
+
+def test_many_pairs_get_as_many_permutations_as_a_verdict_takes(monkeypatch):
+    monkeypatch.setattr(pairs, "PERMUTATIONS", 50)  # p would be 1 / 51 or more, and 15 / 51 after the correction
+    grids = (grid({t: {s: 10.0 * k + s for s in range(5)} for t in "ab"}, algo=f"algo{k}") for k in range(6))
+    overall, _ = stats.improvement(table_of(*grids), reps=1)
+    assert (set(overall["tests"]), set(overall["verdict"])) == ({15}, {"worse"})
 
 
 def test_it_repeats():

@@ -375,11 +375,11 @@ def test_what_a_run_was_trained_with_names_threads_and_what_it_went_on_with(tmp_
     put(tmp_path, make_cell(seed=3), **first, resumed=[{"at": "now", "step": 20}])  # as earlier versions wrote it
     put(tmp_path, make_cell(seed=4), **(first | {"threads": None, "precision": "tf32"}))
     assert load_results(tmp_path).runs["software"].tolist() == [
-        "torch 2.1, on cpu with 1 thread",
-        "torch 2.1, on cpu with 1 thread",
-        "torch 2.1, on cpu with 1 thread; then torch 2.1, on cpu with 4 threads",
-        "torch 2.1, on cpu with 1 thread",
-        "torch 2.1, on cpu in tf32",
+        ("torch 2.1, on cpu with 1 thread",),
+        ("torch 2.1, on cpu with 1 thread",),
+        ("torch 2.1, on cpu with 1 thread", "torch 2.1, on cpu with 4 threads"),
+        ("torch 2.1, on cpu with 1 thread",),
+        ("torch 2.1, on cpu in tf32",),
     ]
 
 

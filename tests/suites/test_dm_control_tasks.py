@@ -86,6 +86,7 @@ def test_seeds_and_the_stream_after_a_seed(pair: Pair) -> None:
     np.testing.assert_array_equal(twin.reset()[0], second)
 
 
+@pytest.mark.slow
 def test_a_whole_episode(pair: Pair) -> None:
     _, env, _ = pair
     env.action_space.seed(0)

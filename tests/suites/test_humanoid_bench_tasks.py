@@ -71,7 +71,7 @@ def refused(**settings: Any) -> gymnasium.Env[Any, Any]:
     raise ValueError("XML Error: no such element\nElement 'default', line 0")
 
 
-def test_the_field_list_is_mended(sizes: dict[str, dict[str, tuple[str, ...]]]) -> None:
+def test_fields_that_mujoco_lacks_are_removed(sizes: dict[str, dict[str, tuple[str, ...]]]) -> None:
     assert hasattr(mujoco.MjModel, "qpos0")
     assert hasattr(mujoco.MjData, "qpos")
     suites.make(WALK)
@@ -112,7 +112,7 @@ def test_a_suite_of_hands(tmp_path: Path) -> None:
 
 
 def test_a_model_that_mujoco_does_not_take(sizes: object) -> None:
-    with pytest.raises(suites.SuiteError, match=f"MuJoCo 3.1.6, and {mujoco.__version__} does not take it") as caught:
+    with pytest.raises(suites.SuiteError, match=f"MuJoCo 3.1.6, and {mujoco.__version__} rejects it") as caught:
         suites.make(suites.Task("h1hand-kitchen-v0", "humanoid_bench", 1, suites.Score(0.0, 1.0)))
     assert "h1hand-kitchen-v0" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -206,7 +206,7 @@ def test_the_file_name_is_a_name(name: str, tmp_path: Path) -> None:
 
 def test_a_shipped_name_is_taken(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD, "dmc-hard.yaml")
-    assert f"{path}: 'dmc-hard' is the name of a shipped suite" in mistake(path)
+    assert f"{path}: 'dmc-hard' is the name of a suite of flowbench" in mistake(path)
     shipped = Path(suites.__file__).parent / "dmc-hard.yaml"
     assert suites.load(str(shipped), check_tasks=False) == suites.load("dmc-hard", check_tasks=False)
 

@@ -1,4 +1,4 @@
-"""DDPG: a deterministic policy that climbs its critic.
+"""DDPG: a deterministic policy that is trained with the gradient of its critic.
 
 Paper: Lillicrap et al., "Continuous control with deep reinforcement learning", 2015, arXiv:1509.02971
 """
@@ -14,11 +14,11 @@ from algos.networks import frozen_copy, mlp
 
 @dataclass(frozen=True, kw_only=True)
 class DDPGConfig(Config):
-    hidden: int = 300  # units of each of the two hidden layers
-    lr: float = 1e-3  # learning rate of actor and critic
-    tau: float = 0.001  # weight of the online networks in the targets
-    noise: float = 0.2  # standard deviation of the noise on actions taken
-    random_steps: int = 500
+    hidden: int = 300  # units in each of the two hidden layers
+    lr: float = 1e-3  # learning rate of the actor and the critic
+    tau: float = 0.001  # weight of the online networks in the target networks
+    noise: float = 0.2  # standard deviation of the exploration noise
+    random_steps: int = 500  # steps with random actions before learning starts
 
 
 class DDPG(Agent[DDPGConfig]):

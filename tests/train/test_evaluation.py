@@ -1,4 +1,4 @@
-"""Evaluation here and in other processes: the same numbers, in order, and what is said when one of them dies."""
+"""Evaluation in this process and in others: the same numbers, in order, and errors when a process dies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk
 
-from flowbench.train.child_process import RemoteTraceback
+from flowbench.common.child_process import RemoteTraceback
 from flowbench.train.evaluation import EvaluationFault, Evaluator, Failed
 from flowbench.train.rng import TorchStream, stream_seed
 from flowbench.train.vecenv import EnvironmentFault
@@ -157,7 +157,7 @@ def test_a_failure_here() -> None:
 
 
 @pytest.mark.parametrize("what", ["observation", "reward", "action"])
-def test_no_numbers_are_a_failure(what: str) -> None:
+def test_values_that_are_not_finite_are_a_failure(what: str) -> None:
     class NoNumbers(Walk):
         def step(self, action):
             obs, reward, *rest = super().step(action)
@@ -170,6 +170,7 @@ def test_no_numbers_are_a_failure(what: str) -> None:
     assert f"{what} that is not finite" in str(failed.error)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_numbers() -> None:
     here, there = Evaluator(Uneven, build, 3, 0), Evaluator(Uneven, build, 3, 2)
     try:
@@ -198,6 +199,7 @@ def test_processes_give_the_same_numbers() -> None:
     assert not active_children()
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_weights_are_on_their_way() -> None:
     evaluator = Evaluator(Walk, build, 1, 1)
     try:
@@ -217,6 +219,7 @@ def test_a_process_killed_while_weights_are_on_their_way() -> None:
         evaluator.close()
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait() -> None:
     evaluator = Evaluator(partial(Walk, 10**9), build, 1, 1)
     for seed in range(3):
@@ -227,7 +230,7 @@ def test_closing_does_not_wait() -> None:
 
 
 class Slow:
-    """In place of the processes: the test says when an evaluation is finished."""
+    """A replacement for the processes: the test decides when an evaluation is finished."""
 
     def __init__(self) -> None:
         self.futures: dict[tuple[int, int], Future] = {}

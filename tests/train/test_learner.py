@@ -149,7 +149,7 @@ def test_a_rehearsal_goes_through_every_phase() -> None:
     assert set(EagerLearner(Late(), CPU).rehearse()) >= {"a/loss", "b/loss"}
 
 
-def test_a_rehearsal_refuses_actions_of_another_shape() -> None:
+def test_a_rehearsal_rejects_actions_of_another_shape() -> None:
     class Flat(Two):
         def act(self, obs, explore):
             return obs[:, 0]
@@ -167,7 +167,7 @@ def test_a_rehearsal_acts_as_in_evaluation_too() -> None:
         EagerLearner(Half(), CPU).rehearse()
 
 
-def test_a_rehearsal_takes_an_action_that_is_no_number_for_what_it_is() -> None:
+def test_a_rehearsal_reports_an_action_that_is_not_finite() -> None:
     class Nan(Two):
         def act(self, obs, explore):
             return obs[:, :1] * math.nan
@@ -182,7 +182,7 @@ def test_a_mean_over_something_that_is_not_a_number_is_not_a_number() -> None:
     assert math.isnan(learner.pop_means()["a/loss"])
 
 
-def test_a_gradient_that_lies_transposed_in_memory_moves_what_it_should() -> None:
+def test_a_gradient_that_is_transposed_in_memory_is_applied_correctly() -> None:
     class Bilinear(Two):
         def __init__(self):
             super().__init__()
@@ -221,7 +221,7 @@ class Seen(TorchDispatchMode):
 
 @pytest.mark.parametrize("stack", [False, True])
 @pytest.mark.parametrize("name", algos.names())
-def test_no_algorithm_computes_what_may_come_out_otherwise_each_time(name: str, stack: bool) -> None:
+def test_no_algorithm_uses_an_operation_that_is_not_deterministic(name: str, stack: bool) -> None:
     cls = algos.find(name).load()
     agent = cls(4, 2, cls.Config(hidden=8))
     one = invented_batch(agent, CPU)

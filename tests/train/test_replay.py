@@ -30,8 +30,8 @@ def fill(replay: Replay, count: int, seeds: int = 1) -> None:
         replay.add(obs, sign * n + 0.5, sign[:, 0] * n, next_obs, terminated, truncated)
 
 
-def numbers(replay: Replay, slot: int = 0, draws: int = 1) -> np.ndarray:
-    return np.concatenate([replay.sample(0.0).reward[slot].numpy() for _ in range(draws)])
+def numbers(replay: Replay, index: int = 0, draws: int = 1) -> np.ndarray:
+    return np.concatenate([replay.sample(0.0).reward[index].numpy() for _ in range(draws)])
 
 
 class Model:
@@ -165,7 +165,7 @@ def test_memory_a_transition(obs_dim: int, act_dim: int, share: float) -> None:
     assert needed < share * 2 * steps * both_observations
 
 
-def test_bytes_needed_is_what_is_then_taken() -> None:
+def test_bytes_needed_are_the_bytes_of_the_replay() -> None:
     config = Config(replay_size=500)
     replay = Replay((0, 1, 2), 5, 2, config, 10_000, CPU)
     assert replay.nbytes == Replay.bytes_needed((0, 1, 2), 5, 2, config, 10_000)
@@ -250,7 +250,7 @@ def test_the_draws_are_the_stream_of_the_seed_from_block_to_block() -> None:
         fill(replay, 1, seeds=2)
         uniform = torch.rand(8, generator=generator, dtype=torch.float64).numpy()
         age = np.floor(uniform * np.array([min(step + 1, 10)] * 6 + [min(step + 1, 3)] * 2))
-        np.testing.assert_array_equal(-numbers(replay, slot=1), step - age)
+        np.testing.assert_array_equal(-numbers(replay, index=1), step - age)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10, 1000, 999_983])
@@ -262,7 +262,7 @@ def test_the_greatest_and_the_least_draw_are_still_held(size: int) -> None:
     assert replay._draw().tolist() == [[size - 1, 0]]
 
 
-def test_a_seed_draws_the_same_alone_as_beside_others() -> None:
+def test_a_seed_draws_the_same_alone_and_in_a_group() -> None:
     together, alone, other = make(seeds=(3, 8)), make(seeds=(3,)), make(seeds=(8,))
     fill(together, 50, seeds=2)
     fill(alone, 50)

@@ -1,12 +1,10 @@
-"""Runs that are stopped anywhere and go on: the same rows as if they had not been."""
+"""Interrupted and resumed runs give the same rows as uninterrupted ones."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,16 +17,15 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
 from msgspec.structs import replace
 
 import algos
-from flowbench.schedule.groups import Group, tidy
+from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
 from flowbench.store import checkpoint, records
 from flowbench.store.csv_rows import TABLES, RowWriter
 from flowbench.store.records import RunRecord
-from flowbench.train.events import Lost, Row, Save
-from flowbench.train.placement import Places
-from flowbench.train.trainer import Trainer
-from flowbench.worker import protocol
+from flowbench.train.build import build_trainer
+from flowbench.train.events import Row, Save, SeedFailed
+from flowbench.train.placement import Placement
 
 CLOCK = ("seconds", "steps_per_second")
 CPU = torch.device("cpu")
@@ -38,9 +35,11 @@ WALK = partial(Walk, 7)
 
 
 def trainer(algorithm=Toy, config=None, seeds=(0, 1), env=WALK, **changes):
-    places = Places(CPU, **{key: changes.pop(key) for key in ("stack", "environments", "evaluation") if key in changes})
+    placement = Placement(
+        CPU, **{key: changes.pop(key) for key in ("stack", "environments", "evaluation") if key in changes}
+    )
     options = {"steps": 60, "evaluate_every": 20, "evaluation_episodes": 2, "save_every": 10, **changes}
-    return Trainer(env, algorithm, config or ToyConfig(), seeds, places=places, **options)
+    return build_trainer(env, algorithm, config or ToyConfig(), seeds, placement=placement, **options)
 
 
 def rows(happened) -> list[tuple[str, int, dict[str, float]]]:
@@ -50,17 +49,17 @@ def rows(happened) -> list[tuple[str, int, dict[str, float]]]:
 
 
 def interrupted(at: int, **options):
-    """The rows of a run that is left at the save of step `at` and gone on with by another trainer."""
+    """The rows of a run that stops at the save of step `at` and is resumed by another trainer."""
     first = trainer(**options)
     before, chunks, start = [], [[] for _ in first.seeds], 0
     for happened in first.run():
         before.append(happened)
         if isinstance(happened, Save):
-            for slot, chunk in enumerate(chunks):
-                chunk.append(first.transitions(slot, start))
+            for index, chunk in enumerate(chunks):
+                chunk.append(first.transitions(index, start))
             start = int(chunks[0][-1]["numbers"][1])
             if happened.step == at:
-                states = [first.state(slot) for slot in range(len(first.seeds))]
+                states = [first.state(index) for index in range(len(first.seeds))]
                 break
     first.close()
     second = trainer(**options)
@@ -74,7 +73,7 @@ def interrupted(at: int, **options):
 
 @pytest.mark.parametrize("at", [10, 20, 30, 50, 60])  # also before anything is learned, and with an evaluation due
 @pytest.mark.parametrize("stack", [False, True])
-def test_a_run_that_goes_on_gives_the_rows_of_one_that_never_stopped(at: int, stack: bool) -> None:
+def test_a_resumed_run_gives_the_rows_of_an_uninterrupted_one(at: int, stack: bool) -> None:
     options = {"stack": stack, "config": ToyConfig(random_steps=12, recent_share=0.3, recent_window=5)}
     whole = trainer(**options)
     assert interrupted(at, **options) == rows(whole.run())
@@ -82,21 +81,23 @@ def test_a_run_that_goes_on_gives_the_rows_of_one_that_never_stopped(at: int, st
 
 @pytest.mark.parametrize("ends", ["terminated", "truncated"])
 @pytest.mark.parametrize("size", [1, 7, 13, 40])
-def test_also_when_replay_has_forgotten(size: int, ends: str) -> None:
+def test_also_when_replay_has_overwritten_transitions(size: int, ends: str) -> None:
     options = {"config": ToyConfig(replay_size=size), "env": partial(Walk, 3, ends)}
     whole = trainer(**options)
     assert interrupted(50, **options) == rows(whole.run())
 
 
-def test_also_with_environments_and_evaluation_in_processes() -> None:
-    options = {"environments": 2, "evaluation": 1, "stack": True}
-    whole = trainer(stack=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("stack", [False, True])
+def test_also_with_environments_and_evaluation_in_processes(stack: bool) -> None:
+    options = {"environments": 2, "evaluation": 1, "stack": stack}
+    whole = trainer(stack=stack)
     assert interrupted(40, **options) == rows(whole.run())
 
 
 @pytest.mark.parametrize("stack", [False, True])
 @pytest.mark.parametrize("name", algos.names())
-def test_every_algorithm_goes_on_exactly(name: str, stack: bool) -> None:
+def test_every_algorithm_resumes_exactly(name: str, stack: bool) -> None:
     cls = algos.find(name).load()
     options = {
         "algorithm": cls, "config": cls.Config(hidden=8, batch_size=4, random_steps=5), "stack": stack,
@@ -146,7 +147,7 @@ def test_an_environment_that_does_not_repeat_itself_is_named(capsys) -> None:
             return super().reset(seed=Restless.made)
 
     interrupted(10, env=Restless)
-    assert "seed 0 cannot go on exactly: the environment gives another observation" in capsys.readouterr().err
+    assert "seed 0 cannot resume exactly: the environment returns a different observation" in capsys.readouterr().err
 
 
 def test_an_environment_may_change_its_action(capsys) -> None:
@@ -167,9 +168,9 @@ def test_an_environment_may_change_its_action(capsys) -> None:
         for happened in part.run():
             found.append(happened)
             if isinstance(happened, Save) and happened.step == at:
-                for slot, chunk in enumerate(chunks):
-                    chunk.append(part.transitions(slot, int(start)))
-                states = [part.state(slot) for slot in range(2)]
+                for index, chunk in enumerate(chunks):
+                    chunk.append(part.transitions(index, int(start)))
+                states = [part.state(index) for index in range(2)]
                 break
         part.close()
     assert rows(found) == expected
@@ -209,65 +210,11 @@ def tables(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, ...], list[list[str]]]:
-    """The files of runs that were never stopped, by their seeds."""
-    found = {}
-    for seeds in ((0,), (0, 1)):
-        folders = prepared(tmp_path_factory.mktemp("unbroken"), seeds)
-        process = start(*folders)
-        assert process.wait(120) == 0, process.stderr.read()
-        process.stderr.close()
-        found[seeds] = [tables(folder) for folder in folders]
-    return found
-
-
-@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_killed_at_random_instants_the_files_are_the_same(seeds, unbroken, tmp_path: Path) -> None:
-    folders = prepared(tmp_path, seeds)
-    instants = random.Random(len(seeds))
-    kills = 0
-    for _ in range(6):
-        process = start(*folders)
-        saved = len(checkpoint.steps(folders[0])) and checkpoint.steps(folders[0])[-1]
-        wait_for(lambda: [step for step in checkpoint.steps(folders[0]) if step > saved], process)  # noqa: B023
-        time.sleep(instants.uniform(0.0, 0.4))
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.wait()
-        process.stderr.close()
-        if records.read_run(folders[0]).status == "done":
-            break
-    else:
-        process = start(*folders)
-        assert process.wait(120) == 0, process.stderr.read()
-        process.stderr.close()
-    assert kills >= 2
-    assert [tables(folder) for folder in folders] == unbroken[seeds]
-    run = records.read_run(folders[0])
-    assert (run.status, run.error) == ("done", None)
-    assert [attempt["step"] for attempt in run.resumed] == sorted(attempt["step"] for attempt in run.resumed)
-    assert len(run.resumed) >= 2
-    # The last kill may have come between the end and the removal, which the next command makes up for.
-    tidy(tmp_path, [make_cell("td3", seed=seed, suite=SUITE, random_steps=100) for seed in seeds])
-    assert not (folders[0] / "checkpoint").exists()
-
-
-def test_asked_to_stop_it_saves_where_it_is(unbroken, tmp_path: Path) -> None:
-    (folder,) = prepared(tmp_path, checkpoint_every=10_000)
-    process = start(folder)
-    table = folder / "train.csv"
-    wait_for(lambda: table.exists() and len(table.read_text().splitlines()) > 1, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == protocol.EXIT_STOPPED
-    process.stderr.close()
-    (step,) = checkpoint.steps(folder)
-    assert 200 <= step <= 450
-    assert records.read_run(folder).status == "stopped"
-    process = start(folder)
-    assert process.wait(120) == 0
-    process.stderr.close()
-    assert tables(folder) == unbroken[(0,)][0]
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The tables of a run that was never stopped."""
+    (folder,) = prepared(tmp_path_factory.mktemp("unbroken"))
+    run_to_the_end(folder)
+    return tables(folder)
 
 
 def left_at(root: Path, **changes) -> Path:
@@ -281,43 +228,36 @@ def left_at(root: Path, **changes) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("harm", ["cut", "noise", "gone", "manifest"])
-def test_a_torn_checkpoint_is_passed_over_for_the_one_before(unbroken, tmp_path: Path, harm: str) -> None:
+def run_to_the_end(*folders: Path) -> None:
+    process = start(*folders)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+@pytest.mark.slow
+def test_without_its_newest_state_a_run_resumes_from_the_checkpoint_before(unbroken, tmp_path: Path) -> None:
     folder = left_at(tmp_path)
     older, newer = checkpoint.steps(folder)
-    state = folder / "checkpoint" / f"{newer}.state.safetensors"
-    if harm == "manifest":
-        state.with_name(f"{newer}.json").write_text("{")
-    elif harm == "gone":
-        state.unlink()
-    else:
-        content = bytearray(state.read_bytes())
-        content = content[: len(content) // 2] if harm == "cut" else content
-        content[len(content) // 2] ^= 255
-        state.write_bytes(content)
-    process = start(folder)
-    assert process.wait(120) == 0
-    process.stderr.close()
+    (folder / "checkpoint" / f"{newer}.state.safetensors").unlink()
+    run_to_the_end(folder)
     assert records.read_run(folder).resumed[0]["step"] == older
-    assert tables(folder) == unbroken[(0,)][0]
+    assert tables(folder) == unbroken
 
 
+@pytest.mark.slow
 def test_without_a_whole_checkpoint_it_starts_over(unbroken, tmp_path: Path) -> None:
     folder = left_at(tmp_path)
     for path in (folder / "checkpoint").glob("*.state.safetensors"):
         path.write_bytes(b"")
-    process = start(folder)
-    assert process.wait(120) == 0
-    process.stderr.close()
+    run_to_the_end(folder)
     assert "resumed" not in records.read_run(folder)
-    assert tables(folder) == unbroken[(0,)][0]
+    assert tables(folder) == unbroken
 
 
+@pytest.mark.slow
 def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: Path) -> None:
     (folder,) = prepared(tmp_path, keep_checkpoints=True)
-    process = start(folder)
-    assert process.wait(120) == 0
-    process.stderr.close()
+    run_to_the_end(folder)
     assert checkpoint.steps(folder) == [400, 450]
     chunks = sorted((folder / "checkpoint").glob("*.replay.safetensors"))
     assert {path.name.split(".")[0] for path in chunks} == {f"{n}-{n + 50}" for n in range(0, 450, 50)}
@@ -349,7 +289,7 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
         lambda m: m.pop("tables"),
     ],
 )
-def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, change) -> None:
+def test_a_wrong_manifest_is_rejected(tmp_path: Path, change) -> None:
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
@@ -360,19 +300,19 @@ def test_a_manifest_that_leads_elsewhere_is_refused(tmp_path: Path, change) -> N
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
-    with pytest.raises(checkpoint.Torn):
+    with pytest.raises(checkpoint.Damaged):
         checkpoint.load(tmp_path, 3)
 
 
-def test_a_checkpoint_of_another_schema_is_told_as_that(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_schema_is_reported(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "3.json").write_text('{"schema": 99, "step": 3, "tables": {"evals.csv": 7}}')
-    with pytest.raises(checkpoint.Torn, match=r"3\.json: schema 99; this flowbench reads schema \d"):
+    with pytest.raises(checkpoint.Damaged, match=r"3\.json: schema 99; this flowbench reads schema \d"):
         checkpoint.load(tmp_path, 3)
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_stands_in_a_checkpoints_place_is_removed_and_what_it_leads_to_is_not(tmp_path: Path, kind: str) -> None:
+def test_a_link_in_place_of_checkpoints_is_removed_and_its_target_is_not(tmp_path: Path, kind: str) -> None:
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     for folder in (run, elsewhere):
         folder.mkdir()
@@ -387,7 +327,7 @@ def test_what_stands_in_a_checkpoints_place_is_removed_and_what_it_leads_to_is_n
     assert [path.name for path in elsewhere.iterdir()] == ["7.json"]
 
 
-def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> None:
+def test_other_files_are_removed_from_the_checkpoint_folder(tmp_path: Path) -> None:
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
@@ -400,20 +340,20 @@ def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> Non
     assert checkpoint.steps(tmp_path) == [3, 900]
     (found,) = checkpoint.newest([tmp_path])
     assert found.step == 3
-    checkpoint.Writer.going_on(tmp_path, 3)
+    checkpoint.Writer.resume(tmp_path, 3)
     names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
     assert names == {"3.json", "3.state.safetensors", "0-3.replay.safetensors"}
     assert (tmp_path / "evals.csv").exists()
 
 
-def test_a_table_that_leads_elsewhere_is_left_alone(tmp_path: Path) -> None:
+def test_the_target_of_a_link_to_a_table_is_not_changed(tmp_path: Path) -> None:
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
     writer.write(3, TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
     (tmp_path / "evals.csv").rename(tmp_path / "mine")
     (tmp_path / "evals.csv").symlink_to(tmp_path / "mine")
-    with pytest.raises(checkpoint.Torn):
+    with pytest.raises(checkpoint.Damaged):
         checkpoint.load(tmp_path, 3)
     RowWriter(tmp_path / "evals.csv", ["other"]).close()
     assert (tmp_path / "mine").read_text() == "step\n"
@@ -434,39 +374,9 @@ class Doomed(Toy):
 
 @pytest.mark.parametrize("at", [10, 30, 40, 50])
 @pytest.mark.parametrize("stack", [False, True])
-def test_a_seed_that_was_lost_stays_lost_and_leaves_the_others_as_they_were(at: int, stack: bool) -> None:
+def test_a_failed_seed_stays_failed_after_a_resume_and_the_others_continue(at: int, stack: bool) -> None:
     options = {"algorithm": Doomed, "seeds": (0, 1, 2, 3), "stack": stack}
     whole = trainer(**options)
     happened = list(whole.run())
-    assert 1 <= len([each for each in happened if isinstance(each, Lost)]) <= 3
+    assert 1 <= len([each for each in happened if isinstance(each, SeedFailed)]) <= 3
     assert interrupted(at, **options) == rows(happened)
-
-
-def test_the_same_command_goes_on_with_a_grid_whose_processes_were_all_killed(tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-c", "import sys; from flowbench.cli import main; sys.exit(main())", "run", "--suite", "quick",
-        "--task", "cartpole-balance", "--algo", "td3", "--seeds", "2", "--stack", "2", "--steps", "800", "--jobs", "2",
-        "--set", "hidden=16", "--set", "random_steps=300", "--checkpoint-every", "100", "--device", "cpu", "--results",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def folders(root: Path) -> list[Path]:
-        return sorted(path.parent for path in root.glob("*/*/*/*/*/run.json"))
-
-    whole = subprocess.run([*command, str(tmp_path / "whole")], env=environment, capture_output=True, check=False)
-    assert whole.returncode == 0, whole.stderr
-    broken = tmp_path / "broken"
-    parent = subprocess.Popen([*command, str(broken)], env=environment, stdout=subprocess.DEVNULL)
-    wait_for(lambda: len(folders(broken)) == 2 and len(checkpoint.steps(folders(broken)[1])) == 2, parent)
-    child = records.read_run(folders(broken)[0]).pid
-    parent.kill()
-    os.kill(child, signal.SIGKILL)
-    parent.wait()
-    wait_for(lambda: records.status(folders(broken)[0]) == "stopped", parent, 5.0)
-    again = subprocess.run([*command, str(broken)], env=environment, capture_output=True, check=False)
-    assert again.returncode == 0, again.stderr
-    for left, right in zip(folders(tmp_path / "whole"), folders(broken), strict=True):
-        assert tables(left) == tables(right)
-        run = records.read_run(right)
-        assert run.group == [0, 1]
-        assert run.resumed[0]["step"] >= 100

@@ -42,7 +42,7 @@ def test_a_stream_does_not_disturb_the_one_outside() -> None:
     assert torch.equal(torch.cat([first, torch.rand(2)]), undisturbed)
 
 
-def test_a_stream_goes_on_where_it_was_left() -> None:
+def test_a_stream_continues_where_it_stopped() -> None:
     stream = TorchStream(1, CPU)
     drawn = []
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_a_stream_goes_on_where_it_was_left() -> None:
     assert torch.equal(torch.cat(drawn), torch.rand(6, generator=torch.Generator().manual_seed(1)))
 
 
-def test_streams_side_by_side_draw_what_each_draws_alone() -> None:
+def test_streams_used_in_turn_draw_the_numbers_of_each_alone() -> None:
     one, two = TorchStream(1, CPU), TorchStream(2, CPU)
     drawn: dict[int, list[torch.Tensor]] = {1: [], 2: []}
     for _ in range(3):

@@ -23,8 +23,8 @@ import pytest
 from gymnasium import spaces
 
 import suites
-from flowbench.train import child_process
-from flowbench.train.child_process import RemoteTraceback
+from flowbench.common import child_process
+from flowbench.common.child_process import RemoteTraceback
 from flowbench.train.vecenv import ProcessVecEnv, VecEnv, make_vecenv
 
 HERE = Path(__file__).parent
@@ -85,8 +85,8 @@ class OutOfStock(Exception):
         super().__init__(f"{missing} {what} missing")
 
 
-def seed_of(slot: int, episode: int) -> int:
-    return 100 * slot + episode
+def seed_of(index: int, episode: int) -> int:
+    return 100 * index + episode
 
 
 def step(envs: VecEnv | ProcessVecEnv, *actions: float):
@@ -99,7 +99,7 @@ def pids() -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs; one that nobody has waited for yet is dead all the same."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -125,7 +125,7 @@ def test_an_episode_is_followed_by_the_next() -> None:
     assert envs.obs[:, 1].tolist() == [0, 0]
 
 
-def test_the_last_observation_is_kept_and_the_next_begins_anew() -> None:
+def test_the_last_observation_of_an_episode_is_returned() -> None:
     envs = VecEnv([Tally(2), Tally(3)], seed_of)
     step(envs, 0.1, 0.1)
     result = step(envs, 0.1, 0.1)
@@ -136,7 +136,7 @@ def test_the_last_observation_is_kept_and_the_next_begins_anew() -> None:
     assert not np.shares_memory(envs.obs, result.next_obs)
 
 
-def test_what_is_kept_stays_as_it_was() -> None:
+def test_a_returned_step_does_not_change_later() -> None:
     envs = VecEnv([Tally()], seed_of)
     first = step(envs, 0.5)
     kept = first.next_obs.copy()
@@ -144,7 +144,7 @@ def test_what_is_kept_stays_as_it_was() -> None:
     assert np.array_equal(first.next_obs, kept)
 
 
-def test_ending_and_being_cut_are_told_apart() -> None:
+def test_termination_and_truncation_are_distinguished() -> None:
     envs = VecEnv([Tally(1, "terminated"), Tally(1, "truncated"), Tally(2)], seed_of)
     result = step(envs, 0.1, 0.2, 0.3)
     assert result.terminated.tolist() == [True, False, False]
@@ -154,15 +154,9 @@ def test_ending_and_being_cut_are_told_apart() -> None:
     np.testing.assert_allclose(result.reward, [0.1, 0.2, 0.3], rtol=1e-6)
 
 
-def test_each_environment_gets_its_own_action() -> None:
-    made = [Tally(), Tally()]
-    step(VecEnv(made, seed_of), -0.5, 0.25)
-    assert [env.actions for env in made] == [[-0.5], [0.25]]
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("what", ["reward", "observation"])
-def test_what_is_not_finite_is_refused_and_its_environment_stepped_no_more(bad: float, what: str) -> None:
+def test_an_environment_with_values_that_are_not_finite_is_not_stepped_again(bad: float, what: str) -> None:
     class Broken(Tally):
         def step(self, action):
             obs, reward, *rest = super().step(action)
@@ -195,7 +189,7 @@ def test_what_is_not_finite_is_refused_and_its_environment_stepped_no_more(bad: 
         ((np.zeros(2, np.float32), None), "a reward that is not finite"),
     ],
 )
-def test_what_has_the_wrong_shape_is_refused(returned, fault: str) -> None:
+def test_values_of_a_wrong_shape_are_rejected(returned, fault: str) -> None:
     class Broken(Tally):
         def step(self, action):
             return *returned, False, False, {}
@@ -222,19 +216,13 @@ def test_a_retired_environment_stands_still_and_is_no_fault(processes: int) -> N
         envs.close()
 
 
-def test_receiving_what_was_not_sent() -> None:
+def test_receive_needs_a_send() -> None:
     envs = VecEnv([Tally()], seed_of)
     with pytest.raises(AssertionError, match=r"without send"):
         envs.receive()
     step(envs, 0.0)
     with pytest.raises(AssertionError, match=r"without send"):
         envs.receive()
-
-
-def test_all_are_closed() -> None:
-    made = [Tally(), Tally()]
-    VecEnv(made, seed_of).close()
-    assert all(env.closed for env in made)
 
 
 def test_no_processes_are_started_where_none_are_asked_for() -> None:
@@ -271,6 +259,7 @@ def test_processes_give_the_same_numbers() -> None:
     assert not pids()
 
 
+@pytest.mark.slow
 def test_a_task_of_a_suite_in_a_process() -> None:
     make = partial(suites.make, suites.Task("cartpole-swingup", "dm_control", 1, suites.Score(0, 1000)))
     here, there = make_vecenv(make, 1, seed_of, 0), make_vecenv(make, 1, seed_of, 4)
@@ -297,7 +286,7 @@ def test_a_task_of_a_suite_in_a_process() -> None:
         ("exit", "environment process 0 ended unexpectedly with exit status 3"),
     ],
 )
-def test_what_goes_wrong_in_a_process_is_told_here(wrong: str, fault: str, capfd) -> None:
+def test_errors_in_a_process_are_reported(wrong: str, fault: str, capfd) -> None:
     envs = make_vecenv(partial(Tally, 2, "truncated", wrong), 1, seed_of, 1)
     try:
         for _ in range(4):
@@ -326,10 +315,10 @@ def test_a_process_that_is_killed() -> None:
         before = envs.obs.copy()
         for _ in range(2):
             result = step(envs, 0.5, 0.5)
-        ((slot, fault),) = envs.faults.items()
+        ((index, fault),) = envs.faults.items()
         assert re.fullmatch(r"environment process \d was killed by SIGKILL \(out of memory\?\)", fault)
-        assert np.array_equal(result.next_obs[slot], before[slot])
-        assert not np.array_equal(result.next_obs[1 - slot], before[1 - slot])
+        assert np.array_equal(result.next_obs[index], before[index])
+        assert not np.array_equal(result.next_obs[1 - index], before[1 - index])
     finally:
         envs.close()
     assert not pids()
@@ -347,12 +336,13 @@ def test_closing_does_not_wait_for_one_that_hangs(monkeypatch: pytest.MonkeyPatc
         step(envs, 0.0)
 
 
-def test_what_cannot_go_to_a_process() -> None:
+def test_a_function_that_cannot_be_pickled() -> None:
     with pytest.raises((AttributeError, pickle.PicklingError), match=r"lambda"):
         make_vecenv(lambda: Tally(), 1, seed_of, 1)
     assert not pids()
 
 
+@pytest.mark.slow
 @LINUX
 def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = f"""
@@ -361,8 +351,8 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         from functools import partial
         from pathlib import Path
         import numpy as np
-        from flowbench import lock
-        from flowbench.vecenv import make_vecenv
+        from flowbench.store import lock
+        from flowbench.train.vecenv import make_vecenv
         from test_vecenv import Tally, pids, seed_of
 
         with lock.hold(Path({str(tmp_path)!r})) as held:

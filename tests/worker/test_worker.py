@@ -216,7 +216,7 @@ def test_what_is_logged_later_than_the_rehearsal_is_dropped_with_a_line(tmp_path
     spec = write_algorithm(tmp_path, "Late", extra)
     folder = queue(tmp_path, make_cell("late", target=spec, suite=SUITE))
     assert train(folder)[0] == 0
-    assert "critic/late is not kept" in capsys.readouterr().err
+    assert "critic/late is not recorded" in capsys.readouterr().err
     assert "critic/late" not in (folder / "train.csv").read_text()
 
 

@@ -1,1 +1,1 @@
-"""FlowRL (arXiv 2506.12811): what its figures show, as experiments."""
+"""FlowRL (arXiv 2506.12811): its figures as experiments."""

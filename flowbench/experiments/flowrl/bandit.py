@@ -1,9 +1,9 @@
-"""Fig. 2 of FlowRL's paper: flow matching on a bandit whose replay holds good and bad actions.
+"""Fig. 2 of FlowRL's paper: flow matching on a bandit whose replay buffer holds good and bad actions.
 
-The state never changes, so a policy is one velocity field over a plane of actions and the value of an action is its
-reward. Plain flow matching reproduces what replay holds. Weighted by max(Q_beta* - Q_pi, 0), Eq. 13 and 14, it moves to
-the actions that are better than the policy is, and as the policy gets better fewer and fewer are: Q_pi is the mean
-reward of what the policy does now.
+The state never changes. So a policy is one velocity field over a plane of actions, and the value of an action is its
+reward. Plain flow matching reproduces the stored actions. Flow matching that is weighted by max(Q_beta* - Q_pi, 0)
+(Eq. 13 and 14) moves to the stored actions that are better than the policy. Q_pi is the mean reward of the current
+policy: as it rises, fewer stored actions have a positive weight.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from algos.flow import advance, interpolate
 from algos.flowrl import VelocityField
 from flowbench.experiments.outcome import Outcome, save
 
-CENTRES = torch.tensor([[-0.6, -0.55], [0.65, -0.5], [-0.55, 0.6], [0.6, 0.55]])  # of the clusters in replay
+CENTRES = torch.tensor([[-0.6, -0.55], [0.65, -0.5], [-0.55, 0.6], [0.6, 0.55]])  # of the clusters of stored actions
 REWARDS = torch.tensor([0.25, 0.5, 0.35, 1.0])  # at each centre
 SPREAD = 0.12  # standard deviation of a cluster
-WIDTH = 0.35  # of the hill of reward around a centre
-REPLAY, BATCH, HIDDEN, LR = 4_000, 512, 64, 3e-3
-SAMPLES, FLOW_STEPS = 1_000, 5  # drawn at the end
-LIMIT = 1.6  # of what the figure shows
+WIDTH = 0.35  # of the hill of the reward around a centre
+STORED, BATCH, HIDDEN, LR = 4_000, 512, 64, 3e-3
+SAMPLES, FLOW_STEPS = 1_000, 5  # of the trained policy, for the figure
+LIMIT = 1.6  # of both axes of the figure
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A trained velocity field with what it does: `paths` [FLOW_STEPS + 1, SAMPLES, 2] from noise to actions."""
+    """Samples of a trained policy: `paths` [FLOW_STEPS + 1, SAMPLES, 2] lead from noise to actions."""
 
     paths: Tensor
     reward: float  # mean over the samples
@@ -47,13 +47,13 @@ def reward(action: Tensor) -> Tensor:
 
 
 def replay(generator: torch.Generator) -> Tensor:
-    """Actions [REPLAY, 2] of mixed quality, as many around each centre."""
-    centre = CENTRES[torch.randint(len(CENTRES), (REPLAY,), generator=generator)]
-    return centre + SPREAD * torch.randn(REPLAY, 2, generator=generator)
+    """Actions [STORED, 2] of mixed quality, about equally many around each centre."""
+    centre = CENTRES[torch.randint(len(CENTRES), (STORED,), generator=generator)]
+    return centre + SPREAD * torch.randn(STORED, 2, generator=generator)
 
 
-def train(stored: Tensor, guided: bool, updates: int, seed: int, tell: Callable[[int], None]) -> Policy:
-    """Match a flow to the stored actions, guided by their value or not; `tell` hears of every update."""
+def train(stored: Tensor, guided: bool, updates: int, seed: int, on_update: Callable[[int], None]) -> Policy:
+    """Train a flow on the stored actions, with or without value guidance; `on_update` receives the update's index."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     field = VelocityField(0, 2, HIDDEN)
@@ -72,7 +72,7 @@ def train(stored: Tensor, guided: bool, updates: int, seed: int, tell: Callable[
         optimiser.zero_grad()
         error.mean().backward()
         optimiser.step()
-        tell(update)
+        on_update(update)
     with torch.no_grad():
         paths = _flow(field, torch.randn(SAMPLES, 2, generator=generator))
     return Policy(paths, reward(paths[-1]).mean().item(), spread(paths[-1]))
@@ -84,7 +84,7 @@ def spread(actions: Tensor) -> float:
 
 
 def _flow(field: VelocityField, noise: Tensor) -> Tensor:
-    """The points [FLOW_STEPS + 1, ..., 2] of the paths that start at the noise [..., 2]."""
+    """The paths [FLOW_STEPS + 1, ..., 2] that start at the noise [..., 2]."""
     points = [noise]
     for step in range(FLOW_STEPS):
         points.append(advance(partial(field, noise[:, :0]), points[-1], step / FLOW_STEPS, 1 / FLOW_STEPS, "midpoint"))
@@ -92,7 +92,7 @@ def _flow(field: VelocityField, noise: Tensor) -> Tensor:
 
 
 def draw(stored: Tensor, guided: Policy, plain: Policy) -> Figure:
-    """Replay; the guided policy with its paths over Q_pi - Q_beta*; the plain one with its paths."""
+    """Three panels: the stored actions, the guided policy over Q_pi - Q_beta*, and the plain policy."""
     figure = Figure(figsize=(6.75, 2.7), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharex=True, sharey=True)
     shown = stored[:SAMPLES]
@@ -119,7 +119,7 @@ def draw(stored: Tensor, guided: Policy, plain: Policy) -> Figure:
 
 
 def _paths(panel: Axes, policy: Policy, name: str, colour: str) -> None:
-    """A hundred paths and every sample at their ends."""
+    """Draw a hundred paths, and the action at the end of every path."""
     lines, ends = policy.paths[:, :100], policy.paths[-1]
     panel.plot(lines[..., 0], lines[..., 1], color=colour, linewidth=0.4, alpha=0.7)
     panel.scatter(ends[:, 0], ends[:, 1], c=reward(ends), s=3, cmap="viridis", vmin=0.0, vmax=1.0, zorder=3)
@@ -131,11 +131,11 @@ def cost(*, updates: int) -> str:
     return f"{updates:,} updates of each of two small networks"
 
 
-def run(folder: Path, tell: Callable[[float], None], *, updates: int) -> Outcome:
-    """Train both policies for so many updates and draw the figure; `tell` hears the share that is done."""
+def run(folder: Path, on_progress: Callable[[float], None], *, updates: int) -> Outcome:
+    """Train both policies and draw the figure. `on_progress` receives the finished share."""
     stored = replay(torch.Generator().manual_seed(0))
-    guided = train(stored, True, updates, 0, lambda done: tell(done / updates / 2))
-    plain = train(stored, False, updates, 0, lambda done: tell(0.5 + done / updates / 2))
+    guided = train(stored, True, updates, 0, lambda done: on_progress(done / updates / 2))
+    plain = train(stored, False, updates, 0, lambda done: on_progress(0.5 + done / updates / 2))
     rows = [
         ("replay", reward(stored).mean().item(), spread(stored)),
         ("guided by value", guided.reward, guided.spread),

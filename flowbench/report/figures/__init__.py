@@ -1,26 +1,25 @@
-"""Figures of a report, for a paper's column or page: SVG, PDF and PNG."""
+"""Figures of a report in the widths of a paper's column or page, as SVG, PDF and PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
 from flowbench.report.assemble import Report, Section, drawn
-from flowbench.report.figures import aggregates, efficiency, improvement, learning, profiles
-from flowbench.report.figures.style import SETTINGS, Look, looks
+from flowbench.report.figures import bars, lines
+from flowbench.report.figures.style import SETTINGS, Style, styles_of
 
 FORMATS = ("svg", "pdf", "png")
-OF_SECTION: dict[str, Callable[[Section, dict[str, Look]], Figure | None]] = {
-    "aggregates": aggregates.draw,
-    "profiles": profiles.draw,
-    "improvement": improvement.draw,
-    "efficiency": efficiency.over_steps,
-    "time": efficiency.over_time,
+OF_SECTION: dict[str, Callable[[Section, dict[str, Style]], Figure | None]] = {
+    "aggregates": bars.aggregates,
+    "profiles": lines.profiles,
+    "improvement": bars.improvement,
+    "efficiency": lines.over_steps,
+    "time": lines.over_time,
 }
 KINDS = ("curves", *OF_SECTION)
 
@@ -34,15 +33,14 @@ def save(
     kinds: Collection[str] = KINDS,
     thin: bool = False,
 ) -> list[Path]:
-    """Write every figure of these kinds that there is something to draw of to ``folder``; the paths written.
+    """Write the figures of these kinds to ``folder`` and return their paths; a figure without data is not written.
 
-    ``runs`` and ``evals`` are those of ``flowbench.store.load`` that the report was built of; their learning curves are
-    drawn to the end, beyond the step reported. ``thin`` adds a thin line a seed. Raises OSError if nothing can be
-    written there.
+    The report was built from ``runs`` and ``evals``, which ``flowbench.store.load`` returned. Learning curves go on
+    after the reported step. ``thin`` adds a thin line for each seed. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     runs, evals = drawn(runs, evals)
-    styles = looks(runs, *(section.table for section in report.sections))
+    styles = styles_of(runs, *(section.table for section in report.sections))
     written = []
     with mpl.rc_context(SETTINGS):
         for section in report.sections:
@@ -57,11 +55,10 @@ def save(
 
 
 def _figures(
-    section: Section, runs: pd.DataFrame, evals: pd.DataFrame, styles: dict[str, Look], report: Report, thin: bool
+    section: Section, runs: pd.DataFrame, evals: pd.DataFrame, styles: dict[str, Style], report: Report, thin: bool
 ) -> Iterator[tuple[str, Figure]]:
-    of_suite = runs["suite"] == section.suite
-    options: dict[str, Any] = {"reps": report.reps, "seed": report.seed, "thin": thin}
-    yield "curves", learning.draw(runs[of_suite], evals, section.step, styles, **options)
+    own = runs[runs["suite"] == section.suite]
+    yield "curves", lines.learning(own, evals, section.step, styles, reps=report.reps, seed=report.seed, thin=thin)
     for name, draw in OF_SECTION.items():
         figure = draw(section, styles)
         if figure:

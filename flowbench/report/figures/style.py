@@ -1,4 +1,4 @@
-"""What all figures share: an algorithm's look, sizes and fonts fit for a paper, axes and legends."""
+"""What all figures share: the style of each algorithm, sizes and fonts for a paper, axes and legends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from flowbench.stats import is_published
 
 Dashes = Literal["-", "--", "-.", ":"]
 
-COLUMN, PAGE = 3.25, 6.75  # inches: the width of a paper's column and of its page
-# Okabe and Ito's palette, which readers with any common colour blindness can tell apart; its yellow is too pale for a
-# line, so grey stands for it.
+COLUMN, PAGE = 3.25, 6.75  # inches: the widths of a paper's column and page
+# The palette of Okabe and Ito, which is safe for all common kinds of colour blindness. Its yellow is too pale for a
+# line and is replaced by grey.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-DASHES: tuple[Dashes, ...] = ("-", "-.", ":")  # of algorithms that come after the palette's end
+DASHES: tuple[Dashes, ...] = ("-", "-.", ":")  # the second is for algorithms after the end of the palette, and so on
 PUBLISHED: Dashes = "--"
 BAND = 0.18  # opacity of an interval
 SETTINGS: dict[Any, Any] = {
@@ -44,54 +44,57 @@ SETTINGS: dict[Any, Any] = {
     "lines.markersize": 4,
     "legend.frameon": False,
     "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # letters stay letters: journals refuse the default
+    "pdf.fonttype": 42,  # embeds fonts as text: journals reject the default
     "svg.fonttype": "path",
-    "svg.hashsalt": "flowbench",  # the same report, the same file
+    "svg.hashsalt": "flowbench",  # makes the files of equal reports equal
 }
 
 
 @dataclass(frozen=True)
-class Look:
-    """How an algorithm is drawn in every figure, by its label; published curves are dashed."""
+class Style:
+    """How an algorithm is drawn in every figure; published curves are dashed."""
 
     name: str
     colour: str
     dashes: Dashes
 
 
-def looks(*frames: pd.DataFrame) -> dict[str, Look]:
-    """A look for every algorithm among all runs of all suites, so that none changes from figure to figure.
+UNDECIDED = Style("undecided", "#9A9A9A", "-")
 
-    They may be in several frames: where a report leaves short runs out, a label may be another in its tables.
+
+def styles_of(*frames: pd.DataFrame) -> dict[str, Style]:
+    """The style of every algorithm among all runs of all suites, so that it is the same in all figures.
+
+    Several frames are needed because an algorithm may have another label in a report that leaves out short runs.
     """
     published = {algo for frame in frames for algo in frame.loc[is_published(frame), "algo"]}
     algos = {algo for frame in frames for algo in frame["algo"]}
     found = {}
     for place, algo in enumerate(sorted(algos, key=lambda algo: (algo in published, algo))):
         dashes = PUBLISHED if algo in published else DASHES[place // len(PALETTE) % len(DASHES)]
-        found[str(algo)] = Look(str(algo), PALETTE[place % len(PALETTE)], dashes)
+        found[str(algo)] = Style(str(algo), PALETTE[place % len(PALETTE)], dashes)
     return found
 
 
-def line(panel: Axes, curve: pd.DataFrame, look: Look, x: str) -> None:
-    """An estimate and, where there is one, the band of its interval."""
-    panel.plot(curve[x], curve["estimate"], color=look.colour, linestyle=look.dashes, label=look.name)
+def line(panel: Axes, curve: pd.DataFrame, style: Style, x: str) -> None:
+    """An estimate with the band of its interval, if it has one."""
+    panel.plot(curve[x], curve["estimate"], color=style.colour, linestyle=style.dashes, label=style.name)
     panel.fill_between(
-        curve[x].to_numpy(dtype=np.float64), curve["low"], curve["high"], color=look.colour, alpha=BAND, linewidth=0
+        curve[x].to_numpy(dtype=np.float64), curve["low"], curve["high"], color=style.colour, alpha=BAND, linewidth=0
     )
 
 
-def interval(panel: Axes, row: Mapping[Hashable, Any], place: int, look: Look) -> None:
-    """A point on the bar of its interval, hollow if it was published."""
+def interval(panel: Axes, row: Mapping[Hashable, Any], place: int, style: Style) -> None:
+    """A point on the bar of its interval; hollow for published curves."""
     if not math.isnan(row["low"]):
         width = row["high"] - row["low"]
-        panel.barh(place, width, left=row["low"], height=0.5, color=look.colour, alpha=0.35)
-    inside = "white" if look.dashes == PUBLISHED else look.colour
-    panel.plot(row["estimate"], place, "o", color=look.colour, markerfacecolor=inside)
+        panel.barh(place, width, left=row["low"], height=0.5, color=style.colour, alpha=0.35)
+    inside = "white" if style.dashes == PUBLISHED else style.colour
+    panel.plot(row["estimate"], place, "o", color=style.colour, markerfacecolor=inside)
 
 
 def rows_axis(panel: Axes, names: Sequence[str]) -> None:
-    """A row a name, from the top."""
+    """One row for each name, from top to bottom."""
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(visible=False, axis="y")
@@ -103,14 +106,14 @@ def steps_axis(panel: Axes) -> None:
     panel.locator_params(axis="x", nbins=5)
 
 
-def legend(figure: Figure, styles: Iterable[Look]) -> None:
-    """A legend under the panels, in as many columns as its names leave room for; the figure grows by what it takes."""
+def legend(figure: Figure, styles: Iterable[Style]) -> None:
+    """A legend below the panels, with as many columns as fit; the figure grows by the height of the legend."""
     drawn = list(styles)
-    handles = [Line2D([], [], color=look.colour, linestyle=look.dashes) for look in drawn]
-    names = [wrapped(look.name, 44) for look in drawn]
+    handles = [Line2D([], [], color=style.colour, linestyle=style.dashes) for style in drawn]
+    names = [wrapped(style.name, 44) for style in drawn]
     longest = max(len(part) for name in names for part in name.splitlines())
     fit = max(1, min(len(drawn), int(figure.get_figwidth() / (0.36 + 0.058 * longest))))
-    columns = math.ceil(len(drawn) / math.ceil(len(drawn) / fit))  # rows of one length
+    columns = math.ceil(len(drawn) / math.ceil(len(drawn) / fit))  # rows of equal length
     lines = sum(max(name.count("\n") + 1 for name in names[k : k + columns]) for k in range(0, len(names), columns))
     figure.set_figheight(figure.get_figheight() + 0.15 * (lines + 1))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=2, columnspacing=1)

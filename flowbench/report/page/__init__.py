@@ -1,4 +1,4 @@
-"""A report as one page for a browser: everything in one file, which loads nothing and needs no network."""
+"""A report as one HTML file for a browser. The page loads no other file and needs no network."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from flowbench import stats
 from flowbench.common.text_table import ranges
 from flowbench.report import coverage, formats, tables
 from flowbench.report.assemble import Report, Section, drawn
-from flowbench.report.figures.style import looks
+from flowbench.report.figures.style import styles_of
 from flowbench.report.page import verdict
 from flowbench.store import records
 
-DIGITS = 6  # of a point of a learning curve; all other numbers are whole
+DIGITS = 6  # of a number in a learning curve; all other numbers are written in full
 
 
 def render(report: Report, runs: pd.DataFrame, evals: pd.DataFrame) -> str:
-    """The page; ``runs`` and ``evals`` are those of ``flowbench.store.load`` that the report was built of."""
+    """The page of a report that was built from ``runs`` and ``evals``, the frames of ``flowbench.store.load``."""
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(_part("page.html")).substitute(
         title=html.escape(f"flowbench: {', '.join(section.suite for section in report.sections)}"),
         style=_part("page.css"),
         script=script,
-        digest=f"sha256-{digest}",  # the browser runs this script and no other
+        digest=f"sha256-{digest}",  # the browser runs no other script
         data=embedded(_content(report, runs, evals)),
     )
 
 
 def embedded(content: Any) -> str:
-    """JSON that may stand in a script element: nothing in it closes the element or opens a comment."""
+    """JSON that is safe in a script element: it cannot close the element or open a comment."""
     return json.dumps(_finite(content), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _finite(value: Any) -> Any:
-    """``value`` with None for every number that JSON has not: a run.json may hold one that flowbench never wrote."""
+    """``value`` with None for NaN and infinity, which JSON does not have; an edited run.json may contain them."""
     if isinstance(value, dict):
         return {str(key): _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -59,11 +59,11 @@ def _part(name: str) -> str:
 
 def _content(report: Report, runs: pd.DataFrame, evals: pd.DataFrame) -> dict[str, Any]:
     runs, evals = drawn(runs, evals)
-    styles = looks(runs, *(section.table for section in report.sections))
+    styles = styles_of(runs, *(section.table for section in report.sections))
     return {
         "version": flowbench.__version__,
         "report": formats.content(report),
-        "looks": [{"algo": look.name, "colour": look.colour, "dashes": look.dashes} for look in styles.values()],
+        "styles": [{"algo": algo, "colour": own.colour, "dashes": own.dashes} for algo, own in styles.items()],
         "sections": [
             _section(section, runs[runs["suite"] == section.suite], evals, report) for section in report.sections
         ],
@@ -76,7 +76,7 @@ def _section(section: Section, runs: pd.DataFrame, evals: pd.DataFrame, report: 
     ours = runs[~stats.is_published(runs)]
     return {
         "heading": tables.heading(section, report.reps),
-        "verdict": verdict.sentences(section, report.seed),
+        "verdict": verdict.sentences(section),
         "curves": [_curve(own) for _, own in curves.groupby(["task", "algo"])],
         "coverage": _covered(ours),
         "missing": {"title": gaps.title, "header": gaps.header, "rows": gaps.rows},
@@ -90,7 +90,7 @@ def _curve(own: pd.DataFrame) -> dict[str, Any]:
 
 
 def _covered(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """How many seeds of each task and algorithm have which status."""
+    """The number of seeds with each status, for each task and algorithm."""
     rows = []
     for row in coverage.matrix(runs).to_dict("records"):
         of_status = [(status, row[status]) for status in coverage.STYLES if row[status]]
@@ -102,5 +102,5 @@ def _covered(runs: pd.DataFrame) -> list[dict[str, Any]]:
 def _run(run: dict[Any, Any]) -> dict[str, Any]:
     folder = Path(run["folder"])
     record = records.read_if_valid(folder)
-    said = {name: run[name] for name in ("algo", "task", "seed", "status")}
-    return {**said, "folder": "/".join(folder.parts[-5:]), "record": record.to_builtins() if record else {}}
+    cell = {name: run[name] for name in ("algo", "task", "seed", "status")}
+    return {**cell, "folder": "/".join(folder.parts[-5:]), "record": record.to_builtins() if record else {}}

@@ -1,8 +1,8 @@
 "use strict";
 (() => {
-  // Every string of a run comes here as text and is only ever set as text: no markup is made of it.
+  // Every string of a run is set as text and never as markup.
   const data = JSON.parse(document.getElementById("data").textContent);
-  const looks = new Map(data.looks.map((look) => [look.algo, look]));
+  const styles = new Map(data.styles.map((style) => [style.algo, style]));
   const DASHES = { "-": "", "--": "6 4", "-.": "7 3 2 3", ":": "2 3" };
 
   function fill(node, attributes, children) {
@@ -17,16 +17,19 @@
   const shape = (tag, attributes = {}, ...children) =>
     fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
-  // Black lines would be lost on a dark page.
-  const colour = (algo) => (looks.get(algo).colour === "#000000" ? "var(--ink)" : looks.get(algo).colour);
-  const dashes = (algo) => DASHES[looks.get(algo).dashes];
-  const isPublished = (algo) => looks.get(algo).dashes === "--";
+  // Black lines would be invisible on a dark page. A pair without a verdict has no algorithm and is grey.
+  const colour = (algo) => {
+    const own = styles.get(algo)?.colour ?? "var(--faint)";
+    return own === "#000000" ? "var(--ink)" : own;
+  };
+  const dashes = (algo) => DASHES[styles.get(algo).dashes];
+  const isPublished = (algo) => styles.get(algo)?.dashes === "--";
   /** A label that may break after a comma, bracket, hash or space, as in the terminal. */
   const broken = (text) => text.match(/[^,[# ]*[,[# ]?/g).flatMap((piece) => [piece, element("wbr")]);
   const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
   function fixed(value, digits) {
-    // Of a tie the even neighbour, as in every other format; a tie has a half in its binary digit after these.
+    // Ties are rounded to the even neighbour, as in the other formats. A tie has exactly one more binary digit.
     const tie = Math.abs((value * 2 ** (digits + 1)) % 2) === 1;
     const text = (tie ? (2 * Math.round((value * 10 ** digits) / 2)) / 10 ** digits : value).toFixed(digits);
     return Number(text) === 0 ? text.replace("-", "") : text;
@@ -36,6 +39,7 @@
     if (estimate === null) return "-";
     return `${fixed(estimate, digits)} [${low === null ? "-" : `${fixed(low, digits)}, ${fixed(high, digits)}`}]`;
   }
+  const pValue = (p) => (p < 0.001 ? "< 0.001" : `= ${fixed(p, Math.abs(p - 0.05) < 0.0005 ? 4 : 3)}`);
   function short(value) {
     for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
       if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(4))}${unit}`;
@@ -53,7 +57,7 @@
     const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
     const first = Math.ceil(low / step - 1e-9);
     const count = Math.floor(high / step + 1e-9) - first + 1;
-    // One label tells no scale.
+    // One label does not show a scale.
     if (count < 2 && wanted < 50) return ticks(low, high, 2 * wanted);
     return Array.from({ length: count }, (_, place) => (first + place) * step);
   }
@@ -85,12 +89,12 @@
       }
       if (row.low !== null) {
         const width = `${(100 * (row.high - row.low)) / (high - low)}%`;
-        const bar = { x: at(row.low), y: 4, width, height: 10, fill: colour(row.look), opacity: 0.4 };
+        const bar = { x: at(row.low), y: 4, width, height: 10, fill: colour(row.style), opacity: 0.4 };
         drawing.append(shape("rect", bar));
       }
       if (row.estimate !== null) {
-        const inside = isPublished(row.look) ? "var(--card)" : colour(row.look);
-        const point = { cx: at(row.estimate), cy: 9, r: 3, fill: inside, stroke: colour(row.look), "stroke-width": 2 };
+        const inside = isPublished(row.style) ? "var(--card)" : colour(row.style);
+        const point = { cx: at(row.estimate), cy: 9, r: 3, fill: inside, stroke: colour(row.style), "stroke-width": 2 };
         drawing.append(shape("circle", point));
       }
       return element(
@@ -110,7 +114,7 @@
     const metrics = [...new Set(suite.aggregates.map((row) => row.metric))];
     return element("div", { class: "cards few" }, ...metrics.map((metric) => {
       const own = new Map(suite.aggregates.filter((row) => row.metric === metric).map((row) => [row.algo, row]));
-      const rows = suite.algos.map((algo) => ({ ...own.get(algo), name: algo, look: algo }));
+      const rows = suite.algos.map((algo) => ({ ...own.get(algo), name: algo, style: algo }));
       const worst = metric === "Optimality Gap";
       const [low, high] = range(rows.flatMap((row) => [row.estimate, row.low, row.high]), []);
       const room = (high - low) / 10;
@@ -122,10 +126,11 @@
   function pairs(suite) {
     if (!suite.improvement.length) return [];
     const rows = suite.improvement.map((row) => ({
-      ...row, name: `${row.algo} > ${row.over}`, look: row.estimate >= 0.5 ? row.algo : row.over,
-      note: `${row.verdict}, ${plural(row.tasks, "task")}`,
+      ...row, name: `${row.algo} > ${row.over}`,
+      style: { better: row.algo, worse: row.over }[row.verdict],
+      note: `${row.verdict}${row.p_holm === null ? "" : `, p ${pValue(row.p_holm)}`}, ${plural(row.tasks, "task")}`,
     }));
-    const title = "A run of X scores above one of Y: P(X > Y), and the verdict on X";
+    const title = "P(X > Y): the probability that a run of X scores higher than a run of Y; below it, the verdict on X";
     const card = bars(title, rows, { span: [0, 1], half: 0.5 });
     return [element("h3", {}, "Probability of improvement over the tasks"), card];
   }
@@ -134,13 +139,13 @@
 
   const WIDTH = 360, HEIGHT = 210, LEFT = 44, RIGHT = 352, TOP = 8, BOTTOM = 174;
 
-  /** A line chart of {algo, x, estimate, low, high} (arrays), read by pointer or by arrow keys. */
+  /** A line chart of {algo, x, estimate, low, high} (arrays). The pointer or the arrow keys show the values. */
   function chart(title, series, { xlabel, digits, showX, least }) {
     const [x0, x1] = range(series.flatMap((own) => own.x), [0]);
     const [y0, y1] = range(series.flatMap((own) => [...own.estimate, ...own.low, ...own.high]), least);
     const x = (value) => LEFT + ((RIGHT - LEFT) * (value - x0)) / (x1 - x0);
     const y = (value) => BOTTOM - ((BOTTOM - TOP) * (value - y0)) / (y1 - y0);
-    const spoken = `${title}: ${xlabel} across. Arrow keys read the values.`;
+    const spoken = `${title}: ${xlabel} on the x axis. The arrow keys show the values.`;
     const plot = shape("svg", {
       class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "application", tabindex: 0, "aria-label": spoken,
     });
@@ -268,29 +273,29 @@
 
   function learning(curves) {
     const tasks = [...new Set(curves.map((own) => own.task))];
-    const algos = [...looks.keys()].filter((algo) => curves.some((own) => own.algo === algo));
+    const algos = [...styles.keys()].filter((algo) => curves.some((own) => own.algo === algo));
     const cards = tasks.map((task) => {
       const series = algos.flatMap((algo) => curves.filter((own) => own.task === task && own.algo === algo));
       return chart(task, series, { xlabel: "environment steps", digits: 1, showX: atStep, least: [0] });
     });
-    const said =
-      "Mean return over the seeds, with the band of its 95 % interval. " +
-      "To read values, point at a chart, or go there by Tab and use the arrow keys.";
+    const note =
+      "Mean return over the seeds; the band is the 95 % stratified bootstrap confidence interval. " +
+      "To see values, point at a chart, or select it with Tab and use the arrow keys.";
     return [
-      element("h3", {}, "Learning curves"), element("p", { class: "faint" }, said), legend(algos),
+      element("h3", {}, "Learning curves"), element("p", { class: "faint" }, note), legend(algos),
       element("div", { class: "cards" }, ...cards),
     ];
   }
 
   // Tables -----------------------------------------------------------------------------------------------------------
 
-  /** A table whose rows {name, cells: [{text, value}]} sort by a click on a column and are filtered by a text. */
+  /** A table of rows {name, cells: [{text, value}]}. A click on a column sorts it; `filter` selects rows by name. */
   function sortable(head, rows, filter) {
     let [column, down] = [0, false];
     const body = element("tbody");
     const heads = head.map((text, place) => {
       const choose = () => {
-        // Numbers begin with the highest, names with the first.
+        // Numbers are sorted from the highest, names from the first.
         [column, down] = [place, column === place ? !down : place > 0];
         draw();
       };
@@ -302,7 +307,7 @@
       const value = (row) => (column ? row.cells[column - 1].value : row.name);
       shown.sort((a, b) => {
         const [one, two] = [value(a), value(b)];
-        if (one === null || two === null) return (one === null) - (two === null); // nothing stands last either way
+        if (one === null || two === null) return (one === null) - (two === null); // missing values are last in both orders
         const order = column ? one - two : one.localeCompare(two, "en");
         return down ? -order : order;
       });
@@ -317,7 +322,7 @@
         ...row.cells.map((cell) => element("td", { class: "number" }, cell.text)),
       )));
       if (!shown.length) {
-        body.append(element("tr", {}, element("td", { colspan: head.length }, "No task has that in its name.")));
+        body.append(element("tr", {}, element("td", { colspan: head.length }, "No task has this text in its name.")));
       }
     }
     filter.oninput = draw;
@@ -366,9 +371,11 @@
       place.replaceChildren(sortable(["task", ...columns.map((column) => column.join(" > "))], rows(), filter));
     }
     draw();
-    const said = "With 95 % intervals; n: how many seeds, where some lack. A click on a column sorts.";
+    const note =
+      "In brackets: 95 % stratified bootstrap confidence interval; n: number of seeds, where some are missing. " +
+      "Click on a column to sort.";
     return [
-      element("h3", {}, "Each task"), element("p", { class: "faint" }, said),
+      element("h3", {}, "Each task"), element("p", { class: "faint" }, note),
       element("div", { class: "tools" }, choice, filter), place,
     ];
   }
@@ -404,7 +411,7 @@
     const { title, header, rows: gaps } = section.missing;
     return [
       element("h3", {}, "Coverage"),
-      algos.length ? element("p", {}, `${total}; in brackets stand the seeds.`) : null,
+      algos.length ? element("p", {}, `${total}; the seeds are in brackets.`) : null,
       algos.length ? table(["task", ...algos], rows) : null,
       element("p", {}, element("b", {}, title)), gaps.length ? table(header, gaps) : null,
     ];
@@ -418,7 +425,7 @@
     time: ["started", "ended", "seconds", "startup", "wall"],
   };
 
-  /** What lies in a value, a row each, named by the way there. */
+  /** The leaves of a nested value, as [path, text]. */
   function flat(name, value) {
     const plain = (item) => item === null || typeof item !== "object";
     if (plain(value)) return [[name, value === null ? "-" : String(value)]];
@@ -440,14 +447,14 @@
     return element("div", {}, folder, element("div", { class: "facts" }, ...cards));
   }
 
-  /** A <details> whose inside is made when it is first opened. */
+  /** A <details> element whose content is made when it is first opened. */
   function lazy(summary, inside) {
     const node = element("details", {}, element("summary", {}, ...summary));
     node.addEventListener("toggle", () => node.open && node.childElementCount === 1 && node.append(...inside()));
     return node;
   }
   function runs(section) {
-    const algos = [...looks.keys()].filter((algo) => section.runs.some((run) => run.algo === algo));
+    const algos = [...styles.keys()].filter((algo) => section.runs.some((run) => run.algo === algo));
     const folds = algos.map((algo) => {
       const own = section.runs.filter((run) => run.algo === algo);
       return lazy([swatch(algo), `${algo}: ${plural(own.length, "run")}`], () => own.map((run) => {
@@ -456,8 +463,8 @@
         return lazy([`${run.task}, seed ${run.seed}: ${run.status}${time}`], () => [facts(run)]);
       }));
     });
-    const said = element("p", { class: "faint" }, "Config, versions, hardware and time of each.");
-    return [element("h3", {}, "Runs"), said, ...folds];
+    const note = element("p", { class: "faint" }, "Config, versions, hardware and time of each run.");
+    return [element("h3", {}, "Runs"), note, ...folds];
   }
 
   // The page ---------------------------------------------------------------------------------------------------------
@@ -474,7 +481,8 @@
       element("div", { class: "verdict" }, ...own.verdict.map((text) => element("p", {}, text))),
       ...rest.map((line) => element("p", { class: "faint" }, line)),
       legend(suite.algos),
-      element("h3", {}, "Aggregate scores over the tasks"), aggregates(suite),
+      element("h3", {}, "Aggregate scores over the tasks"),
+      element("p", { class: "faint" }, "Points with their 95 % stratified bootstrap confidence intervals."), aggregates(suite),
       ...pairs(suite), ...overall(suite), ...learning(own.curves), ...tasks(suite), ...coverage(own),
       ...list("Warnings", suite.warnings), ...runs(own),
     ];
@@ -500,7 +508,7 @@
     element("header", {}, element("h1", {}, "flowbench report"), toggle()),
     ...(suites.length > 1 ? [element("nav", { "aria-label": "suites" }, ...links)] : []),
     ...suites.map((suite, place) => section(suite, data.sections[place], place)),
-    ...list("Nothing to report", skipped.map(({ suite, reason }) => `${suite}: ${reason}`)),
-    element("p", { class: "faint" }, `Made by flowbench ${data.version}; its docs/results.md has what the numbers are.`),
+    ...list("No report", skipped.map(({ suite, reason }) => `${suite}: ${reason}`)),
+    element("p", { class: "faint" }, `Made by flowbench ${data.version}. Its docs/reading-a-report.md explains the numbers.`),
   );
 })();

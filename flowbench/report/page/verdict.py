@@ -1,88 +1,77 @@
-"""The verdict on a suite in sentences, by the test of `flowbench compare`: who is better than whom, what is open."""
+"""The headline of a suite in sentences: the best algorithm, who is better than whom, and what is not decided."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+import pandas as pd
 
 from flowbench import stats
 from flowbench.common.text_table import interval, plural
+from flowbench.report import tables
 from flowbench.report.assemble import Section
 
-MANY = 6  # more pairs than this of which nothing is known are counted, not listed
-Pair = dict[Hashable, Any]  # a row of ``Section.improvement``, with the verdict of ``stats.decisions``
+MANY = 6  # more pairs without a verdict than this are counted, not listed
 
 
-def sentences(section: Section, seed: int) -> list[str]:
-    """First of our algorithms among themselves, then beside published ones, which decide nothing.
+def sentences(section: Section) -> list[str]:
+    """First our algorithms among themselves, then the pairs with published curves, which are corrected separately."""
+    pairs = section.improvement
+    if pairs.empty:
+        return ["There is one algorithm only, so nothing to compare."]
+    iqm = section.aggregates[section.aggregates["metric"] == "IQM"].dropna(subset="estimate")
+    iqm = iqm.sort_values("estimate", ascending=False, kind="stable").set_index("algo")
+    published = pairs["algo"].isin(section.published) | pairs["over"].isin(section.published)
+    found = _headline(iqm[~iqm.index.isin(section.published)])
+    found += _of(pairs[~published], list(iqm.index)) or ["There are no two algorithms of ours to compare."]
+    if published.any():
+        found += ["Compared with published curves:", *_of(pairs[published], list(iqm.index))]
+    counts = [section.seeds[algo] for algo in section.algos if algo not in section.published]
+    sizes = f"{plural(len(section.tasks), 'task')}, {tables.seeds(counts or list(section.seeds.values()))}"
+    return [
+        *found,
+        "After a name: the probability that a run of the first algorithm scores higher than a run of the second on "
+        f"the same task {tables.BRACKETS}; {sizes}, step {section.step:,}. Better means p <= {stats.LEVEL:.2f} in the "
+        f"{tables.TEST}, as in flowbench compare, after {tables.correction(section)}.",
+    ]
 
-    ``seed`` is that of the permutations.
-    """
-    if section.improvement.empty:
-        return ["One algorithm: there is nothing to compare it with."]
-    tested = stats.decisions(section.table, apart=section.published, seed=seed)
-    pairs = section.improvement.drop(columns="verdict").merge(tested, on=["algo", "over"]).to_dict("records")
-    ours = [pair for pair in pairs if not {pair["algo"], pair["over"]} & set(section.published)]
-    beside = [pair for pair in pairs if pair not in ours]
-    said = _of(ours) or ["There are no two algorithms of ours to compare."]
-    if beside:
-        said += ["Beside published curves:", *_of(beside)]
-    return [*said, _basis(section, sum(pair["tasks"] > 0 for pair in ours), bool(beside))]
+
+def _headline(iqm: pd.DataFrame) -> list[str]:
+    if iqm.empty:
+        return []
+    row = iqm.iloc[0]
+    return [f"{row.name} has the highest IQM: {interval(row['estimate'], row['low'], row['high'], digits=3)}."]
 
 
-def _of(pairs: Sequence[Pair]) -> list[str]:
-    """A sentence for each algorithm that is better than another, and one for each kind of not knowing."""
+def _of(pairs: pd.DataFrame, order: list[str]) -> list[str]:
+    """A sentence for each algorithm that is better than another, by IQM, and one for each kind of open pair."""
     wins: dict[str, list[str]] = {}
-    for pair in pairs:
-        if pair["verdict"] in ("better", "worse"):
-            winner, loser, chance = _decided(pair)
-            wins.setdefault(winner, []).append(f"{loser} ({chance})")
-    said = [f"{winner} is better than {_listed(losers)}." for winner, losers in sorted(wins.items(), key=_most)]
+    found = stats.both_ways(pairs)
+    for pair in found[found["verdict"] == "better"].to_dict("records"):
+        chance = interval(pair["estimate"], pair["low"], pair["high"], digits=3)
+        wins.setdefault(pair["algo"], []).append(f"{pair['over']} ({chance})")
+    ranks = {algo: place for place, algo in enumerate(order)}
+    lines = [
+        f"{winner} is better than {_listed(losers)}."
+        for winner, losers in sorted(wins.items(), key=lambda win: ranks.get(win[0], len(ranks)))
+    ]
     for verdict, words in (
         ("undecided", "Undecided"),
-        ("too few seeds", "Too few seeds to tell"),
-        ("no common task", "Without a common task"),
+        ("too few seeds", "Too few seeds for a verdict"),
+        ("no common task", "No common task"),
     ):
-        alike = [pair for pair in pairs if pair["verdict"] == verdict]
+        alike = pairs[pairs["verdict"] == verdict].to_dict("records")
         if len(alike) > MANY:
-            said.append(f"{words}: {len(alike)} pairs, which stand among the probabilities of improvement below.")
+            lines.append(f"{words}: {len(alike)} pairs, listed below with their probabilities of improvement.")
         elif alike:
-            said.append(f"{words}: {'; '.join(_open(pair) for pair in alike)}.")
-    return said
-
-
-def _decided(pair: Pair) -> tuple[str, str, str]:
-    """Winner, loser, and the probability that a run of the first scores above one of the second."""
-    estimate, low, high = pair["estimate"], pair["low"], pair["high"]
-    if pair["verdict"] == "better":
-        return pair["algo"], pair["over"], interval(estimate, low, high, digits=3)
-    return pair["over"], pair["algo"], interval(1 - estimate, 1 - high, 1 - low, digits=3)
-
-
-def _open(pair: Pair) -> str:
-    names = f"{pair['algo']} and {pair['over']}"
-    if not pair["tasks"]:
-        return names
-    return f"{names} ({interval(pair['estimate'], pair['low'], pair['high'], digits=3)})"
-
-
-def _most(win: tuple[str, list[str]]) -> tuple[int, str]:
-    return -len(win[1]), win[0]
+            names = [f"{pair['algo']} and {pair['over']}" for pair in alike]
+            chances = [interval(pair["estimate"], pair["low"], pair["high"], digits=3) for pair in alike]
+            listed = (
+                name if chance == "-" else f"{name} ({chance})" for name, chance in zip(names, chances, strict=True)
+            )
+            lines.append(f"{words}: {'; '.join(listed)}.")
+    return lines
 
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def _basis(section: Section, tested: int, beside: bool) -> str:
-    seeds = sorted({section.seeds[algo] for algo in section.algos if algo not in section.published})
-    counts = (
-        f", {seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f", {plural(seeds[0], 'seed')}" if seeds else ""
-    )
-    apart = ", those beside published curves apart" if beside else ""
-    return (
-        f"In brackets stands how often a run of the first scores above one of the second on the same task, with its "
-        f"95 % interval: {plural(len(section.tasks), 'task')}{counts}, step {section.step:,}. Better is what the "
-        f"permutation test of flowbench compare, stratified by task, decides at p <= {stats.LEVEL:.2f} after Holm's "
-        f"correction for {plural(tested, 'pair')}{apart}; the verdicts in the table of pairs go by each interval alone."
-    )

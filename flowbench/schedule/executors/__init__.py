@@ -1,4 +1,4 @@
-"""Where worker processes run: on this machine, or on others."""
+"""Executors: they run worker processes on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ NAMES = ("local", "ray")
 
 
 class Executor(Protocol):
-    """Runs worker processes; its methods are called from several threads."""
+    """Runs worker processes. Its methods are called from several threads."""
 
     inherits: bool
-    """Whether workers inherit locks. If not, theirs are let go of before, and they take them where they run."""
+    """Whether workers inherit locks. Otherwise the locks are released and the workers acquire them."""
 
     def work(
-        self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, tell: Callable[[dict[str, Any]], None]
+        self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, on_event: Callable[[dict[str, Any]], None]
     ) -> int:
-        """Train the cells in these folders, to the end; a worker's exit status, negative for a signal.
+        """Train the cells in these folders to their end and return the worker's exit code, negative for a signal.
 
-        `locks` are file descriptors that the worker inherits, if there are any, `log` takes what it prints, `tell`
-        hears of its events. Raises RuntimeError when the place was lost with its worker.
+        The worker inherits the file descriptors `locks`. `log` receives what it prints, `on_event` its events. Raises
+        RuntimeError if the worker's node was lost.
         """
         ...
 
     def stop(self, grace: float) -> None:
-        """Start nothing more; ask every worker to stop, and end it when it has not within `grace` seconds."""
+        """Start no further worker; ask every worker to stop, and kill those that have not after `grace` seconds."""
         ...
 
 
 @contextmanager
 def cluster(engine: str, address: str | None) -> Iterator[Cluster | None]:
-    """The cluster that an engine trains on, None for this machine. Raises UsageError."""
+    """The cluster that an engine uses; None for this machine. Raises UsageError."""
     if engine not in NAMES:
         raise unknown("engine", engine, NAMES)
     if engine == "local":
         if address is not None:
-            raise UsageError(f"--address {address!r} is for --engine ray")
+            raise UsageError(f"--address {address!r} can only be used with --engine ray")
         yield None
         return
     try:
@@ -51,6 +51,8 @@ def cluster(engine: str, address: str | None) -> Iterator[Cluster | None]:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise UsageError("--engine ray needs Ray, which is not installed; pip install -e '.[ray]' brings it") from error
+        raise UsageError(
+            "--engine ray needs Ray, which is not installed; install it with: pip install -e '.[ray]'"
+        ) from error
     with Cluster(address) as connected:
         yield connected

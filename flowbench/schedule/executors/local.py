@@ -1,4 +1,4 @@
-"""Worker processes on this machine, each seeing one GPU at most."""
+"""Worker processes on this machine; each sees at most one GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from flowbench.schedule.resources import Cards, Slots
+from flowbench.schedule.resources import GpuPool, Slots
 from flowbench.worker import protocol
 
 
@@ -25,14 +25,14 @@ class LocalExecutor:
         self._stopping = threading.Event()
         self._workers: set[subprocess.Popen[str]] = set()
         self._mutex = threading.Lock()
-        self._cards = Cards(slots.gpus)
+        self._gpu_pool = GpuPool(slots.gpus)
 
     def work(
-        self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, tell: Callable[[dict[str, Any]], None]
+        self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, on_event: Callable[[dict[str, Any]], None]
     ) -> int:
-        """Run a worker process to its end; its exit status, negative for a signal."""
-        with self._cards.lend() as gpu:
-            return self._work(gpu, folders, locks, log, tell)
+        """Run a worker process to its end and return its exit code, negative for a signal."""
+        with self._gpu_pool.assign() as gpu:
+            return self._work(gpu, folders, locks, log, on_event)
 
     def _work(
         self,
@@ -40,13 +40,13 @@ class LocalExecutor:
         folders: Sequence[Path],
         locks: Sequence[int],
         log: TextIO,
-        tell: Callable[[dict[str, Any]], None],
+        on_event: Callable[[dict[str, Any]], None],
     ) -> int:
         command = [sys.executable, "-m", "flowbench.worker", "--locked", *map(str, folders)]
         with self._mutex:
             if self._stopping.is_set():
                 return protocol.EXIT_STOPPED
-            # In a session of its own, so that Ctrl-C reaches it through us, once.
+            # A new session, so that Ctrl-C in the terminal reaches only this process, which then stops the worker.
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -58,11 +58,11 @@ class LocalExecutor:
                 start_new_session=True,
             )
             self._workers.add(process)
-        if self._stopping.is_set():  # it may have been started while the others were being asked to stop
+        if self._stopping.is_set():  # it may have started while the others were asked to stop
             process.terminate()
         try:
-            self._listen(process, tell)
-        except BaseException:  # nobody would hear of it any more, nor end it
+            self._listen(process, on_event)
+        except BaseException:  # otherwise nobody would end the worker
             process.terminate()
             raise
         finally:
@@ -72,19 +72,19 @@ class LocalExecutor:
         return code
 
     @staticmethod
-    def _listen(process: subprocess.Popen[str], tell: Callable[[dict[str, Any]], None]) -> None:
-        """Tell what the worker tells, until it ends."""
+    def _listen(process: subprocess.Popen[str], on_event: Callable[[dict[str, Any]], None]) -> None:
+        """Pass on the worker's events until it ends."""
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
                 try:
                     event = json.loads(line)
                 except json.JSONDecodeError:
-                    continue  # cut off by a kill
-                tell(event)
+                    continue  # the worker was killed while writing
+                on_event(event)
 
     def stop(self, grace: float) -> None:
-        """Ask every worker to stop. A signal handler calls it: it waits for no lock."""
+        """Ask every worker to stop. Called by a signal handler, so it waits for no lock."""
         self._stopping.set()
         asked = [process for process in list(self._workers) if process.poll() is None]
         for process in asked:
@@ -101,14 +101,14 @@ class LocalExecutor:
 
     def _environment(self, gpu: str | None) -> dict[str, str]:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._slots.threads)}
-        # Also without a package installed, the worker finds the code that this process runs.
+        # The worker must run the code of this process, also if the package is not installed.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        # And no other: without this a folder called algos where the user stands would be imported (Python 3.11).
+        # Otherwise a folder called algos in the current directory would be imported (Python 3.11 and later).
         environment["PYTHONSAFEPATH"] = "1"
         if gpu is not None:
-            if "CUDA_VISIBLE_DEVICES" not in environment:  # then the GPU is a number of nvidia-smi's, which counts so
+            if "CUDA_VISIBLE_DEVICES" not in environment:  # then GPUs are numbered as nvidia-smi does
                 environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        else:  # what was planned for the CPU stays there, also where torch finds a GPU that nvidia-smi does not list
+        else:  # a run planned for the CPU stays there, also if torch finds a GPU that nvidia-smi does not list
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return environment

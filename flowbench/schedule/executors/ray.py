@@ -1,9 +1,8 @@
-"""Worker processes on the nodes of a Ray cluster, which gives out its GPUs and cores and tries again what it lost.
+"""Worker processes on the nodes of a Ray cluster, which assigns GPUs and cores and retries the tasks of lost nodes.
 
-A group is a Ray task. On whichever node it comes to, that does what is done on one machine: it takes the cells' locks
-and runs a worker process. Where all nodes see the results folder the worker trains there, so that what a lost node
-leaves is gone on with elsewhere. Where they do not, it trains in a folder of the node's own, and what it has made is
-brought home at the end.
+A group is a Ray task. On its node the task does what happens on one machine: it locks the cells and runs a worker
+process. If all nodes share the results folder, the worker trains there, and another node resumes what a lost node left.
+Otherwise it trains in a temporary folder of the node, and its files are sent back at the end.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ from flowbench.store import checkpoint, lease, lock, records
 from flowbench.store.records import RunRecord
 from flowbench.worker import protocol
 
-RETRIES = 3  # how often a group is tried again that was lost with its node
-POLL_SECONDS = 0.5  # between looks at what workers tell, and at whether they are to stop
+RETRIES = 3  # how often a group of a lost node is retried
+POLL_SECONDS = 0.5  # between checks for events of workers, and for a request to stop
 CONNECT_SECONDS = 10.0
-BUSY_SECONDS = 120.0  # how long a group waits for its cells: a worker of a lost node may still be ending
+BUSY_SECONDS = 120.0  # how long a group waits for its locks: a worker of a lost node may still be ending
 
-Tell = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[dict[str, Any]], None]
 
 
 class Cluster:
-    """A Ray cluster, connected to when it is first asked; used as a context, which the connection ends with."""
+    """A Ray cluster. It connects at its first use; leaving its context closes the connection."""
 
     def __init__(self, address: str | None) -> None:
-        """Without an address as Ray has it: the cluster this machine is in, or one begun on it for the time being."""
+        """Without an address Ray decides: the cluster of this machine, or a temporary one started on it."""
         self._address = address or os.environ.get("RAY_ADDRESS")
 
     def __enter__(self) -> Cluster:
@@ -61,9 +60,9 @@ class Cluster:
         return f"a Ray cluster of {len(self._nodes)} node{'s' * (len(self._nodes) != 1)}"
 
     def gpus(self, device: str, wanted: str | None) -> tuple[str, ...]:
-        """A name for each of the cluster's GPUs; none when there are none to be used. Raises UsageError."""
+        """A name for each GPU that may be used. Raises UsageError."""
         if wanted is not None:
-            raise UsageError(f"--gpus {wanted!r} is not for --engine ray: Ray gives out the GPUs of its nodes")
+            raise UsageError(f"--gpus {wanted!r} cannot be used with --engine ray: Ray assigns the GPUs of its nodes")
         if device == "cpu":
             return ()
         count = int(sum(node["Resources"].get("GPU", 0) for node in self._nodes))
@@ -72,15 +71,15 @@ class Cluster:
         return tuple(map(str, range(count)))
 
     def cores(self, gpus: bool) -> list[int]:
-        """The cores of each node, of those with GPUs if they are what is trained on. Raises UsageError."""
+        """The cores of each node, or of each node with GPUs if `gpus` is set. Raises UsageError."""
         resources = [node["Resources"] for node in self._nodes]
         found = [int(each["CPU"]) for each in resources if each.get("CPU") and (each.get("GPU") or not gpus)]
         if not found:
-            raise UsageError("the Ray cluster has no node to train on, with a processor core for each group")
+            raise UsageError("no node of the Ray cluster can train: none has a free processor core")
         return found
 
     def executor(self, root: Path, slots: Slots) -> RayExecutor:
-        """Trains cells whose folders are below `root`. Raises UsageError when some node cannot."""
+        """An executor for cells below `root`. Raises UsageError if a node cannot train them."""
         most = max(self.cores(bool(slots.gpus)))
         if slots.threads > most:
             raise UsageError(f"--threads {slots.threads}: no node of the Ray cluster has more than {most} cores")
@@ -90,7 +89,7 @@ class Cluster:
     def _nodes(self) -> list[dict[str, Any]]:
         try:
             host, colon, port = (self._address or "").removeprefix("ray://").rpartition(":")
-            if colon and port.isdecimal():  # Ray itself would try for minutes
+            if colon and port.isdecimal():  # Ray itself would keep trying for minutes
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
@@ -99,7 +98,7 @@ class Cluster:
         return [node for node in ray.nodes() if node["Alive"]]
 
     def _sees(self, folder: Path) -> bool:
-        """Whether all nodes see a folder of this machine."""
+        """Whether all nodes share a folder of this machine."""
         token = folder.resolve() / f".{uuid.uuid4().hex}"
         token.touch()
         try:
@@ -116,19 +115,19 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Work:
-    """A group on its way to a node."""
+    """A group that is sent to a node."""
 
     name: str
     records: Mapping[Path, RunRecord]  # the cells' run.json, by folder
-    shared: bool  # whether the node sees these folders
+    shared: bool  # whether the node shares these folders
     slots: Slots
 
 
 class RayExecutor:
-    """Gives groups to the cluster that this process is connected to."""
+    """Runs groups on the cluster that this process is connected to."""
 
     def __init__(self, slots: Slots, shared: bool) -> None:
-        """`shared` says that all nodes see the cells' folders."""
+        """`shared`: all nodes share the cells' folders."""
         self.inherits = not shared
         self._slots = slots
         self._shared = shared
@@ -136,20 +135,20 @@ class RayExecutor:
         self._tasks: set[Any] = set()
         share = 1 / slots.per_gpu if slots.gpus else 0
         self._train = ray.remote(train).options(num_cpus=slots.threads, num_gpus=share, max_retries=RETRIES)
-        # Beside who runs the grid, so that it is lost with no other node.
+        # On the node that runs the grid, so that the loss of another node does not affect it.
         here = _on(ray.get_runtime_context().get_node_id())
         self._desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
 
-    def work(self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, tell: Tell) -> int:
-        """Run a worker on a node, again where that is lost. Raises RuntimeError when it was lost too often."""
+    def work(self, folders: Sequence[Path], locks: Sequence[int], log: TextIO, on_event: OnEvent) -> int:
+        """Run a worker on a node, again if the node is lost. Raises RuntimeError if nodes were lost too often."""
         if self._stopping.is_set():
             return protocol.EXIT_STOPPED
         queued = {folder.resolve(): records.read_run(folder) for folder in folders}
         work = Work(uuid.uuid4().hex, queued, self._shared, self._slots)
-        # Of folders that the node does not see, the cells are held here.
+        # Folders that the node does not share are held by this process.
         held = [] if self._shared else [lease.adopt(folder) for folder in folders]
-        with lease.beating(held, lambda lost: print(lost, file=log)):
-            code, files = self._run(work, tell)
+        with lease.beating(held, lambda error: print(error, file=log)):
+            code, files = self._run(work, on_event)
         if not all(each.is_held() for each in held):
             return protocol.EXIT_BUSY
         for path, content in files.items():
@@ -157,14 +156,14 @@ class RayExecutor:
             path.write_bytes(content)
         return code
 
-    def _run(self, work: Work, tell: Tell) -> tuple[int, dict[Path, bytes]]:
+    def _run(self, work: Work, on_event: OnEvent) -> tuple[int, dict[Path, bytes]]:
         task = self._train.remote(work, self._desk)
         self._tasks.add(task)
         try:
             while not ray.wait([task], timeout=POLL_SECONDS)[0]:
-                self._pass_on(work, tell)
+                self._forward_events(work, on_event)
             code, files = ray.get(task)
-            self._pass_on(work, tell)
+            self._forward_events(work, on_event)
         except RayError as error:
             if self._stopping.is_set():
                 return protocol.EXIT_STOPPED, {}
@@ -174,7 +173,7 @@ class RayExecutor:
         return code, files
 
     def stop(self, grace: float) -> None:
-        """Ask every worker to stop. A signal handler calls it: it waits for nothing."""
+        """Ask every worker to stop. Called by a signal handler, so it does not wait."""
         self._stopping.set()
 
         def stop() -> None:
@@ -185,64 +184,64 @@ class RayExecutor:
 
         threading.Thread(target=stop, daemon=True).start()
 
-    def _pass_on(self, work: Work, tell: Tell) -> None:
+    def _forward_events(self, work: Work, on_event: OnEvent) -> None:
         for event in ray.get(self._desk.take.remote(work.name)):
-            tell(event)
+            on_event(event)
 
 
 class Desk:
-    """An actor: what workers tell, and whether they are to stop."""
+    """A Ray actor that collects the events of workers and holds the request to stop."""
 
     def __init__(self) -> None:
-        self._told: dict[str, list[dict[str, Any]]] = {}
+        self._events: dict[str, list[dict[str, Any]]] = {}
         self._grace: float | None = None
 
-    def tell(self, work: str, events: Sequence[dict[str, Any]]) -> float | None:
-        """Leave the events of a work; the seconds it is given to end, None while it may go on."""
-        self._told.setdefault(work, []).extend(events)
+    def add(self, work: str, events: Sequence[dict[str, Any]]) -> float | None:
+        """Add events of a group; return the seconds in which it has to stop, None while it may continue."""
+        self._events.setdefault(work, []).extend(events)
         return self._grace
 
     def take(self, work: str) -> list[dict[str, Any]]:
-        """The events left since the last time."""
-        return self._told.pop(work, [])
+        """Return and remove the events of a group."""
+        return self._events.pop(work, [])
 
     def stop(self, grace: float) -> None:
-        """All work is to end within so many seconds."""
+        """Every group has to stop within `grace` seconds."""
         self._grace = grace
 
 
 def sees(token: Path) -> bool:
-    """On a node: whether a file is there."""
+    """Runs on a node: whether a file exists."""
     return token.exists()
 
 
 def train(work: Work, desk: Any) -> tuple[int, dict[Path, bytes]]:
-    """On a node: run a worker; its exit status, and what is to be written where the grid is run."""
+    """Runs on a node: run a worker; return its exit code and the files to write on the machine that runs the grid."""
     events: deque[dict[str, Any]] = deque()
     stopping = threading.Event()
-    gpus = tuple(system.gpus()) if work.slots.gpus else ()  # those that Ray gave to this task
-    engine = LocalExecutor(replace(work.slots, jobs=1, gpus=gpus, device=work.slots.device if gpus else "cpu"))
+    gpus = tuple(system.gpus()) if work.slots.gpus else ()  # those that Ray assigned to this task
+    executor = LocalExecutor(replace(work.slots, jobs=1, gpus=gpus, device=work.slots.device if gpus else "cpu"))
     with tempfile.TemporaryDirectory(prefix="flowbench-") as own, ThreadPoolExecutor(1) as pool:
         places = {home: home if work.shared else Path(own, str(n), home.name) for n, home in enumerate(work.records)}
         if not work.shared:
             for home, folder in places.items():
                 records.write_run(folder, work.records[home])
-        working = pool.submit(_work, engine, list(places.values()), stopping, events.append)
+        working = pool.submit(_work, executor, list(places.values()), stopping, events.append)
         asked = None
         while not working.done() or events:
             wait([working], POLL_SECONDS)
-            told = [events.popleft() for _ in range(len(events))]
-            grace = ray.get(desk.tell.remote(work.name, told))
+            new = [events.popleft() for _ in range(len(events))]
+            grace = ray.get(desk.add.remote(work.name, new))
             if grace != asked:
                 asked = grace
                 stopping.set()
-                engine.stop(grace)
-        made = {} if work.shared else {home: _made(folder) for home, folder in places.items()}
+                executor.stop(grace)
+        made = {} if work.shared else {home: _files(folder) for home, folder in places.items()}
     return working.result(), {home / name: content for home, files in made.items() for name, content in files.items()}
 
 
-def _work(engine: LocalExecutor, folders: Sequence[Path], stopping: threading.Event, tell: Tell) -> int:
-    """Run a worker once the cells are nobody else's: one of a lost node may still be about to end."""
+def _work(executor: LocalExecutor, folders: Sequence[Path], stopping: threading.Event, on_event: OnEvent) -> int:
+    """Run a worker as soon as the cells can be locked: a worker of a lost node may still be ending."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -250,9 +249,9 @@ def _work(engine: LocalExecutor, folders: Sequence[Path], stopping: threading.Ev
                 abandoned = lease.abandoned(folders, stopping.wait)
                 locks = [stack.enter_context(lock.hold(folder, abandoned)).descriptor for folder in folders]
                 if all(records.is_done(folder) for folder in folders):
-                    return 0  # the node was lost after it had finished
+                    return 0  # the earlier node was lost after it had finished
                 log = stack.enter_context((folders[0] / "log.txt").open("a", encoding="utf-8"))
-                return engine.work(folders, locks, log, tell)
+                return executor.work(folders, locks, log, on_event)
         except lock.Busy:
             if time.monotonic() > deadline:
                 return protocol.EXIT_BUSY
@@ -260,8 +259,8 @@ def _work(engine: LocalExecutor, folders: Sequence[Path], stopping: threading.Ev
                 return protocol.EXIT_STOPPED
 
 
-def _made(folder: Path) -> dict[Path, bytes]:
-    """What a run's folder holds, by path within it, less its checkpoints; the record last, which says it is whole."""
+def _files(folder: Path) -> dict[Path, bytes]:
+    """The files of a run's folder, without checkpoints, by relative path; the record last, as it marks the end."""
     found = [path for path in folder.rglob("*") if path.is_file() and checkpoint.FOLDER not in path.parts]
     found.sort(key=lambda path: path.name == "run.json")
     return {path.relative_to(folder): path.read_bytes() for path in found if path.name != lock.NAME}
@@ -273,7 +272,7 @@ def _on(node: str) -> NodeAffinitySchedulingStrategy:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says, in a line; of one that was raised on a node, what that says."""
+    """An error in one line; for an error of a node, that error."""
     raised = getattr(error, "cause", None)
     lines = str(raised or error).strip().splitlines() or [""]
     return f"{type(raised or error).__name__}: {lines[-1] if raised else lines[0]}"

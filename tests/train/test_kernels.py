@@ -1,11 +1,16 @@
-"""Layers that compute what torch's do: value, gradient, many seeds at once, and the ends of the number range."""
+"""The kernels compute the same as torch's layers: values, gradients, several seeds at once, extreme numbers."""
+
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from algos import layers
-from algos.layers import Linear, Mish, by_blocks
+import algos
+from algos.networks import RowWise, mlp
+from flowbench.train import kernels
+from flowbench.train.kernels import Linear, Mish
 
 
 def gradients(function, *inputs):
@@ -45,7 +50,7 @@ def test_a_linear_layer_of_many_seeds_is_that_of_each():
     torch.testing.assert_close(shared, F.linear(inputs[0], *layer.parameters()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_linear_layers_weights_get_no_gradient_that_nobody_asks_for():
+def test_no_unneeded_gradient_of_weights_is_computed():
     first, second = Linear(300, 260), Linear(260, 280)
     y = second(first(torch.randn(128, 300)).relu()).sum()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -82,14 +87,46 @@ def test_mish_of_many_seeds_is_that_of_each():
     torch.testing.assert_close(torch.func.vmap(slope)(x), torch.stack([slope(row) for row in x]))
 
 
+class Rows(RowWise):
+    """A row-wise network that notes the sizes of the blocks it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x, same, shared):
+        self.seen.append(len(x))
+        return (x + same + shared).sum(-1, keepdim=True)
+
+
 @pytest.mark.parametrize(("n", "rows"), [(1, 5), (64, 100), (3, 5000)])
 def test_blocks_together_are_the_whole(n, rows):
-    x = torch.randn(n, rows, 2)
-    seen = []
-    found = by_blocks(lambda block: seen.append(len(block)) or block.sum(-1), x)
-    torch.testing.assert_close(found, x.sum(-1))
-    assert sum(seen) == n
-    assert max(seen) == max(1, min(n, 2048 // rows))
+    network, x, shared = kernels.install(Rows()), torch.randn(n, rows, 2), torch.randn(rows, 2)
+    with torch.no_grad():
+        found = network(x, 2 * x, shared)
+    torch.testing.assert_close(found, (3 * x + shared).sum(-1, keepdim=True))
+    assert sum(network.seen) == n
+    assert max(network.seen) == max(1, min(n, 2048 // rows))
+    network.seen.clear()
+    network(x, 2 * x, shared)  # with gradients, or without samples, in one piece
+    network(x[0], x[0], shared)
+    assert network.seen == [n, rows]
+
+
+def test_installing_changes_classes_alone():
+    agent = algos.find("qvpo").load()(3, 2, algos.find("qvpo").load().Config(hidden=8))
+    before = {name: tensor.clone() for name, tensor in agent.state_dict().items()}
+    critic = agent.critic
+    assert kernels.install(kernels.install(agent)) is agent
+    assert {name: tensor.tolist() for name, tensor in agent.state_dict().items()} == {
+        name: tensor.tolist() for name, tensor in before.items()
+    }
+    assert agent.critic is critic
+    assert {type(module) for module in agent.modules() if isinstance(module, nn.Linear)} == {Linear}
+    assert {type(module) for module in agent.modules() if isinstance(module, nn.Mish)} == {Mish}
+    copied = copy.deepcopy(agent)
+    assert type(copied.actor) is type(agent.actor) is not type(mlp(3, 8, 2))
+    assert copied.actor.forward.__self__ is copied.actor
 
 
 def test_a_linear_layer_keeps_to_autocast_and_other_types():
@@ -100,6 +137,6 @@ def test_a_linear_layer_keeps_to_autocast_and_other_types():
 
 
 def test_without_onednn_a_linear_layer_is_torchs(monkeypatch):
-    monkeypatch.setattr(layers, "ONEDNN", False)
+    monkeypatch.setattr(kernels, "ONEDNN", False)
     layer, x = Linear(300, 260), torch.randn(128, 300)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))

@@ -1,25 +1,48 @@
-"""Layers that compute what torch's do, and faster on a CPU."""
+"""Faster ways to compute torch's layers on a CPU, swapped into an agent once it is built.
+
+Algorithm files use `nn.Linear` and `nn.Mish`. `install` gives such modules another class with the same parameters and
+the same names, so initial weights and state_dicts do not change.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from itertools import repeat
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from algos.networks import RowWise
+
+M = TypeVar("M", bound=nn.Module)
+_LARGE = 2**23  # multiplications of a product above which oneDNN is faster in spite of its overhead
+_BLOCK_ROWS = 2048  # rows whose hidden activations fit into the cache
+
+
+def install(agent: M) -> M:
+    """Replace the layers of an agent, in place, by those of this module. Layers of other classes stay as they are."""
+    for module in agent.modules():
+        kind: Any = type(module)
+        if kind in FASTER:
+            module.__class__ = FASTER[kind]
+        elif isinstance(module, RowWise) and not isinstance(module, _InBlocks):
+            module.__class__ = _in_blocks(kind)
+    return agent
+
 
 class Linear(nn.Linear):
-    """`nn.Linear`, whose large products oneDNN computes where it is there.
+    """`nn.Linear` that computes large products with oneDNN, where torch includes it.
 
-    In single precision on a CPU torch asks MKL for them, which leaves AVX-512 unused on processors not made by Intel:
-    oneDNN is twice as fast there. Same sums, in another order.
+    In single precision on a CPU torch uses MKL, which does not use AVX-512 on processors of other makers than Intel.
+    oneDNN does and is twice as fast there. The sums are the same, added up in another order.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        if x.numel() * self.out_features < _LARGE or not _for_onednn(x):
+        if x.numel() * self.out_features < _LARGE or not _suits_onednn(x):
             return F.linear(x, self.weight, self.bias)
         rows = x.reshape(-1, self.in_features)
         bias = None if self.bias is None else self.bias.detach()
@@ -28,18 +51,18 @@ class Linear(nn.Linear):
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
-def _for_onednn(x: Tensor) -> bool:
+def _suits_onednn(x: Tensor) -> bool:
     return ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias by oneDNN: x [B, in], weight [out, in], bias [out] -> [B, out]; only where `ONEDNN` is true."""
+    """x weight^T + bias by oneDNN: x [B, in], weight [out, in], bias [out] -> [B, out]. Requires `ONEDNN`."""
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
 
 def _has_onednn() -> bool:
-    """Whether this torch has the product, which is none of its public functions, as it is called here."""
+    """Whether this version of torch has the operator, which is private, with the arguments used here."""
     one = torch.ones(1, 1)
     try:
         return torch.equal(onednn_product(one, one), one)
@@ -48,11 +71,10 @@ def _has_onednn() -> bool:
 
 
 ONEDNN = _has_onednn()
-_LARGE = 2**23  # multiplications from which oneDNN gains more than the detour costs
 
 
 class _SeedBySeed(torch.autograd.Function):
-    """A function that vmap computes for one seed after the other."""
+    """A function that vmap computes for one seed after another."""
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Tensor | None) -> tuple[Tensor, int]:
@@ -64,8 +86,8 @@ class _SeedBySeed(torch.autograd.Function):
 class _Product(_SeedBySeed):
     """x weight^T + bias: x [B, in], weight [out, in], bias [out] or None -> [B, out].
 
-    The weights' gradient is left to `_WeightGradient`, a node of its own in the graph: autograd passes a whole node
-    by when nobody asked for its gradients, as those of a critic's weights in a policy's loss.
+    `_WeightGradient` computes the gradient of the weights. It is a node of its own in the graph because autograd can
+    only skip whole nodes, and a policy's loss does not need the gradient of the critic's weights.
     """
 
     @staticmethod
@@ -84,7 +106,7 @@ class _Product(_SeedBySeed):
 
 
 class _WeightGradient(_SeedBySeed):
-    """Nothing, in the shape of x weight^T + bias; what flows back is the gradient of `weight` and `bias`."""
+    """Uninitialised values in the shape of x weight^T + bias. Its backward pass computes the weights' gradient."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -105,14 +127,14 @@ class Mish(nn.Mish):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        if x.is_cuda:  # one kernel there
+        if x.is_cuda:  # torch has one kernel for it there
             return F.mish(x)
         y: Tensor = _Mish.apply(x)  # type: ignore[no-untyped-call]
         return y
 
 
 class _Mish(torch.autograd.Function):
-    """x p (1 + s) / (1 + s^2) with p = sigmoid(x) and s = 1 - p: no exponential that could overflow."""
+    """x p (1 + s) / (1 + s^2) with p = sigmoid(x) and s = 1 - p: no exponential can overflow."""
 
     generate_vmap_rule = True
 
@@ -138,14 +160,25 @@ class _Mish(torch.autograd.Function):
         return grad * torch.addcmul(slope, p, s).div_(below)
 
 
-def by_blocks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function` of x [n, B, ...], whose entries along n are independent; [n, ...].
+FASTER: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: Linear, nn.Mish: Mish}
 
-    On a CPU it is given a few entries at a time: what it computes between its layers stays in the cache.
+
+class _InBlocks(RowWise):
+    """Computes a `RowWise` network for a few samples at a time, so that activations between layers stay in the cache.
+
+    This applies on a CPU, to inputs [n, B, ...] of n samples, where no gradient is needed.
     """
-    if x.device.type != "cpu":
-        return function(x)
-    return torch.cat([function(block) for block in x.split(max(1, _BLOCK_ROWS // x.shape[1]))])  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        """As the network itself; arguments with fewer dimensions than `x` are broadcast."""
+        network: Callable[..., Tensor] = super().forward
+        size = max(1, _BLOCK_ROWS // max(1, x.shape[1:-1].numel())) if x.ndim >= 3 else len(x)
+        if len(x) <= size or x.device.type != "cpu" or torch.is_grad_enabled():
+            return network(x, *others)
+        split = [torch.split(each, size) if each.ndim == x.ndim else repeat(each) for each in (x, *others)]
+        return torch.cat([network(*blocks) for blocks in zip(*split, strict=False)])
 
 
-_BLOCK_ROWS = 2048
+@functools.cache
+def _in_blocks(network: Any) -> Any:
+    return type(network.__name__, (_InBlocks, network), {"__module__": network.__module__})
