@@ -35,7 +35,7 @@ def count(option: str, text: str | None, least: int = 1, most: int = 2**53) -> i
     except ValueError:
         number = -1.0
     if not (least <= number <= most and number.is_integer()):
-        raise UsageError(f"{option} {text!r} is not a whole number from {least} to {most:,}")
+        raise UsageError(f"{option} {text!r} is not a whole number of at least {least} and at most {most:,}")
     return int(number)
 
 

@@ -191,8 +191,8 @@ def per_gpu(costs: Sequence[Cost | None], gpus: int, card: int | None, main: int
         return 1, "there is nothing to train"
     on_gpu, on_host = max(on_gpus), max(on_hosts)
     room = {
-        f"a group uses {gigabytes(on_gpu)} of a GPU's {gigabytes(card)}": int(MOST * card) // on_gpu,
-        f"a group uses {gigabytes(on_host)} of {gigabytes(main)} main memory": int(MOST * main) // (gpus * on_host),
+        f"a group takes {gigabytes(on_gpu)} of a GPU's {gigabytes(card)}": int(MOST * card) // on_gpu,
+        f"a group takes {gigabytes(on_host)} of {gigabytes(main)} main memory": int(MOST * main) // (gpus * on_host),
         f"there are {cores} cores": cores // gpus,
     }
     why = min(room, key=room.__getitem__)
