@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 import suites
 from flowbench.common import system
-from flowbench.common.errors import line
+from flowbench.common.errors import describe
 from flowbench.store import lock
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -93,7 +93,7 @@ def graphics_card() -> Finding:
         try:
             torch.ones(1, device="cuda").sum().item()
         except RuntimeError as error:
-            return Finding(what, BROKEN, line(error), "update the NVIDIA driver, or torch", needed=False)
+            return Finding(what, BROKEN, describe(error), "update the NVIDIA driver, or torch", needed=False)
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         return Finding(what, OK, f"torch for CUDA {built}, driver {_driver() or 'unknown'}: {names}", needed=False)
     driver = _driver()
@@ -131,7 +131,7 @@ def source(task: suites.Task, needed: bool = True) -> Finding:
     except suites.SuiteError as error:
         return Finding(what, MISSING, str(error).partition("; install it with: ")[0], _fix(task.source), needed)
     except Exception as error:  # each simulator fails in its own way
-        return Finding(what, BROKEN, f"{task.name}: {line(error)}", _fix(task.source), needed)
+        return Finding(what, BROKEN, f"{task.name}: {describe(error)}", _fix(task.source), needed)
     used = system.versions(suites.packages(task.source))
     names = ("mujoco", task.source) if task.source in used else ("gymnasium",)
     return Finding(

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Heavy libraries are imported by the commands that need them."""
+"""The command line: parse, call, print. Each command imports the heavy libraries that it needs when it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from flowbench import __version__
 from flowbench.cli.app import app
 
-# A module each, in the order that help shows them.
+# One module per command, in the order of the help.
 COMMANDS = (
     "run",
     "status",
@@ -32,7 +32,7 @@ for _command in COMMANDS:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and leave with its exit status: 0, 1 (a cell failed), 2 (usage), 130 (interrupted)."""
+    """Run the command line and exit with its status: 0, 1 (a cell failed), 2 (usage), 130 (interrupted)."""
     sys.exit(_status(arguments))
 
 
@@ -40,28 +40,30 @@ def _status(arguments: list[str] | None) -> int:
     try:
         return app(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
+        return _print_error("interrupted", 130)
     except BrokenPipeError:  # `flowbench report | head`
         sys.stderr.close()
         return 0
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # what rich makes of it
+        if isinstance(error.__context__, BrokenPipeError):  # rich turns a broken pipe into SystemExit
             return 0
         raise
-    except _mistakes() as error:
-        return _complain(str(error), 2)
-    except OSError as error:  # a path that cannot be used is a mistake, too; a full disk under the output is none
-        return _complain(f"{error.filename!r}: {error.strerror}", 2) if error.filename else _complain(str(error), 1)
+    except _usage_errors() as error:
+        return _print_error(str(error), 2)
+    except OSError as error:  # a path that cannot be used is a usage error; a full disk without a path is not
+        return (
+            _print_error(f"{error.filename!r}: {error.strerror}", 2) if error.filename else _print_error(str(error), 1)
+        )
     except Exception as error:
-        # Typer's own usage errors have no base class that all its versions share, but all carry this method.
+        # The usage errors of Typer have no base class common to all its versions, but all have this method.
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message() or "choose a command"
-        return _complain(f"{message} (flowbench --help tells more)", 2)
+        return _print_error(f"{message} (see flowbench --help)", 2)
 
 
-def _mistakes() -> tuple[type[ValueError], ...]:
-    """The errors that are a user's mistake; any other is a fault of ours and keeps its traceback."""
+def _usage_errors() -> tuple[type[ValueError], ...]:
+    """The errors that are a mistake of the user. Any other error is a bug and keeps its traceback."""
     from algos import AlgorithmError
     from flowbench.common.errors import UsageError
     from suites import SuiteError
@@ -69,13 +71,13 @@ def _mistakes() -> tuple[type[ValueError], ...]:
     return UsageError, SuiteError, AlgorithmError
 
 
-def _complain(message: str, status: int) -> int:
+def _print_error(message: str, status: int) -> int:
     print("flowbench: " + " ".join(message.split()), file=sys.stderr)
     return status
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"flowbench {__version__}")
         raise typer.Exit
 

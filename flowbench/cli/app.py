@@ -1,4 +1,4 @@
-"""The command `flowbench` and its group `list`, which the commands join."""
+"""The Typer applications `flowbench` and `flowbench list`, to which the other modules add their commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Settles whether one online-RL algorithm beats another: trains grids of runs and reports on them.",
+    help="Compare online-RL algorithms: train them on tasks with several seeds, and report scores with intervals.",
 )
-list_app = typer.Typer(no_args_is_help=True, help="List what there is to run.")
+list_app = typer.Typer(no_args_is_help=True, help="List suites, algorithms and hyperparameters.")
 app.add_typer(list_app, name="list")

@@ -1,4 +1,4 @@
-"""What commands have in common: options, how they are read, how a list is printed."""
+"""Shared by the commands: options, the conversion of their values, and the output of lists."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder with the results of all runs.")]
 RESULTS = Path("results")
-ResampleSeed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Seed of the resampling.")]
+ResampleSeed = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="The seed of the bootstrap resampling.")
+]
 Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Refuse runs that differ in steps, evaluation, action repeat, device, precision, mujoco or dm_control.",
+        help="Stop if runs differ in steps, evaluation, action repeat, device, precision, mujoco or dm_control.",
     ),
 ]
 
@@ -33,12 +35,12 @@ def count(option: str, text: str | None, least: int = 1, most: int = 2**53) -> i
     except ValueError:
         number = -1.0
     if not (least <= number <= most and number.is_integer()):
-        raise UsageError(f"{option} {text!r} is no whole number of at least {least} and at most {most:,}")
+        raise UsageError(f"{option} {text!r} is not a whole number of at least {least} and at most {most:,}")
     return int(number)
 
 
 def named(suite: list[str] | None, algo: list[str] | None) -> tuple[list[str], list[str]]:
-    """The names behind --suite and --algo as `run` takes them: a suite's file, several algorithms in one text."""
+    """The names in --suite and --algo, written as for `run`: also a path of a suite file, also "sac,td3"."""
     from flowbench.plan.overrides import split_outside_brackets
 
     suites = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in suite or []]
@@ -46,7 +48,7 @@ def named(suite: list[str] | None, algo: list[str] | None) -> tuple[list[str], l
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:
-    """Print a list."""
+    """Print a list as a table."""
     from rich import box
     from rich.table import Table
 
@@ -58,6 +60,6 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
 
 
 def warn(problems: list[Any]) -> None:
-    """Say on standard error what could not be read."""
+    """Print to standard error what could not be read."""
     for problem in problems:
         print(f"flowbench: left out: {problem}", file=sys.stderr)

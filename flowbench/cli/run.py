@@ -13,89 +13,155 @@ from flowbench.cli.options import RESULTS, Results, count
 
 @app.command(epilog="Example: flowbench run --suite quick --algo 'flowrl,flowrl\\[constraint=false],sac' --seeds 5")
 def run(
-    suite: Annotated[str | None, typer.Option(metavar="SUITE", help="A suite's name, or path/to/suite.yaml.")] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="SUITE", help="The suite: its name (see flowbench list suites) or a YAML file."),
+    ] = None,
     algo: Annotated[
         list[str] | None,
-        typer.Option(metavar="ALGO[,ALGO]", help="Algorithms: name, name\\[key=value,...] or path/to/file.py:Class."),
+        typer.Option(
+            metavar="ALGO[,ALGO]",
+            help="The algorithms: name (see flowbench list algos), name\\[key=value,...] for a variant, or "
+            "path/to/file.py:Class.",
+        ),
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Only this task; may be repeated.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK", help="Train on this task only; may be repeated (default: all tasks of the suite)."
+        ),
+    ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="SEEDS", help="5 (the first five), 0,3,7, 0-9, or auto:20.")
+        str | None,
+        typer.Option(
+            metavar="SEEDS",
+            help="The seeds: a count (5 means 0 to 4), a list (0,3,7), a range (0-9), or auto:20, which adds seeds "
+            "until every comparison is decided, at most 20 (default: 5).",
+        ),
     ] = None,
-    steps: Annotated[str | None, typer.Option(metavar="N", help="Environment steps, instead of the suite's.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="N", help="Environment steps of each run (default: as the suite defines).")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="lr=1e-4 for all that have it, flowrl.lr=1e-4 for one."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a hyperparameter: lr=1e-4 for all algorithms that have it, flowrl.lr=1e-4 for one; "
+            "may be repeated.",
+        ),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", metavar="YAML", help="A grid: the options above as keys.")
+        Path | None,
+        typer.Option("--file", metavar="YAML", help="Read the options above from a YAML file; options given here win."),
     ] = None,
     results: Results = RESULTS,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, or auto (a GPU if there is one).")
+    ] = "auto",
     gpus: Annotated[
         str | None,
-        typer.Option(metavar="all|0,1", help="GPUs to train on, counted as they are visible; all, if left out."),
+        typer.Option(
+            metavar="GPUS",
+            help="GPUs to train on: all, or their positions among the visible ones, such as 0,1 (default: all).",
+        ),
     ] = None,
     per_gpu: Annotated[
         str | None,
-        typer.Option(metavar="auto|K", help="Groups that share a GPU; auto: what earlier runs' memory allows."),
+        typer.Option(
+            metavar="K",
+            help="How many groups (seeds that train together) share a GPU. auto: as many as fit, judged by the memory "
+            "of earlier runs (default: 1).",
+        ),
     ] = None,
     jobs: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Groups at once; one a GPU, or one a core, if left out. Caps --per-gpu."),
+        typer.Option(
+            metavar="N",
+            help="Maximum number of groups that train concurrently (default: --per-gpu on each GPU; without a GPU, "
+            "one per core).",
+        ),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option(metavar="N", help="Threads of a group; the cores divided by the groups, if left out.")
+        str | None, typer.Option(metavar="N", help="CPU threads per group (default: cores divided by groups).")
     ] = None,
     stack: Annotated[
-        str, typer.Option(metavar="auto|K", help="Seeds trained as one batched computation; auto: on a GPU, all.")
+        str,
+        typer.Option(
+            metavar="K",
+            help="Seeds that form a group, trained as one batched computation. auto: 8 on a GPU, 1 on the CPU.",
+        ),
     ] = "auto",
     precision: Annotated[
         str,
-        typer.Option(metavar="auto|float32|tf32|bfloat16", help="Of matrix products; auto: tf32 on a GPU."),
+        typer.Option(
+            metavar="TYPE",
+            help="Precision of matrix products: float32, tf32, bfloat16, or auto (tf32 on a GPU, float32 on the CPU).",
+        ),
     ] = "auto",
     checkpoint_every: Annotated[
-        str | None, typer.Option(metavar="N", help="Steps between checkpoints; with each evaluation, if left out.")
+        str | None,
+        typer.Option(metavar="N", help="Environment steps between checkpoints (default: one at each evaluation)."),
     ] = None,
     keep_checkpoints: Annotated[
-        bool, typer.Option("--keep-checkpoints", help="Keep those of finished runs, which are removed otherwise.")
+        bool,
+        typer.Option("--keep-checkpoints", help="Keep the checkpoints of finished runs, which are otherwise deleted."),
     ] = False,
     keep_weights: Annotated[
-        bool, typer.Option("--keep-weights", help="Keep the final weights of each run; flowbench eval loads them.")
+        bool, typer.Option("--keep-weights", help="Keep the final weights of each run, for flowbench eval.")
     ] = False,
-    log: Annotated[str, typer.Option(metavar="tensorboard,wandb", help="Copy rows there too (extra: log).")] = "",
+    log: Annotated[
+        str,
+        typer.Option(
+            metavar="LOGGERS",
+            help="Also send the results to tensorboard, wandb or both (tensorboard,wandb). Needs the extra 'log'.",
+        ),
+    ] = "",
     engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="Train on this machine, or on a Ray cluster (extra: ray).")
+        str, typer.Option(metavar="ENGINE", help="local: train on this machine. ray: on a Ray cluster (extra 'ray').")
     ] = "local",
     address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Of the Ray cluster; the one of this machine, if left out."),
+        typer.Option(metavar="ADDRESS", help="HOST:PORT of the Ray cluster (default: the cluster of this machine)."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the cells, what is done already and what the rest will take; run none."),
+        typer.Option(
+            "--dry-run", help="Show the cells, what is already done, and the estimated time and memory. Train nothing."
+        ),
     ] = False,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Measure first what no earlier run tells of, in a few hundred steps each."),
+        typer.Option(
+            "--calibrate",
+            help="Measure the cost of groups unlike all earlier runs: train each kind for a few hundred steps first.",
+        ),
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Run everything from its start, also what is done; finished runs are set aside."),
+        typer.Option("--force", help="Train everything from the start, also what is done; old results are kept aside."),
     ] = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a cell has failed.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Start no other group after a cell has failed.")
+    ] = False,
     retries: Annotated[
-        str, typer.Option(metavar="N", help="Start again what the machine ended: killed, out of memory, disk full.")
+        str,
+        typer.Option(
+            metavar="N",
+            help="How often to restart a group after a fault of the machine: killed, out of memory, disk full.",
+        ),
     ] = "0",
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End a cell that takes longer, such as 90m, 2h or 3600.")
+        str | None,
+        typer.Option(metavar="TIME", help="Time limit of each group, such as 90m, 2h or 3600 (seconds)."),
     ] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the grid, for N machines.")
+        str | None,
+        typer.Option(metavar="I/N", help="Train only part I of N parts of the grid, for example one part per machine."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but failures.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only failures.")] = False,
 ) -> int:
-    """Train a grid of tasks, algorithms and seeds. Finished runs are skipped, interrupted ones are resumed."""
+    """Train a grid of tasks, algorithms and seeds. Finished runs are skipped; interrupted runs are resumed."""
     from flowbench.common import duration
     from flowbench.grid import adaptive_seeds
     from flowbench.grid.run import run_grid

@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: flowbench watch --suite quick")
 def watch(
-    suite: Annotated[list[str] | None, typer.Option(metavar="SUITE", help="Only this suite; may be repeated.")] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option(metavar="SUITE", help="Show only this suite; may be repeated.")
+    ] = None,
     algo: Annotated[
-        list[str] | None, typer.Option(metavar="ALGO", help="Only this algorithm; may be repeated.")
+        list[str] | None, typer.Option(metavar="ALGO", help="Show only this algorithm; may be repeated.")
     ] = None,
     results: Results = RESULTS,
-    every: Annotated[str, typer.Option(metavar="SECONDS", help="Time between two looks.")] = "2",
-    once: Annotated[bool, typer.Option("--once", help="Print how things are, and end.")] = False,
+    every: Annotated[str, typer.Option(metavar="SECONDS", help="The time between two updates.")] = "2",
+    once: Annotated[bool, typer.Option("--once", help="Print the current state once and exit.")] = False,
 ) -> None:
-    """Watch a grid that is running, here or on machines that share the results folder.
+    """Show the live progress of a grid that trains on this machine, or on machines that share the results folder.
 
-    Ends with the grid, or by Ctrl-C, which leaves the grid alone. Where there is no terminal it is as with --once.
+    It ends when the grid ends, or at Ctrl-C, which does not stop the grid.
+    If the output is not a terminal, it prints the state once.
     """
     from flowbench.common import duration
     from flowbench.monitor.snapshot import Watcher
@@ -42,11 +45,11 @@ def watch(
     console = Console()
     if not once and sys.stdout.isatty() and not console.is_dumb_terminal:
         snapshot = _follow(watcher, snapshot, seconds, console, str(results))
-    console.print(_drawn(snapshot, str(results), fits=False))
+    console.print(_dashboard(snapshot, str(results), fit_screen=False))
 
 
 def _follow(watcher: Watcher, snapshot: Snapshot, seconds: float, console: Console, title: str) -> Snapshot:
-    """Draw the grid until it is finished or Ctrl-C; how it was last."""
+    """Update the display until the grid is finished or Ctrl-C is pressed; return the last snapshot."""
     from rich.live import Live
 
     with (
@@ -54,13 +57,13 @@ def _follow(watcher: Watcher, snapshot: Snapshot, seconds: float, console: Conso
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while not snapshot.finished:
-            live.update(_drawn(snapshot, title, fits=True), refresh=True)
+            live.update(_dashboard(snapshot, title, fit_screen=True), refresh=True)
             time.sleep(seconds)
             snapshot = watcher.look()
     return snapshot
 
 
-def _drawn(snapshot: Snapshot, title: str, fits: bool) -> Dashboard:
+def _dashboard(snapshot: Snapshot, title: str, fit_screen: bool) -> Dashboard:
     from flowbench.monitor.dashboard import Dashboard
 
-    return Dashboard(snapshot, f"{title}, {datetime.now():%H:%M:%S}", fits)
+    return Dashboard(snapshot, f"{title}, {datetime.now():%H:%M:%S}", fit_screen)

@@ -1,1 +1,1 @@
-"""What every package may use: errors, durations, text tables, this machine, tensor states. It imports no other one."""
+"""What every package may use: errors, durations, text tables, this machine, tensor states. Imports no other package."""

@@ -1,4 +1,4 @@
-"""A user's mistake, how to name the choice that was probably meant, and any error in one line."""
+"""Errors: a user's mistake with a suggestion, an exception in one line, and faults of the machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 class UsageError(ValueError):
-    """A mistake in what was asked for: one line that names the bad value and the valid choices."""
+    """A user's mistake. The message is one line that names the bad value and the valid choices."""
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
-    """The error for a name that is none of `choices`, with the nearest one suggested."""
+    """The error for a name that is not one of `choices`; it suggests the nearest one."""
     known = list(choices)
     by_lower_case = {name.lower(): name for name in known}
     near = difflib.get_close_matches(value.lower(), by_lower_case, n=1)
@@ -24,26 +24,26 @@ def unknown(kind: str, value: str, choices: Iterable[str]) -> UsageError:
 
 
 def one_of(kind: str, value: str, choices: Iterable[str]) -> str:
-    """The value. Raises UsageError where it is none of the choices."""
+    """Return `value`. Raises UsageError if it is not one of the choices."""
     choices = list(choices)
     if value not in choices:
         raise unknown(kind, value, choices)
     return value
 
 
-def line(error: BaseException) -> str:
-    """An exception in one line, its type first."""
+def describe(error: BaseException) -> str:
+    """An exception in one line that begins with its type."""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
-def tells_divergence(said: str) -> bool:
-    """Whether what a record says of an error (`line`) is that a loss or an action was no number any more."""
-    return said.startswith(FloatingPointError.__name__)
+def is_divergence(description: str) -> bool:
+    """Whether an error, in the words of `describe`, means that a loss or an action became NaN or infinite."""
+    return description.startswith(FloatingPointError.__name__)
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Has an OSError within name the file it came of, which one of a write, such as of a full disk, does not."""
+def name_file(path: Path) -> Iterator[None]:
+    """Set the file name of an OSError raised in the block. Python sets none if a write fails, as on a full disk."""
     try:
         yield
     except OSError as error:
@@ -51,7 +51,7 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-# A disk that is full or over its quota, one that cannot be reached, a machine short of memory, processes or files.
+# A disk is full, over its quota or cannot be reached; the machine has no memory, processes or file handles left.
 NAMES = "ENOSPC EDQUOT EIO ESTALE ETIMEDOUT EREMOTEIO EHOSTDOWN EHOSTUNREACH ENOMEM EAGAIN EMFILE ENFILE"
 ERRNOS = frozenset(getattr(errno, name) for name in NAMES.split() if hasattr(errno, name))
 
@@ -61,18 +61,18 @@ class Killed(RuntimeError):
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an exception, or what caused it, is a fault of the machine."""
+    """Whether an exception or its cause is a fault of the machine, so that another attempt may succeed."""
     if isinstance(error, (MemoryError, Killed)) or (isinstance(error, OSError) and error.errno in ERRNOS):
         return True
-    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):  # torch's, which is not imported here
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):  # of torch, not imported here
         return True
-    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):  # torch's, of main memory
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):  # torch, out of main memory
         return True
     return error.__cause__ is not None and is_transient(error.__cause__)
 
 
 def signal_name(number: int) -> str:
-    """``SIGKILL``; a real-time signal has no name and is ``signal 40``."""
+    """``SIGKILL``, or ``signal 40`` for a real-time signal, which has no name."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""How fast training goes and how long the rest takes: the one estimate that previews and progress displays share."""
+"""Training speed and the time left: the estimate that the preview, the progress bars and `flowbench watch` share."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-DECAY = 0.95  # weight of earlier observations at each new one: an estimate rests on about the last twenty
+DECAY = 0.95  # factor on all earlier observations at each new one, so that about the last twenty count
 
 
 class Pace:
-    """Seconds per step of each algorithm on each task, from what was observed most recently."""
+    """Seconds per step of each algorithm on each task, from the most recent observations."""
 
     def __init__(self) -> None:
-        # Seconds and steps decay separately, so that an evaluation counts for the time it takes.
+        # Seconds and steps decay separately, so that the time of evaluations is included.
         self._observed: dict[tuple[str, ...], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
 
     def observe(self, task: str, algo: str, steps: float, seconds: float) -> None:
-        """An algorithm took `seconds` for `steps` on a task."""
+        """Record that an algorithm took `seconds` for `steps` on a task."""
         if steps > 0 and 0 < seconds < math.inf:
             for key in ((task, algo), (algo,), ()):
                 before, taken = self._observed[key]
                 self._observed[key] = DECAY * before + seconds, DECAY * taken + steps
 
     def seconds(self, task: str, algo: str, steps: float) -> float | None:
-        """Seconds for `steps`, by other tasks or algorithms if these were not observed; None if nothing was."""
+        """Seconds for `steps`, from other tasks or algorithms if these were not observed; None without observations."""
         for key in ((task, algo), (algo,), ()):
             if key in self._observed:
                 seconds, taken = self._observed[key]
@@ -36,7 +36,7 @@ class Pace:
 def time_left(running: Sequence[float], waiting: Iterable[float], slots: int) -> float:
     """Seconds until the last group ends: each waiting group starts, in order, when one of the slots becomes free.
 
-    Both hold seconds per group: what running groups still need, and what waiting ones need in all.
+    `running` holds the seconds that each running group still needs, `waiting` the seconds of each waiting group.
     """
     free = [*running, *[0.0] * (slots - len(running))]
     heapq.heapify(free)

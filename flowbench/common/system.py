@@ -1,4 +1,4 @@
-"""What a run ran on: versions, processor, graphics card. Kept in every run.json."""
+"""The machine that a run uses: versions, processor, GPU and memory."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 
 
 def versions(others: Collection[str] = ()) -> dict[str, str | None]:
-    """Versions of flowbench, its git commit when it is a checkout, Python and what decides the numbers.
+    """Versions of flowbench, Python and the libraries that affect the numbers; the git commit if it is a checkout.
 
-    `others` are distributions that do, too; one that was installed from git has its commit behind a plus.
+    `others` are further distributions that affect them. If one was installed from git, "+" and its commit follow.
     """
     import torch
 
     found: dict[str, str | None] = {"flowbench": flowbench.__version__, "commit": git_commit()}
     found["python"] = platform.python_version()
-    found["torch"] = str(torch.__version__)  # tells the CUDA it was built for, which the package's own version may not
+    found["torch"] = str(torch.__version__)  # names the CUDA version, which the metadata of the package may omit
     for package in (*PACKAGES, *others):
         try:
             commit = _commit_of(package) if package in others else None
@@ -44,7 +44,7 @@ def versions(others: Collection[str] = ()) -> dict[str, str | None]:
 
 
 def _commit_of(package: str) -> str | None:
-    """The commit that a distribution was installed from, as pip left it (PEP 610); None without one."""
+    """The commit that a distribution was installed from, as pip recorded it (PEP 610); None without one."""
     origin = json.loads(distribution(package).read_text("direct_url.json") or "{}")
     if "vcs_info" in origin:
         return str(origin["vcs_info"]["commit_id"])
@@ -54,7 +54,7 @@ def _commit_of(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout flowbench runs from, with "-dirty" when tracked files differ; None without one."""
+    """The commit of the checkout that flowbench runs from, with "-dirty" if tracked files differ; None without one."""
     return _commit(Path(flowbench.__file__).resolve().parent.parent)
 
 
@@ -69,7 +69,7 @@ def _commit(root: Path) -> str | None:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+    """The name of the processor, as the system reports it."""
     try:
         match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
@@ -83,7 +83,7 @@ def cores() -> int:
 
 
 def gpus() -> list[str]:
-    """CUDA devices that a worker would see, as CUDA_VISIBLE_DEVICES names them, found without importing torch."""
+    """The CUDA devices that a worker would see, as CUDA_VISIBLE_DEVICES names them. Does not import torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
@@ -91,16 +91,16 @@ def gpus() -> list[str]:
 
 
 def gpu_model(gpu: str) -> tuple[str, int] | None:
-    """Name and bytes of a GPU as CUDA_VISIBLE_DEVICES calls it; None where the driver does not tell, as of MIG."""
+    """Name and bytes of a GPU named as in CUDA_VISIBLE_DEVICES; None if the driver does not report them, as for MIG."""
     for line in _nvidia_smi("--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits").splitlines():
         index, uuid, name, mebibytes = (part.strip() for part in line.split(","))
-        if gpu == index or (gpu.startswith("GPU-") and uuid.startswith(gpu)):  # the start of an identifier is enough
+        if gpu == index or (gpu.startswith("GPU-") and uuid.startswith(gpu)):  # a prefix of a UUID is valid, too
             return (name, int(mebibytes) * 2**20) if mebibytes.isdecimal() else None
     return None
 
 
 def gpu_bytes_of(process: int) -> int | None:
-    """What a process takes of GPUs; None where the driver does not list it, as in some containers."""
+    """Bytes of GPU memory that a process uses; None if the driver does not list it, as in some containers."""
     query = ("--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
     pairs = [line.split(",") for line in _nvidia_smi(*query).splitlines()]
     taken = [int(used) for pid, used in pairs if pid.strip() == str(process) and used.strip().isdecimal()]
@@ -108,39 +108,39 @@ def gpu_bytes_of(process: int) -> int | None:
 
 
 def _nvidia_smi(*arguments: str) -> str:
-    """What the driver's tool prints; nothing where it is missing or fails."""
+    """The output of nvidia-smi; an empty text if it is missing or fails."""
     if shutil.which("nvidia-smi") is None:
         return ""
-    said = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False)
-    return said.stdout if said.returncode == 0 else ""
+    ended = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False)
+    return ended.stdout if ended.returncode == 0 else ""
 
 
-CONTEXT_BYTES = 600 * 2**20  # of a CUDA context, where the driver does not tell what a process takes
+CONTEXT_BYTES = 600 * 2**20  # estimate for a CUDA context, if the driver does not report the memory of a process
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def peak_memory(children: int = 0) -> dict[str, int | None]:
-    """The most this process has taken: `host_bytes`, and on a GPU `gpu_bytes`, the CUDA context included.
+    """Peak memory of this process: `host_bytes`, and on a GPU `gpu_bytes`, which includes the CUDA context.
 
-    `children` is how many processes it had beside it, which are counted as large as the largest that has ended.
+    `children` is the number of its child processes. Each counts as much as the largest one that has ended.
     """
-    return {"host_bytes": _own_peak() + children * _most(resource.RUSAGE_CHILDREN), "gpu_bytes": _gpu_peak()}
+    return {"host_bytes": _own_peak() + children * _max_rss(resource.RUSAGE_CHILDREN), "gpu_bytes": _gpu_peak()}
 
 
 def _own_peak() -> int:
     status = Path("/proc/self/status")
     if not status.exists():
-        return _most(resource.RUSAGE_SELF)
-    # On Linux getrusage counts from before the program was loaded, when the process was still its parent's copy.
+        return _max_rss(resource.RUSAGE_SELF)
+    # On Linux getrusage includes the time before exec, when the process was a copy of its parent.
     return 1024 * int(re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)[0])
 
 
-def _most(who: int) -> int:
+def _max_rss(who: int) -> int:
     return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _gpu_peak() -> int | None:
-    torch = sys.modules.get("torch")  # a worker that has not come to import it has taken nothing
+    torch = sys.modules.get("torch")  # a worker that has not imported it uses no GPU memory
     if torch is None or not torch.cuda.is_initialized():
         return None
     listed = gpu_bytes_of(os.getpid())
@@ -149,9 +149,9 @@ def _gpu_peak() -> int | None:
 
 
 def host_memory() -> int:
-    """Bytes of main memory that this process may use: the machine's, or its control group's limit."""
+    """Bytes of main memory that this process may use: those of the machine, or the limit of its control group."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in map(Path, CGROUP_LIMITS):
-        if path.exists() and (text := path.read_text().strip()).isdecimal():  # "max" is none
+        if path.exists() and (text := path.read_text().strip()).isdecimal():  # "max" means no limit
             limits.append(int(text))
     return min(limits)

@@ -1,4 +1,4 @@
-"""A table of text: how numbers are written in it, how a terminal shows it, how Markdown does."""
+"""Tables of text, printed to a terminal or as Markdown, and how numbers are written in them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-LABEL = 22  # a label longer than this is broken over several lines, so that it widens no column of numbers
+LABEL = 22  # characters; a longer label is wrapped, so that it does not widen its column
 NOTHING = "-"
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A titled table of text; the first column names the rows, the others hold ``numbers`` or words.
+    """A table of text with a title. The first column names the rows; the others hold numbers, or words.
 
-    ``best`` are the (row, column) of cells that are best in their comparison, or cannot be told from the best.
-    ``styles`` are those of words in a terminal.
+    ``best`` are the (row, column) of cells that are best in their comparison, or not clearly different from the best.
+    ``styles`` maps words to their style in a terminal.
     """
 
     title: str
@@ -34,7 +34,7 @@ class TextTable:
 
 
 def interval(estimate: float, low: float, high: float, *, digits: int) -> str:
-    """``0.412 [0.350, 0.470]``; a hyphen stands for what there is not."""
+    """``0.412 [0.350, 0.470]``; a hyphen stands for a missing value."""
     if math.isnan(estimate):
         return NOTHING
     ends = f"{number(low, digits)}, {number(high, digits)}" if not math.isnan(low) else NOTHING
@@ -42,15 +42,15 @@ def interval(estimate: float, low: float, high: float, *, digits: int) -> str:
 
 
 def number(value: float, digits: int) -> str:
-    """Rounded, and never ``-0.0``."""
+    """The rounded number, never ``-0.0``."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def p_value(value: float, equal: str = "") -> str:
-    """``0.012``, or ``<0.001``; with ``equal`` as it stands in a sentence, ``= 0.012`` or ``< 0.001``."""
+    """``0.012`` or ``<0.001``; for a sentence, with ``equal="= "``, ``= 0.012`` or ``< 0.001``."""
     if value < 0.001:
         return f"{'< ' if equal else '<'}0.001"
-    digits = 4 if abs(value - 0.05) < 0.0005 else 3  # 0.0503 is not decided, which 0.050 would not tell
+    digits = 4 if abs(value - 0.05) < 0.0005 else 3  # 0.0503 is not significant, but 0.050 would look so
     return f"{equal}{value:.{digits}f}"
 
 
@@ -70,75 +70,75 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def show(grid: TextTable, console: Console) -> None:
-    """Print the grid to a terminal; one too wide for it becomes several, so that no number is cut."""
-    console.print(Text(f"\n{grid.title}", style="bold" if grid.rows else "dim"))
-    if grid.rows:
-        for place, table in enumerate(_fit(grid, console)):
-            if place:
+def show(table: TextTable, console: Console) -> None:
+    """Print a table to a terminal. One that is too wide is split into several, so that no number is cut."""
+    console.print(Text(f"\n{table.title}", style="bold" if table.rows else "dim"))
+    if table.rows:
+        for index, part in enumerate(_split(table, console)):
+            if index:
                 console.print()
-            console.print(table)
+            console.print(part)
 
 
 def show_items(title: str, items: Sequence[str], console: Console) -> None:
-    """Print a bulleted list; nothing if it is empty."""
+    """Print a bulleted list under a title; nothing if it is empty."""
     if items:
         console.print(Text(f"\n{title}", style="bold"))
     for text in items:
         console.print(_item(text))
 
 
-def markdown(grid: TextTable) -> str:
-    """The grid under a heading, as a Markdown table."""
-    heading = f"### {escaped(grid.title)}"
-    if not grid.rows:
+def markdown(table: TextTable) -> str:
+    """The table in Markdown, under a heading."""
+    heading = f"### {escaped(table.title)}"
+    if not table.rows:
         return heading
-    rows = [[escaped(cell) for cell in row] for row in (grid.header, *grid.rows)]
-    rows.insert(1, ["---"] * len(grid.header))
+    rows = [[escaped(cell) for cell in row] for row in (table.header, *table.rows)]
+    rows.insert(1, ["---"] * len(table.header))
     return heading + "\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def markdown_items(heading: str, items: Sequence[str]) -> list[str]:
-    """A heading and a bulleted list, a block each; nothing if it is empty."""
+    """A heading and a bulleted list, as two blocks; no block if the list is empty."""
     return [heading, "\n".join(f"- {escaped(item)}" for item in items)] if items else []
 
 
 def escaped(text: str) -> str:
-    """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
+    """``text`` on one line, with the special characters of Markdown and HTML escaped."""
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
 
 
-def _fit(grid: TextTable, console: Console) -> list[Table]:
-    """The grid's columns in as few tables as fit the console; a single column wider than that folds, uncut."""
-    if not grid.numbers:  # words fold
-        return [_table(grid, range(len(grid.header)))]
-    unlimited = console.options.update(width=10**6)  # or rich measures a table as no wider than the console
+def _split(table: TextTable, console: Console) -> list[Table]:
+    """The columns in as few tables as fit the width of the console. A single column that does not fit is wrapped."""
+    if not table.numbers:  # words are wrapped
+        return [_rich_table(table, range(len(table.header)))]
+    unlimited = console.options.update(width=10**6)  # rich limits its measurement to the width of the console
     parts: list[list[int]] = [[]]
-    for column in range(1, len(grid.header)):
-        wider = _table(grid, [0, *parts[-1], column])
+    for column in range(1, len(table.header)):
+        wider = _rich_table(table, [0, *parts[-1], column])
         if parts[-1] and Measurement.get(console, unlimited, wider).maximum > console.width:
             parts.append([])
         parts[-1].append(column)
-    return [_table(grid, [0, *part]) for part in parts]
+    return [_rich_table(table, [0, *part]) for part in parts]
 
 
-def _table(grid: TextTable, columns: Sequence[int]) -> Table:
-    """Some columns of a grid. Cells are Text, not markup: rich would take ``[flow_steps=5]`` for a style."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
-    for place, column in enumerate(columns):
-        title = Text(broken(grid.header[column]), style="bold")
-        table.add_column(title, justify="right" if grid.numbers and place > 0 else "left", overflow="fold")
-    for row in grid.rows:
-        cells = [Text(broken(row[c]) if c == 0 else row[c]) for c in columns]
+def _rich_table(table: TextTable, columns: Sequence[int]) -> Table:
+    """Some columns as a table of rich. Cells are Text, not markup: rich would read ``[flow_steps=5]`` as a style."""
+    found = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+    for index, column in enumerate(columns):
+        title = Text(wrapped(table.header[column]), style="bold")
+        found.add_column(title, justify="right" if table.numbers and index > 0 else "left", overflow="fold")
+    for row in table.rows:
+        cells = [Text(wrapped(row[c]) if c == 0 else row[c]) for c in columns]
         for cell in cells[1:]:
-            for word, style in grid.styles.items():
+            for word, style in table.styles.items():
                 cell.highlight_words([word], style)
-        table.add_row(*cells)
-    return table
+        found.add_row(*cells)
+    return found
 
 
-def broken(label: str, width: int = LABEL) -> str:
-    """A label in lines of at most ``width`` characters, broken after a comma, bracket, hash or space if it can be."""
+def wrapped(label: str, width: int = LABEL) -> str:
+    """A label in lines of at most ``width`` characters. Lines end after a comma, bracket, hash or space if possible."""
     lines = [""]
     for piece in re.findall(r"[^,\[# ]*[,\[# ]?", label):
         if len(lines[-1]) + len(piece.rstrip()) > width and lines[-1]:
@@ -150,7 +150,7 @@ def broken(label: str, width: int = LABEL) -> str:
 
 
 def _item(text: str) -> Table:
-    """A bulleted paragraph whose later lines stand under its first."""
+    """A paragraph with a bullet; all its lines are indented alike."""
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

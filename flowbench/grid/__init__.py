@@ -1,1 +1,1 @@
-"""What `flowbench run` does with a grid: preview it, estimate its cost, run it, show its progress."""
+"""The work of `flowbench run`: preview a grid, estimate its cost, train it, and show its progress."""

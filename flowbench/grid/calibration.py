@@ -1,4 +1,4 @@
-"""Short training runs, one of each kind of group, to estimate the cost of a grid."""
+"""Calibration: short training runs, one of each kind of group, to estimate the cost of a grid."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Outcome, Runner
 from flowbench.store import records
 
-STEPS = {"cpu": 300, "cuda": 3000}  # more on a GPU, so that one-time work such as capturing graphs counts little
-RANDOM_STEPS = 0.2  # of them, at most: random actions say nothing about an algorithm's speed
+STEPS = {"cpu": 300, "cuda": 3000}  # more on a GPU, so that one-time work such as capturing CUDA graphs counts little
+RANDOM_STEPS = 0.2  # of the steps, at most: random actions do not show the speed of an algorithm
 
 
 def measure(groups: Sequence[Group], slots: Slots) -> tuple[list[Measurement], list[Outcome]]:
-    """Train one group of each kind for a few steps, in a temporary folder: what they cost, and what failed.
+    """Train one group of each kind for a few steps in a temporary folder; return the measurements and the failures.
 
-    The workers and slots are those of the grid itself, so the measurements are like those of earlier runs.
-    Raises KeyboardInterrupt if it was interrupted.
+    Workers and slots are those of the grid, so that the measurements are comparable with those of earlier runs.
+    Raises KeyboardInterrupt if the user interrupts it.
     """
     short = [Group(tuple(_shortened(cell, slots) for cell in group.cells)) for group in cost_model.one_of_each(groups)]
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(short))))
@@ -40,7 +40,7 @@ def measure(groups: Sequence[Group], slots: Slots) -> tuple[list[Measurement], l
 
 
 def _shortened(cell: Cell, slots: Slots) -> Cell:
-    """The cell with few steps, and one evaluation of one episode at the end."""
+    """The cell with few steps, and one evaluation with one episode at the end."""
     variant = cell.variant
     steps = min(STEPS["cuda" if slots.gpus else "cpu"], variant.protocol.steps)
     config = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""What a grid will cost, in hours and memory, estimated from the records of finished runs."""
+"""The cost of a grid in hours and memory, estimated from the records of finished runs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from typing import Any
 
 from flowbench.common import system
 from flowbench.common.pace import time_left
+from flowbench.common.text_table import plural
 from flowbench.plan.cells import Cell, task_folder
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.store import checkpoint, records
 from flowbench.store.records import LearnerInfo, Memory, RunRecord, Sizes
 
-# Integer hyperparameters are sizes and counts, which decide the cost of an update. These two do not: one counts steps
-# without updates, and the memory of the other is computed separately.
+# Integer hyperparameters are sizes and counts, which determine the cost of an update. These two do not: during
+# random_steps there are no updates, and the memory of the replay buffer is computed separately.
 FREE = ("random_steps", "replay_size")
-MOST = 0.85  # share of a memory that groups may use together
+MOST = 0.85  # the fraction of a memory that all groups together may use
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a group will cost, and how that is known."""
+    """The estimated cost of a group, and what the estimate is based on."""
 
     seconds: float
     host_bytes: int | None
@@ -37,7 +38,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions that estimates are for; runs under other conditions count less."""
+    """The conditions of an estimate; runs under the same conditions are preferred."""
 
     device: str  # "cpu" or "cuda"
     processor: str  # name of the CPU or GPU
@@ -56,7 +57,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a finished run cost."""
+    """The measured cost of a finished run."""
 
     record: RunRecord
     conditions: Conditions
@@ -66,11 +67,11 @@ class Measurement:
     memory: Memory
     sizes: Sizes
     learner: LearnerInfo
-    calibration: bool = False  # a short run, made to measure
+    calibration: bool = False  # from a short run of --calibrate
 
     @staticmethod
     def of(record: RunRecord | None) -> Measurement | None:
-        """None for a run that is not finished, or whose record is of an early version that measured less."""
+        """The measurement in a record; None if the run is not finished, or if the record lacks a value."""
         if (
             record is None
             or record.status != "done"
@@ -95,18 +96,18 @@ class Measurement:
 
 
 def measurements(root: Path, cells: Iterable[Cell]) -> list[Measurement]:
-    """What the finished runs below `root` of these cells' tasks and algorithms cost."""
-    lines = {(task_folder(cell.task.name), cell.variant.entry.name) for cell in cells}
-    paths = [path for task, algo in sorted(lines) for path in root.glob(f"*/{task}/{algo}/*/seed-*/run.json")]
+    """The measurements of the finished runs in `root` that have a task and algorithm of these cells."""
+    pairs = {(task_folder(cell.task.name), cell.variant.entry.name) for cell in cells}
+    paths = [path for task, algo in sorted(pairs) for path in root.glob(f"*/{task}/{algo}/*/seed-*/run.json")]
     found = (Measurement.of(records.read_if_valid(path.parent)) for path in sorted(paths))
     return [each for each in found if each]
 
 
 def cost(group: Group, measured: Iterable[Measurement], here: Conditions, step: int = 0) -> Cost | None:
-    """What a group costs from `step` on, by the nearest earlier runs; None if none is near enough.
+    """The cost of a group from `step` on, by the most similar earlier runs; None if there is no comparable run.
 
-    Near enough are runs of the algorithm on the task and kind of device, with as many seeds trained together and the
-    same sizes; their other settings, threads and processor may differ, which the basis says.
+    Comparable runs have the same algorithm, task, kind of device, number of seeds trained together, and sizes. Other
+    settings, threads and the processor may differ; `basis` names these differences.
     """
     cell = group.cells[0]
     differing = [(each, _differences(each, cell, here)) for each in measured if _is_comparable(each, group, here)]
@@ -116,7 +117,7 @@ def cost(group: Group, measured: Iterable[Measurement], here: Conditions, step: 
     named = _named(fewest)
     nearest = [each for each, differs in differing if _named(differs) == named]
     memory = [_memory(each, group) for each in nearest]
-    runs = f"{len(nearest)} earlier run{'s' * (len(nearest) > 1)}"
+    runs = plural(len(nearest), "earlier run")
     return Cost(
         statistics.median(_seconds(each, cell, step) for each in nearest),
         max((host for host, _ in memory if host is not None), default=None),
@@ -157,18 +158,18 @@ def resume_step(root: Path, group: Group) -> int:
 
 
 def total_seconds(costs: Sequence[Cost | None], jobs: int) -> float | None:
-    """Seconds until the last of the groups ends, `jobs` at the same time in their order; None if one is unknown."""
+    """Seconds until the last group ends, if `jobs` groups train concurrently in order; None if a cost is unknown."""
     known = [each.seconds for each in costs if each]
     return time_left([], known, jobs) if len(known) == len(costs) else None
 
 
 def host_bytes(costs: Sequence[Cost | None], jobs: int) -> int | None:
-    """Main memory of the `jobs` largest groups together; None if one is unknown."""
+    """Main memory of the `jobs` largest groups together; None if a cost is unknown."""
     return _largest_together([each.host_bytes if each else None for each in costs], jobs)
 
 
 def gpu_bytes(costs: Sequence[Cost | None], per_gpu: int) -> int | None:
-    """Memory of the `per_gpu` largest groups together on one GPU; None if one is unknown."""
+    """Memory of the `per_gpu` largest groups together on one GPU; None if a cost is unknown."""
     return _largest_together([each.gpu_bytes if each else None for each in costs], per_gpu)
 
 
@@ -178,7 +179,7 @@ def _largest_together(sizes: Sequence[int | None], count: int) -> int | None:
 
 
 def per_gpu(costs: Sequence[Cost | None], gpus: int, card: int | None, main: int, cores: int) -> tuple[int, str]:
-    """How many groups may share a GPU of `card` bytes, with `main` bytes of main memory, and why; one if unknown."""
+    """How many groups may share a GPU of `card` bytes, with `main` bytes of main memory, and why; 1 if unknown."""
     on_gpus = [each.gpu_bytes for each in costs if each and each.gpu_bytes]
     on_hosts = [each.host_bytes for each in costs if each and each.host_bytes]
     unknown = len(costs) - min(len(on_gpus), len(on_hosts))
@@ -199,12 +200,12 @@ def per_gpu(costs: Sequence[Cost | None], gpus: int, card: int | None, main: int
 
 
 def gigabytes(count: int) -> str:
-    """Bytes for people."""
+    """Bytes as text, in GiB."""
     return f"{count / 2**30:.1f} GiB"
 
 
 def hours(seconds: float) -> str:
-    """A duration for people, as exact as an estimate can be."""
+    """An estimated duration as text, rounded."""
     for unit, size in (("h", 3600.0), ("min", 60.0)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
@@ -212,7 +213,7 @@ def hours(seconds: float) -> str:
 
 
 def _is_comparable(measured: Measurement, group: Group, here: Conditions) -> bool:
-    """Whether each step of a run did what each step of the group will do."""
+    """Whether each step of a measured run did the same work as each step of the group."""
     cell, record = group.cells[0], measured.record
     return (
         (record.task.source, record.task.name) == (cell.task.source, cell.task.name)
@@ -235,42 +236,42 @@ def _size_settings(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _differences(measured: Measurement, cell: Cell, here: Conditions) -> dict[str, bool]:
-    """What may differ and changes the cost a little, most important first, and whether it does."""
-    asked = json.loads(json.dumps(dataclasses.asdict(cell.variant.config)))
+    """Conditions that change the cost a little, most important first, and whether they differ."""
+    wanted = json.loads(json.dumps(dataclasses.asdict(cell.variant.config)))
     settings = {key: value for key, value in measured.record.config.items() if key not in FREE}
     there = measured.conditions
     return {
-        "with other settings": settings != {key: value for key, value in asked.items() if key not in FREE},
+        "with other settings": settings != {key: value for key, value in wanted.items() if key not in FREE},
         f"on {there.processor}": there.processor != here.processor,
         f"in {there.precision}": there.precision != here.precision,
-        f"{there.per_gpu} a GPU": there.per_gpu != here.per_gpu,
-        f"with {there.threads} thread{'s' * (there.threads > 1)}": there.threads != here.threads,
+        f"{there.per_gpu} per GPU": there.per_gpu != here.per_gpu,
+        f"with {plural(there.threads, 'thread')}": there.threads != here.threads,
     }
 
 
 def _seconds(measured: Measurement, cell: Cell, step: int) -> float:
-    """A cell's seconds from `step` on, at the speed of an earlier run.
+    """Seconds of a cell from `step` on, at the speed of an earlier run.
 
     Acting and updates begin after the random steps. Each evaluation has a cost, unless evaluations ran concurrently
-    with training: then training waits only for the last.
+    with training: then training waits only for the last one.
     """
-    wall, protocol, asked = measured.wall, measured.record.protocol, cell.variant.protocol
+    wall, protocol, planned = measured.wall, measured.record.protocol, cell.variant.protocol
     building = measured.startup - (measured.seconds - wall["total"])
     learning = wall["act"] + wall["replay"] + wall["update"]
     always = wall["environment"] + max(0.0, wall["other"] - building)
     random, random_then = cell.variant.config.random_steps, measured.record.config["random_steps"]
     then = math.ceil(protocol.steps / protocol.every) * protocol.episodes
-    now = (math.ceil(asked.steps / asked.every) - step // asked.every) * asked.episodes
+    now = (math.ceil(planned.steps / planned.every) - step // planned.every) * planned.episodes
     return float(
         measured.startup
-        + always / protocol.steps * (asked.steps - step)
-        + learning / (protocol.steps - random_then) * (asked.steps - max(step, random))
+        + always / protocol.steps * (planned.steps - step)
+        + learning / (protocol.steps - random_then) * (planned.steps - max(step, random))
         + wall["evaluation"] * (1 if measured.learner.evaluation_processes else now / then)
     )
 
 
 def _memory(measured: Measurement, group: Group) -> tuple[int | None, int | None]:
-    """Main and GPU memory: those of an earlier run, with the size of its replay replaced by this group's."""
+    """Main and GPU memory of an earlier run, corrected for the size of the replay buffer of this group."""
     variant, count, record = group.cells[0].variant, len(group.cells), measured.record
     more = _replay_bytes(measured.sizes, dataclasses.asdict(variant.config), variant.protocol.steps, count)
     more -= _replay_bytes(measured.sizes, record.config, record.protocol.steps, count)

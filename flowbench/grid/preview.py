@@ -1,4 +1,4 @@
-"""What `flowbench run` prints before it trains: the cells, the slots, and the estimated cost."""
+"""The preview that `flowbench run` prints before it trains: cells, slots, and estimated cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowbench.common import system, text_table
-from flowbench.common.text_table import TextTable
+from flowbench.common.text_table import TextTable, plural
 from flowbench.grid import calibration, cost_model
 from flowbench.grid.cost_model import Conditions, Cost, Measurement
 from flowbench.plan.cells import Cell
@@ -20,7 +20,7 @@ from flowbench.schedule.resources import Slots
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells, which of them are due, and the groups of those."""
+    """All cells, which of them are due, and the groups of the due ones."""
 
     cells: Sequence[Cell]
     due: Due
@@ -28,10 +28,10 @@ class Grid:
 
 
 def preview(root: Path, grid: Grid, make_slots: Callable[..., Slots], options: RunOptions) -> Preview:
-    """Estimate the cost by earlier runs below `root`, and by short ones made now if `options.calibrate` is set.
+    """Estimate the cost from earlier runs in `root`, and from short runs made now if `options.calibrate` is set.
 
-    `make_slots(per_gpu=...)` gives the slots for a number of groups that share a GPU. Raises UsageError if there is no
-    GPU to share.
+    `make_slots(per_gpu=...)` returns the slots for a number of groups that share a GPU. Raises UsageError if there is
+    no GPU to share.
     """
     groups, notes = grid.groups, []
     slots = make_slots(per_gpu=1 if options.per_gpu == "auto" else options.per_gpu)
@@ -53,7 +53,7 @@ def preview(root: Path, grid: Grid, make_slots: Callable[..., Slots], options: R
 
 
 def _groups_per_gpu(groups: Sequence[Group], measured: Sequence[Measurement], slots: Slots) -> tuple[int, str]:
-    """How many of the groups may share a GPU, and why."""
+    """How many groups may share a GPU, and why."""
     here = Conditions.of(slots)
     costs = [cost_model.cost(group, measured, here) for group in cost_model.one_of_each(groups)]
     models = [system.gpu_model(gpu) for gpu in slots.gpus]
@@ -63,25 +63,24 @@ def _groups_per_gpu(groups: Sequence[Group], measured: Sequence[Measurement], sl
 
 @dataclass(frozen=True)
 class Preview(Grid):
-    """A grid that is about to be trained."""
+    """A grid that is ready to be trained."""
 
     slots: Slots
-    costs: Sequence[Cost | None]  # of each group, None if nothing is known of it
-    notes: Sequence[str]  # decisions and problems on the way
+    costs: Sequence[Cost | None]  # of each group; None if unknown
+    notes: Sequence[str]  # automatic decisions, and failed calibrations
 
     def lines(self) -> list[str]:
-        """What is printed below the table."""
+        """The lines below the table."""
         more = [self._slots(), self._cost()] if self.groups else []
         return [self.summary(), *more, *self.notes]
 
     def summary(self) -> str:
         """The grid in one line."""
         due, slots = self.due, self.slots
-        count = len(self.cells)
-        parts = [f"{count} cell{'s' * (count != 1)}", f"{len(due.due)} to run", f"{len(due.done)} done already"]
+        parts = [plural(len(self.cells), "cell"), f"{len(due.due)} to run", f"{len(due.done)} done already"]
         if due.running:
-            parts.append(f"{len(due.running)} being run by another process")
-        where = f"{len(slots.gpus)} GPU{'s' * (len(slots.gpus) > 1)}" if slots.gpus else "CPU"
+            parts.append(f"{len(due.running)} running in another process")
+        where = plural(len(slots.gpus), "GPU") if slots.gpus else "CPU"
         if not due.due:
             return ", ".join(parts)
         stacked = f" in {len(self.groups)} stacked groups" if len(self.groups) < len(due.due) else ""
@@ -90,12 +89,12 @@ class Preview(Grid):
         return text if seconds is None else f"{text}; about {cost_model.hours(seconds)}"
 
     def table(self) -> TextTable:
-        """One line per task and algorithm: seeds, how many to run and done, the variant's id, and the cost if known."""
+        """One line per task and algorithm: steps, seeds, number to run and done, config id, and the cost if known."""
         state = {id(cell): word for word, group in
                  (("to run", self.due.due), ("done", self.due.done), ("running", self.due.running))
                  for cell in group}  # fmt: skip
         bases = self._bases()
-        more = ("time", "memory", "known from")[: 3 if len(bases) > 1 else 2] if any(self.costs) else ()
+        more = ("time", "memory", "estimated from")[: 3 if len(bases) > 1 else 2] if any(self.costs) else ()
         lines: dict[tuple[str, str], list[Cell]] = {}
         for cell in self.cells:
             lines.setdefault(_line(cell), []).append(cell)
@@ -111,11 +110,11 @@ class Preview(Grid):
         return TextTable("Cells", columns, tuple(rows))
 
     def _bases(self) -> list[str]:
-        """How the costs are known; "?" for groups of which nothing is known."""
+        """What the estimates are based on; "?" for groups with unknown cost."""
         return list(dict.fromkeys(cost.basis if cost else "?" for cost in self.costs))
 
     def _line_cost(self, line: tuple[str, str]) -> tuple[str, str, str]:
-        """Time of a line's groups one after the other, memory of the largest of them, and how that is known."""
+        """Columns of one line: time of its groups in sequence, memory of the largest group, basis of the estimate."""
         costs = [cost for group, cost in zip(self.groups, self.costs, strict=True) if _line(group.cells[0]) == line]
         if not costs:
             return "", "", ""
@@ -124,14 +123,14 @@ class Preview(Grid):
         return "?" if seconds is None else cost_model.hours(seconds), self._memory(costs, 1, 1), basis or "?"
 
     def _memory(self, costs: Sequence[Cost | None], jobs: int, per_gpu: int) -> str:
-        """Main memory of so many groups at the same time, and that of one GPU."""
+        """Main memory of `jobs` concurrent groups, and GPU memory of the `per_gpu` groups that share a GPU."""
         counts = [cost_model.host_bytes(costs, jobs)]
         if self.slots.gpus:
             counts.append(cost_model.gpu_bytes(costs, per_gpu))
         return " + GPU ".join("?" if count is None else cost_model.gigabytes(count) for count in counts)
 
     def _slots(self) -> str:
-        """How many groups train where."""
+        """The line with the slots: how many groups train on each device."""
         slots = self.slots
         if not slots.gpus:
             return f"slots: {slots.jobs} on the CPU, {_threads(slots)} each"
@@ -139,7 +138,7 @@ class Preview(Grid):
         return f"slots: {', '.join(f'{count} on GPU {gpu}' for gpu, count in on.items())}; {_threads(slots)} each"
 
     def _cost(self) -> str:
-        """Hours and memory of the grid."""
+        """The line with the estimated time and memory."""
         slots, unknown = self.slots, sum(cost is None for cost in self.costs)
         seconds = cost_model.total_seconds(self.costs, slots.jobs)
         if seconds is None:
@@ -151,7 +150,7 @@ class Preview(Grid):
         if not slots.gpus:
             text = f"{text} of {cost_model.gigabytes(system.host_memory())}"
         bases = self._bases()
-        return text if len(bases) > 1 else f"{text}; known from {bases[0]}"
+        return text if len(bases) > 1 else f"{text}; estimated from {bases[0]}"
 
 
 def _line(cell: Cell) -> tuple[str, str]:
@@ -159,4 +158,4 @@ def _line(cell: Cell) -> tuple[str, str]:
 
 
 def _threads(slots: Slots) -> str:
-    return f"{slots.threads} thread{'s' * (slots.threads > 1)}"
+    return plural(slots.threads, "thread")

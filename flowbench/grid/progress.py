@@ -1,10 +1,9 @@
-"""The progress of a running grid: bars in a terminal, one line per evaluation elsewhere, or nothing."""
+"""The progress of a running grid: bars in a terminal, one line per evaluation in logs and pipes, or nothing."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Literal
 
 from rich.console import Console
@@ -19,7 +18,7 @@ from flowbench.schedule.runner import Outcome
 
 
 class Remaining:
-    """The steps that the groups of a grid have left, and the time they need for them."""
+    """The remaining steps of the groups of a grid, and the time that they need."""
 
     def __init__(self, groups: Sequence[Group], jobs: int) -> None:
         self._left = {id(group): group.steps for group in groups}
@@ -29,7 +28,7 @@ class Remaining:
         self._jobs = jobs
 
     def tick(self, group: Group, step: int, speed: float) -> None:
-        """A group has reached `step`, at `speed` steps a second since its last tick."""
+        """A group has reached `step`, at `speed` steps per second since its last tick."""
         steps = self._left[id(group)] - (group.steps - step)
         self._left[id(group)] = group.steps - step
         self._running.add(id(group))
@@ -42,11 +41,11 @@ class Remaining:
         self._running.discard(id(group))
 
     def group_seconds(self, group: Group) -> float | None:
-        """Seconds the group still needs; None if nothing is known."""
+        """Seconds until the group ends; None if unknown."""
         return self._pace.seconds(*_line(group), self._left[id(group)])
 
     def seconds(self) -> float | None:
-        """Seconds the whole grid still needs; None if nothing is known."""
+        """Seconds until the grid ends; None if unknown."""
         running: list[float] = []
         waiting: list[float] = []
         for group in self._groups:
@@ -78,9 +77,7 @@ class Board:
     def __enter__(self) -> Board:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return None
 
     def event(self, group: Group, event: dict[str, Any]) -> None:
@@ -98,14 +95,14 @@ class Board:
             self._show(self.show_outcome, outcome)
 
     def group(self, outcome: Outcome) -> Group:
-        """The group that the outcome's cell is in."""
+        """The group of the cell."""
         return self._group[id(outcome.cell)]
 
-    def _show(self, show: Callable[..., None], *what: Any) -> None:
-        """Training continues when nothing can be displayed: a closed pipe, or a full disk."""
+    def _show(self, show: Callable[..., None], *arguments: Any) -> None:
+        """Display something. If that fails (closed pipe, full disk), training continues without display."""
         if self._display_works:
             try:
-                show(*what)
+                show(*arguments)
             except (OSError, SystemExit):  # rich turns a broken pipe into SystemExit
                 self._display_works = False
 
@@ -148,7 +145,7 @@ class Bars(Board):
             return TextColumn(f"{{task.{field}}}", justify=justify, table_column=Column(no_wrap=True))
 
         self._progress = Progress(
-            # Only the label is shortened where there is little room.
+            # In a narrow terminal only the label is shortened.
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             BarColumn(bar_width=24 if wide else 8),
             TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
@@ -168,9 +165,7 @@ class Bars(Board):
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def show_event(self, group: Group, event: dict[str, Any]) -> None:
@@ -206,6 +201,6 @@ class Bars(Board):
 
 
 def board(groups: Sequence[Group], jobs: int, console: Console, quiet: bool) -> Board:
-    """Nothing if quiet, bars in a terminal, lines elsewhere."""
+    """The display: none if quiet, bars in a terminal, otherwise lines."""
     kind = Board if quiet else Bars if console.is_terminal else Lines
     return kind(groups, jobs, console)

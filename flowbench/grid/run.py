@@ -1,4 +1,4 @@
-"""What `flowbench run` does with a grid: check the options, preview it, train it, and print how it ended."""
+"""`flowbench run`: check the options, preview the grid, train it, and print a summary."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import suites
 from flowbench.common import duration, text_table
 from flowbench.common.errors import UsageError, one_of
 from flowbench.common.system import DEVICES, PRECISIONS
+from flowbench.common.text_table import plural
 from flowbench.grid import progress
 from flowbench.grid.preview import Grid, preview
 from flowbench.plan.cells import Cell
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cluster | None = None) -> int:
-    """Train what is due of a grid, or of a shard of it, on this machine or on a cluster.
+    """Train the due cells of a grid, or of a shard of it, on this machine or on a cluster.
 
     Returns the exit code: 0, 1 (a cell failed), 130 (interrupted). Raises UsageError.
     """
@@ -45,9 +46,9 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
     grid, cells = cells, take_shard(cells, stack, *options.shard) if options.shard else cells
     due = find_due(root, cells, options.force)
     if options.device == "cuda" and not gpus:
-        raise UsageError("--device cuda: there is no CUDA device here (nvidia-smi lists none); use cpu or auto")
+        raise UsageError("--device cuda: this machine has no CUDA device (nvidia-smi lists none); use cpu or auto")
     if options.precision == "tf32" and not gpus:
-        raise UsageError("--precision tf32 is for a GPU; use float32 or auto")
+        raise UsageError("--precision tf32 needs a GPU; use float32 or auto")
     precision = one_of("precision", options.precision, PRECISIONS)
     make_slots = partial(
         share, options.device, options.jobs, None if precision == "auto" else precision,
@@ -88,7 +89,7 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
 
 
 def _missing(sources: Collection[str]) -> list[suites.SuiteError]:
-    """What these sources of tasks need and is not installed."""
+    """One error for each source of tasks whose libraries are not installed."""
     found = []
     for source in sorted(sources):
         try:
@@ -99,10 +100,10 @@ def _missing(sources: Collection[str]) -> list[suites.SuiteError]:
 
 
 def _summary(console: Console, outcomes: Sequence[Outcome], interrupted: bool, quiet: bool, seconds: float) -> int:
-    """Print how the grid ended, with every failure and its log; return the exit code."""
+    """Print the number of cells by status, and every failure with its log; return the exit code."""
     count = Counter(outcome.status for outcome in outcomes)
-    wrong = {"failed"} if interrupted else {"failed", "stopped"}
-    failed = [outcome for outcome in outcomes if outcome.status in wrong]
+    unsuccessful = {"failed"} if interrupted else {"failed", "stopped"}
+    failed = [outcome for outcome in outcomes if outcome.status in unsuccessful]
     if not quiet and outcomes:
         words = ", ".join(f"{number} {status}" for status, number in count.items())
         _print(console, f"{words} in {duration.clock(seconds)}")
@@ -110,7 +111,7 @@ def _summary(console: Console, outcomes: Sequence[Outcome], interrupted: bool, q
         reason = f": {outcome.error}" if outcome.error else ""
         print(f"flowbench: {outcome.cell} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)
     if count["busy"]:
-        print(f"flowbench: {count['busy']} being trained by another process: not finished yet", file=sys.stderr)
+        print(f"flowbench: {plural(count['busy'], 'cell')} not finished: training in another process", file=sys.stderr)
     if interrupted:
         print("flowbench: interrupted; the same command resumes it", file=sys.stderr)
         return 130

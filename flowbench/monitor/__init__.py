@@ -1,1 +1,1 @@
-"""What `flowbench watch` shows: a snapshot of a results folder, and its display."""
+"""The live view of `flowbench watch`: a snapshot of a results folder, and how it is displayed."""

@@ -1,4 +1,4 @@
-"""Draws what a grid is at, for a terminal: progress, running cells with the curves of their evaluations, failures."""
+"""Displays the state of a grid in a terminal: progress, running cells with their learning curves, and failures."""
 
 from __future__ import annotations
 
@@ -13,74 +13,75 @@ from rich.table import Table
 from rich.text import Text
 
 from flowbench.common.duration import clock
+from flowbench.common.text_table import plural
 from flowbench.monitor.snapshot import Failure, Running, Snapshot
 
 STYLES = {"done": "green", "running": "cyan", "queued": "", "failed": "red", "stopped": "yellow"}
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
-FAILURES = 3  # lines, of the latest
-LEAST_NAME, CURVE = 8, (10, 24)  # columns: of a shortened name at least, of a curve at least and at most
+FAILURES = 3  # shown at most
+MIN_NAME, CURVE = 8, (10, 24)  # characters: minimum of a shortened name; minimum and maximum of a curve
 COLUMNS = ("task", "algorithm", "seed", "step", "steps/s", "return", "curve", "left")
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A snapshot as it is drawn in the width there is, and in the height of a screen that it is to fit."""
+    """A snapshot, displayed in the width of the terminal, and in its height if `fit_screen` is set."""
 
     snapshot: Snapshot
     title: str
-    fits: bool  # only as many running cells as the screen has room for
+    fit_screen: bool  # show only as many running cells as the screen has room for
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, ascii_only = options.max_width, options.ascii_only
-        pen = Pen(width, ascii_only)
-        above = [pen.line(self.title, "bold"), *self._overall(pen)]
-        below = [*pen.failures(self.snapshot.failures), *pen.problems(self.snapshot.problems)]
+        draw = Renderer(width, ascii_only)
+        above = [draw.line(self.title, "bold"), *self._overall(draw)]
+        below = [*draw.failures(self.snapshot.failures), *draw.problems(self.snapshot.problems)]
         yield from above
         if running := self.snapshot.running:
-            # A blank line, the header, and one that counts the rest.
-            room = options.size.height - len(above) - len(below) - 3 if self.fits else len(running)
+            # Three more lines: a blank one, the header, and the number of cells not shown.
+            room = options.size.height - len(above) - len(below) - 3 if self.fit_screen else len(running)
             shown = running if len(running) <= room + 1 else running[: max(1, room)]
             yield Text()
-            yield pen.cells(shown)
+            yield draw.cells(shown)
             if len(shown) < len(running):
-                yield pen.line(f"and {len(running) - len(shown)} more running", "dim")
+                yield draw.line(f"and {len(running) - len(shown)} more running", "dim")
         yield from below
 
-    def _overall(self, pen: Pen) -> RenderResult:
+    def _overall(self, draw: Renderer) -> RenderResult:
         snapshot = self.snapshot
         if not snapshot.counts:
-            yield pen.line("no runs here yet")
+            yield draw.line("no runs here yet")
             return
         left = "" if snapshot.finished else f", {clock(snapshot.left)} left"
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=1.0, completed=snapshot.share, width=min(40, pen.width // 2)),
-            # A grid is at 100 % when it is, and not by rounding.
+            ProgressBar(total=1.0, completed=snapshot.share, width=min(40, draw.width // 2)),
+            # Rounded down, so that 100 % means that everything is done.
             Text(f"{math.floor(100 * snapshot.share)}% of {sum(snapshot.counts.values())} cells{left}"),
         )
         yield bar
         counted = [(status, snapshot.counts[status]) for status in STYLES if status in snapshot.counts]
         yield Text(", ").join(Text(f"{count} {status}", STYLES[status]) for status, count in counted)
         if not snapshot.running and not snapshot.finished:
-            yield pen.line("nothing trains now; what is queued waits for flowbench run", "yellow")
+            yield draw.line("nothing is training now; flowbench run trains the queued cells", "yellow")
 
 
 @dataclass(frozen=True)
-class Pen:
-    """Draws parts of a given width, in the characters there are."""
+class Renderer:
+    """Renders the parts of the display in a given width, in ASCII if the terminal has nothing else."""
 
     width: int
     ascii_only: bool
 
     def line(self, text: str, style: str = "") -> Text:
-        """One line, cut at its end."""
+        """One line of text, cut off at the width."""
         text = self._plain(" ".join(text.split()))
         if len(text) > self.width:
             text = text[: self.width - len(self._dots)] + self._dots
         return Text(text, style, no_wrap=True)
 
     def cells(self, running: Sequence[Running]) -> Table:
-        """A line each; where there is little room names lose their middle, where there is less there is no curve."""
+        """One line per running cell. A narrow terminal shows shortened names; a very narrow one shows no curves."""
         suites = {cell.suite for cell in running}
         names = [
             (self._plain(f"{cell.suite}/{cell.task}" if len(suites) > 1 else cell.task), self._plain(cell.algo))
@@ -89,7 +90,7 @@ class Pen:
         numbers = [
             (
                 str(cell.seed),
-                f"{short(cell.step):>5}/{short(cell.steps)}",  # as wide as it will be, so that columns keep their place
+                f"{short(cell.step):>5}/{short(cell.steps)}",  # padded to its final width, so that columns do not move
                 "" if cell.speed is None else short(cell.speed),
                 "" if cell.last is None else f"{cell.last:.1f}",
                 clock(cell.left),
@@ -99,43 +100,42 @@ class Pen:
         seed, step, speed, last, left = ([row[k] for row in numbers] for k in range(5))
         fixed = [longest(each) for each in ([*seed, "seed"], [*step, "step"], [*speed, "steps/s"], [*last, "return"])]
         room = self.width - sum(fixed) - longest([*left, "left"]) - (len(COLUMNS) - 1)
-        curves = room >= CURVE[0] + 2 * LEAST_NAME
-        rest = room - CURVE[0] if curves else room + 1  # without the column there is no gap beside it
+        curves = room >= CURVE[0] + 2 * MIN_NAME
+        rest = room - CURVE[0] if curves else room + 1  # without the column its gap is free, too
         task, algo = share(rest, *(longest([*each, "algorithm"]) for each in zip(*names, strict=True)))
-        of_curve = min(CURVE[1], room - task - algo)
+        curve_width = min(CURVE[1], room - task - algo)
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         for name in COLUMNS if curves else [name for name in COLUMNS if name != "curve"]:
             justify: Literal["left", "right"] = "left" if name in ("task", "algorithm", "curve") else "right"
-            table.add_column(name, no_wrap=True, justify=justify, min_width=of_curve if name == "curve" else None)
+            table.add_column(name, no_wrap=True, justify=justify, min_width=curve_width if name == "curve" else None)
         for cell, named, numbered in zip(running, names, numbers, strict=True):
             row = [self.shorten(named[0], task), self.shorten(named[1], algo), *numbered]
             if curves:
-                row.insert(-1, sparkline(cell.curve, of_curve, ASCII_BLOCKS if self.ascii_only else BLOCKS))
+                row.insert(-1, sparkline(cell.curve, curve_width, ASCII_BLOCKS if self.ascii_only else BLOCKS))
             table.add_row(*map(Text, row))
         return table
 
     def failures(self, failures: Sequence[Failure]) -> list[Text]:
-        """The latest, and how many more there are."""
-        of_name = self.width // 5
+        """The latest failures, and the number of the others."""
+        width = self.width // 5
         lines = [
             self.line(
-                f"{self.shorten(each.task, of_name)} {self.shorten(each.algo, of_name)} seed {each.seed}: {each.error}"
+                f"{self.shorten(each.task, width)} {self.shorten(each.algo, width)} seed {each.seed}: {each.error}"
             )
             for each in failures[:FAILURES]
         ]
         if len(failures) > FAILURES:
-            lines.append(self.line(f"and {len(failures) - FAILURES} more that failed before", "dim"))
-        return [Text(), Text("failed, the latest first", "red"), *lines] if lines else []
+            lines.append(self.line(f"and {plural(len(failures) - FAILURES, 'earlier failure')}", "dim"))
+        return [Text(), Text("failed (latest first)", "red"), *lines] if lines else []
 
     def problems(self, problems: Sequence[str]) -> list[Text]:
-        """One of them, and how many there are."""
+        """The first problem, and how many runs cannot be read."""
         if not problems:
             return []
-        count = "1 run" if len(problems) == 1 else f"{len(problems)} runs"
-        return [Text(), self.line(f"{count} cannot be read: {problems[0]}", "yellow")]
+        return [Text(), self.line(f"{plural(len(problems), 'run')} cannot be read: {problems[0]}", "yellow")]
 
     def shorten(self, name: str, width: int) -> str:
-        """A name without its middle where it is too long: variants differ at their ends."""
+        """A name, without its middle if it is too long: the names of variants differ at their ends."""
         name = self._plain(name)
         if len(name) <= width:
             return name
@@ -147,13 +147,13 @@ class Pen:
         return ".." if self.ascii_only else "…"
 
     def _plain(self, text: str) -> str:
-        """Text that commands no terminal: it was written by others."""
+        """Text without control characters: names and errors come from files, which may contain any."""
         printable = "".join(each if each.isprintable() else "?" for each in text)
         return printable.encode("ascii", "replace").decode() if self.ascii_only else printable
 
 
 def sparkline(curve: Sequence[float], width: int, blocks: str) -> str:
-    """A curve as blocks, the lowest value lowest; of more values than columns each column is a mean, "?" no number."""
+    """A curve as blocks from its lowest to its highest value. Too many values are averaged; "?" is not a number."""
     count = min(width, len(curve))
     bins = [curve[k * len(curve) // count : (k + 1) * len(curve) // count] for k in range(count)]
     means = [sum(each) / len(each) for each in bins]
@@ -166,7 +166,7 @@ def sparkline(curve: Sequence[float], width: int, blocks: str) -> str:
 
 
 def short(number: float) -> str:
-    """A count in four digits at most: 980, 12.5k, 1M."""
+    """A number in at most five characters: 980, 12.5k, 1M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if number >= size:
             return (
@@ -176,13 +176,13 @@ def short(number: float) -> str:
 
 
 def longest(texts: Sequence[str]) -> int:
-    """The length of the longest."""
+    """The length of the longest text."""
     return max(map(len, texts))
 
 
 def share(room: int, task: int, algo: int) -> tuple[int, int]:
-    """Columns for the two names: what they need, or else the room divided."""
-    room = max(room, 2 * LEAST_NAME)
+    """The widths of the two names: what they need, or else their shares of the room."""
+    room = max(room, 2 * MIN_NAME)
     if task + algo <= room:
         return task, algo
     half = room // 2

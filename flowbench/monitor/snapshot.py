@@ -1,6 +1,6 @@
-"""What a grid is at, read again and again from its results folder. Finished runs are read once, rows as they come.
+"""Reads the state of a grid from its results folder, repeatedly; each time only new files and rows are read.
 
-Whoever trains there, on this machine or another, hears nothing of it: nothing is asked of a run but its files.
+Only files are read. The processes that train, on this machine or on others, are not contacted.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from flowbench.store import csv_rows, records
 from flowbench.store.load import Selection, check_root
 from flowbench.store.records import RunRecord
 
-PACE_ROWS = 50  # at the end of a table, that tell how fast a run is
+PACE_ROWS = 50  # the last rows of a table, from which the speed of a run is computed
 
 
 @dataclass(frozen=True)
 class Running:
-    """A cell that is being trained."""
+    """A cell that is training."""
 
     suite: str
     task: str
     algo: str
     seed: int
-    step: int  # the last that its files tell of
+    step: int  # the last one in its files
     steps: int
-    speed: float | None  # steps a second, lately
-    last: float | None  # the return of the last evaluation, or without one of the last episode
-    curve: tuple[float, ...]  # the evaluations' returns
-    group: str  # one for the seeds that train together
+    speed: float | None  # recent steps per second
+    last: float | None  # the return of the last evaluation; before the first one, of the last training episode
+    curve: tuple[float, ...]  # the returns of all evaluations
+    group: str  # the same for seeds that train together
 
     @property
     def left(self) -> float | None:
-        """Seconds it still needs at this speed."""
+        """Seconds until it ends, at this speed."""
         return (self.steps - self.step) / self.speed if self.speed else None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that failed, and why in a line."""
+    """A cell that failed, and its error in one line."""
 
     task: str
     algo: str
@@ -56,31 +56,31 @@ class Failure:
 class Snapshot:
     """A grid at one moment."""
 
-    counts: Mapping[str, int]  # of cells, by status
-    share: float  # of all cells' steps, that are taken
-    left: float | None  # seconds until nothing is queued, with as many groups at once as now
+    counts: Mapping[str, int]  # number of cells by status
+    share: float  # of the steps of all cells, the fraction that is done
+    left: float | None  # seconds until everything is done, if as many groups as now train concurrently
     running: Sequence[Running]
-    failures: Sequence[Failure]  # the latest first
-    problems: Sequence[str]  # what could not be read
+    failures: Sequence[Failure]  # latest first
+    problems: Sequence[str]  # one message per run that cannot be read
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is running and nothing waits."""
+        """Whether no cell is running or queued."""
         return bool(self.counts) and not self.counts.get("running") and not self.counts.get("queued")
 
 
 @dataclass
 class _Known:
-    """A run's record as it was read last, and what is read of its tables while it trains."""
+    """The record of a run when it was last read, and the rows of its tables that were read while it trains."""
 
-    mark: tuple[int, ...]
+    mark: tuple[int, ...]  # identifies the version of the file
     run: RunRecord
     status: str = ""
     tables: dict[str, csv_rows.Tail] = field(default_factory=dict)
 
 
 class Watcher:
-    """Looks at the runs of some suites and algorithms below a results folder."""
+    """Reads the state of the runs of some suites and algorithms in a results folder."""
 
     def __init__(self, root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[str] = ()) -> None:
         self._root = root
@@ -88,22 +88,22 @@ class Watcher:
         self._known: dict[Path, _Known] = {}
 
     def look(self, check: bool = False) -> Snapshot:
-        """What the grid is at now.
+        """The state of the grid now.
 
-        Asked to `check`, raises UsageError when there is no results folder, or a name selects none of the runs there.
+        With `check`, raises UsageError if there is no results folder, or if a name selects none of its runs.
         """
         if check:
             check_root(self._root)
         problems: list[str] = []
         self._known = self._read_all(problems)
         selection = Selection(*self._names)
-        ours = {folder: known for folder, known in self._known.items() if not known.run.published}
-        chosen = {folder: known for folder, known in ours.items() if selection.accepts(known.run)}
-        if check and ours:
+        unpublished = {folder: known for folder, known in self._known.items() if not known.run.published}
+        chosen = {folder: known for folder, known in unpublished.items() if selection.accepts(known.run)}
+        if check and unpublished:
             selection.check(self._root)
         running: list[Running] = []
         for folder, known in chosen.items():
-            with _noted(problems, folder):
+            with _report_unreadable(problems, folder):
                 known.status = self._status(folder, known)
                 if known.status == "running":
                     running.append(_running(folder, known))
@@ -115,19 +115,19 @@ class Watcher:
         """The records that can be read."""
         found: dict[Path, _Known] = {}
         for folder in records.folders(self._root):
-            with _noted(problems, folder):
+            with _report_unreadable(problems, folder):
                 if known := self._read(folder):
                     found[folder] = known
         return found
 
     def _status(self, folder: Path, known: _Known) -> str:
         status = records.status_now(folder, known.run)
-        if status == "stopped" and self._read(folder):  # or it has said how it ended since its record was read
+        if status == "stopped" and self._read(folder):  # it may have ended after its record was read
             status = records.status_now(folder, known.run)
         return status
 
     def _read(self, folder: Path) -> _Known | None:
-        """The record of a run, read anew only when its file is another; None when it has vanished."""
+        """The record of a run, read again only if its file has changed; None if the file has been removed."""
         path = folder / "run.json"
         try:
             found = path.stat()
@@ -143,8 +143,8 @@ class Watcher:
 
 
 @contextmanager
-def _noted(problems: list[str], folder: Path) -> Iterator[None]:
-    """Notes that a run cannot be read, unless it has vanished since it was found, and goes on."""
+def _report_unreadable(problems: list[str], folder: Path) -> Iterator[None]:
+    """Adds a run that cannot be read to `problems`, unless it has been removed in the meantime."""
     try:
         yield
     except (records.NotARun, csv_rows.Unreadable) as error:
@@ -155,7 +155,7 @@ def _noted(problems: list[str], folder: Path) -> Iterator[None]:
 
 
 def _running(folder: Path, known: _Known) -> Running:
-    """What the tables of a run tell of it."""
+    """The state of a running cell, from its tables."""
     run = known.run
     if not known.tables:
         known.tables["evals"] = csv_rows.Tail(folder / "evals.csv", ("step", "seconds", "mean"))
@@ -180,7 +180,7 @@ def _running(folder: Path, known: _Known) -> Running:
 
 
 def _speed(table: Sequence[Sequence[float]], random_steps: Any) -> float | None:
-    """Steps a second of a table's last rows, those of the random steps left out once there are others."""
+    """Steps per second in the last rows of a table, without the random steps if there are enough other rows."""
     timed = [row for row in table if math.isfinite(row[1])]
     if isinstance(random_steps, int) and sum(row[0] >= random_steps for row in timed) > 1:
         timed = [row for row in timed if row[0] >= random_steps]
@@ -217,7 +217,7 @@ def _failure(run: RunRecord) -> Failure:
 
 
 def _seconds_left(running: Sequence[Running], queued: Sequence[RunRecord], done: Sequence[RunRecord]) -> float | None:
-    """Seconds until the last group ends, as many at the same time as now; None if none runs or no speed is known."""
+    """Seconds until the last group ends, if as many as now train concurrently; None if that is unknown."""
     pace = Pace()
     for run in done:
         pace.observe(run.task.name, run.algo.label, run.protocol.steps, run.seconds or 0.0)

@@ -1,1 +1,1 @@
-"""From what a user asks for to cells: suite, task, algorithm variant and seed, each with one resolved config."""
+"""Turns what a user asks for into cells: suite, task, algorithm variant and seed, each with one resolved config."""

@@ -31,29 +31,29 @@ class Variant:
     entry: Entry
     config: Any  # the algorithm's frozen dataclass
     protocol: Protocol
-    label: str  # what reports call it: the name, with what differs from the suite's defaults
-    source: str | None = field(init=False)  # SHA-256 of the code of an algorithm given by file, as it was planned
+    label: str  # its name in reports: the algorithm, then what differs from the suite's defaults
+    source: str | None = field(init=False)  # SHA-256 of the code, when planned, of an algorithm given by a file
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", self.entry.digest())
 
     @cached_property
     def config_id(self) -> str:
-        """Eight hex digits of what was asked for, the task and the seed aside.
+        """Eight hexadecimal digits that identify the configuration, without task and seed.
 
-        Versions, device and threads are not in it; a report names runs that differ in them.
+        Versions, device and threads are not included; reports name the runs that differ in them.
         """
-        decided = {
+        identity = {
             "algo": self.entry.name,
             "source": self.source,
             "config": dataclasses.asdict(self.config),
             "protocol": dataclasses.asdict(self.protocol),
         }
-        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:8]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
     @cached_property
     def folder(self) -> str:
-        """A name for its results: what differs from the defaults, for people, and the id."""
+        """The folder name of its results: what differs from the defaults, then the id."""
         differs = self.label.removeprefix(self.entry.name).strip("[]") or "default"
         return f"{re.sub(_UNSAFE, '_', differs)[:80]}-{self.config_id}"
 
@@ -69,7 +69,7 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """Where its files lie, below the results folder."""
+        """Its folder, relative to the results folder."""
         name = self.variant.entry.name
         return Path(self.suite.name) / task_folder(self.task.name) / name / self.variant.folder / f"seed-{self.seed}"
 
@@ -81,6 +81,6 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.=,+-]")
 
 
 def task_folder(name: str) -> str:
-    """A task's name as that of one folder, no two the same: a gymnasium id may hold "/" and ":"."""
+    """A folder name for a task, unique to it: the id of a gymnasium task may contain "/" and ":"."""
     safe = _UNSAFE.sub("_", name)
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -1,4 +1,4 @@
-"""From what was asked for to cells: suite x algorithm variant x seed, each with one resolved config."""
+"""Expands a suite, algorithms and seeds into cells, each with one resolved config."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def expand(
     steps: int | None = None,
     settings: Sequence[str] = (),
 ) -> list[Cell]:
-    """The cells of a grid, seed by seed, so that a grid cut short has whole seeds to compare.
+    """The cells of a grid, ordered by seed, so that an interrupted grid has complete seeds to compare.
 
-    `algorithms` are texts such as "sac,flowrl[flow_steps=5]"; `settings` such as "lr=1e-4" or "flowrl.lr=1e-4".
-    Raises UsageError (or a ValueError of the suites and algos) naming what is wrong and the choices.
+    `algorithms` are texts such as "sac,flowrl[flow_steps=5]"; `settings` are "lr=1e-4" or "flowrl.lr=1e-4".
+    Raises UsageError, SuiteError or AlgorithmError, which name the bad value and the choices.
     """
     loaded = suites.load(suite)
     chosen = [loaded.task(name) for name in dict.fromkeys(tasks)] if tasks else list(loaded.tasks)
@@ -40,20 +40,20 @@ def expand(
 
 
 def parse_auto(text: str) -> int | None:
-    """20 from "auto:20", seeds to be added until a comparison is decided; None from seeds that are fixed."""
-    kind, _, most = text.partition(":")
+    """The maximum number of seeds, 20 from "auto:20"; None if the seeds are fixed."""
+    kind, _, maximum = text.partition(":")
     if kind != "auto":
         return None
-    if not re.fullmatch(r"[1-9]\d{0,3}", most) or int(most) < 2:
-        raise UsageError(f"seeds {text!r}: write auto:20, with the most seeds there may be, 2 to 9999")
-    return int(most)
+    if not re.fullmatch(r"[1-9]\d{0,3}", maximum) or int(maximum) < 2:
+        raise UsageError(f"seeds {text!r}: write auto:20, with the maximum number of seeds, 2 to 9999")
+    return int(maximum)
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from "5" (the first five, 0-4), "0,3,7", "0-9", a mix such as "0-4,8", or the most from "auto:20"."""
-    most = parse_auto(text)
-    if most:
-        return list(range(most))
+    """Seeds from "5" (the first five, 0-4), "0,3,7", "0-9", "0-4,8", or "auto:20" (the first twenty, at most)."""
+    maximum = parse_auto(text)
+    if maximum:
+        return list(range(maximum))
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:\s*-\s*(\d{1,10}))?\s*", part)
@@ -63,10 +63,10 @@ def parse_seeds(text: str) -> list[int]:
         last = int(match[2]) if match[2] else first
         if "," not in text and match[2] is None:
             if first == 0:
-                raise UsageError("seeds '0' is a count of none; for seed 0 alone write 0-0")
+                raise UsageError("seeds '0' is a count and means no seed; for seed 0 alone write 0-0")
             first, last = 0, first - 1
         if last < first or last > MAX_SEED or last - first >= 100_000:
-            raise UsageError(f"seeds {part.strip()!r} is no range of seeds from 0 to {MAX_SEED}, upwards")
+            raise UsageError(f"seeds {part.strip()!r} is not an ascending range of seeds from 0 to {MAX_SEED}")
         seeds += range(first, last + 1)
     if len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds {text!r} names a seed twice")
@@ -84,7 +84,7 @@ def _protocol(suite: suites.Suite, steps: int | None) -> Protocol:
 def variants(
     suite: suites.Suite, algorithms: Sequence[str], settings: Sequence[str], protocol: Protocol
 ) -> list[Variant]:
-    """The algorithms with every hyperparameter resolved for a suite; texts and errors as `expand` has them."""
+    """The algorithms with every hyperparameter resolved for a suite. Arguments and errors are those of `expand`."""
     texts = [part for text in algorithms for part in overrides.split_outside_brackets(text)]
     parsed = [(text, *overrides.parse_variant(text)) for text in texts]
     entries = [algos.find(name) for _, name, _ in parsed]
@@ -97,35 +97,35 @@ def variants(
     set_for = _settings(settings, {entry.name: config for entry, config in zip(entries, configs, strict=True)})
     found: list[Variant] = []
     for (text, _, own), entry, config in zip(parsed, entries, configs, strict=True):
-        shipped = _suite_overrides(suite, entry.name, config)
-        asked = {key: overrides.typed(config, key, value, f"algorithm {text!r}") for key, value in own.items()}
-        base = overrides.build(config, shipped, f"suite {suite.name!r}, overrides of {entry.name}")
-        resolved = overrides.build(config, {**shipped, **set_for[entry.name], **asked}, f"algorithm {text!r}")
+        of_suite = _suite_overrides(suite, entry.name, config)
+        given = {key: overrides.typed(config, key, value, f"algorithm {text!r}") for key, value in own.items()}
+        base = overrides.build(config, of_suite, f"suite {suite.name!r}, overrides of {entry.name}")
+        resolved = overrides.build(config, {**of_suite, **set_for[entry.name], **given}, f"algorithm {text!r}")
         _check_trainable(resolved, protocol, f"algorithm {text!r}")
         label = _label(entry.name, base, resolved, protocol if protocol.steps != suite.steps else None)
         found.append(Variant(entry, resolved, protocol, label))
     labels = [variant.label for variant in found]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice:
-        raise UsageError(f"two algorithms of this grid resolve to the same configuration, {twice}")
+    duplicate = next((label for label in labels if labels.count(label) > 1), None)
+    if duplicate:
+        raise UsageError(f"two algorithms of this grid resolve to the same configuration, {duplicate}")
     return found
 
 
 def _check_trainable(config: Any, protocol: Protocol, where: str) -> None:
-    """A run must have steps to learn in, and a record that can be written."""
+    """Check that a run has steps to learn in, and hyperparameters that run.json can hold."""
     if config.random_steps >= protocol.steps:
         raise UsageError(
-            f"{where}: random_steps={config.random_steps} leaves nothing of {protocol.steps} steps to learn in; "
-            "set fewer (--set random_steps=N) or train for longer"
+            f"{where}: random_steps={config.random_steps} leaves none of the {protocol.steps} steps for learning; "
+            "set fewer (--set random_steps=N) or train for more steps"
         )
     try:
         json.dumps(dataclasses.asdict(config), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}: its hyperparameters cannot be written down: {error}") from error
+        raise UsageError(f"{where}: its hyperparameters cannot be written as JSON: {error}") from error
 
 
 def _check_suite_overrides(suite: suites.Suite, chosen: Mapping[str, type[Any]]) -> None:
-    """Every override a suite has must be one of a known algorithm, also of those that are not run now."""
+    """Check every override of a suite, also those of algorithms that this grid does not run."""
     known = {**dict.fromkeys(algos.names()), **chosen}
     for name in suite.overrides:
         if name not in known:
@@ -139,9 +139,9 @@ def _suite_overrides(suite: suites.Suite, name: str, config: type[Any]) -> dict[
 
 
 def _settings(settings: Sequence[str], configs: Mapping[str, type[Any]]) -> dict[str, dict[str, Any]]:
-    """The typed --set values of each algorithm; one naming an algorithm wins over one for all that have the key."""
-    everyone: dict[str, dict[str, Any]] = {name: {} for name in configs}
-    single: dict[str, dict[str, Any]] = {name: {} for name in configs}
+    """The typed --set values of each algorithm. "flowrl.lr=..." takes precedence over "lr=..."."""
+    for_all: dict[str, dict[str, Any]] = {name: {} for name in configs}
+    for_one: dict[str, dict[str, Any]] = {name: {} for name in configs}
     for text in settings:
         where = f"--set {text}"
         key, value = overrides.parse_assignment(text, "--set")
@@ -149,19 +149,19 @@ def _settings(settings: Sequence[str], configs: Mapping[str, type[Any]]) -> dict
         if dot:
             if name not in configs:
                 raise unknown(f"algorithm in {where}:", name, configs)
-            single[name][own] = overrides.typed(configs[name], own, value, where)
+            for_one[name][own] = overrides.typed(configs[name], own, value, where)
             continue
-        having = [name for name, config in configs.items() if key in overrides.fields(config)]
-        if not having:
+        owners = [name for name, config in configs.items() if key in overrides.fields(config)]
+        if not owners:
             known = sorted({each for config in configs.values() for each in overrides.fields(config)})
             raise UsageError(f"{where}: {unknown('hyperparameter', key, known)}")
-        for name in having:
-            everyone[name][key] = overrides.typed(configs[name], key, value, where)
-    return {name: {**everyone[name], **single[name]} for name in configs}
+        for name in owners:
+            for_all[name][key] = overrides.typed(configs[name], key, value, where)
+    return {name: {**for_all[name], **for_one[name]} for name in configs}
 
 
 def _label(name: str, base: Any, resolved: Any, shortened: Protocol | None) -> str:
-    """The name, followed by what differs from the suite's defaults in square brackets."""
+    """The name, and in square brackets what differs from the defaults of the suite."""
     before, after = dataclasses.asdict(base), dataclasses.asdict(resolved)
     differs = [f"{key}={_text(value)}" for key, value in after.items() if value != before[key]]
     if shortened:

@@ -1,4 +1,4 @@
-"""Hyperparameters from text: `name[key=value,...]`, `--set key=value`, and values typed by the dataclass."""
+"""Hyperparameters from text: `name[key=value,...]` and `--set key=value`, converted to the types of a dataclass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "
 
 
 def split_outside_brackets(text: str) -> list[str]:
-    """Split at the commas that are not inside square brackets: "a[x=1,y=2],b" gives two."""
+    """Split at commas outside square brackets: "a[x=1,y=2],b" has two parts."""
     parts, depth, current = [], 0, ""
     for char in text:
         depth += (char == "[") - (char == "]")
@@ -31,12 +31,12 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def parse_variant(text: str) -> tuple[str, dict[str, str]]:
-    """The algorithm and the raw overrides of "name" or "name[key=value,...]"."""
+    """The algorithm and its overrides, still as text, from "name" or "name[key=value,...]"."""
     match = BRACKETED.fullmatch(text)
     if match is None or not match["name"].strip():
         raise UsageError(f"cannot read algorithm {text!r}; write name or name[key=value,key=value]")
     overrides: dict[str, str] = {}
-    for item in (match["overrides"] or "").split(",") if match["overrides"] else []:
+    for item in match["overrides"].split(",") if match["overrides"] else []:
         key, value = parse_assignment(item, f"algorithm {text!r}")
         if key in overrides:
             raise UsageError(f"algorithm {text!r} sets {key!r} twice")
@@ -45,24 +45,23 @@ def parse_variant(text: str) -> tuple[str, dict[str, str]]:
 
 
 def parse_assignment(text: str, where: str) -> tuple[str, str]:
-    """Key and value of "key=value"; `where` names the place in the error."""
+    """Key and value of "key=value". Errors begin with `where`."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (equals and key and value):
-        raise UsageError(f"{where}: {text!r} is not of the form key=value")
+        raise UsageError(f"{where}: {text!r} must have the form key=value")
     return key, value
 
 
 def fields(config: type[Any]) -> dict[str, Any]:
-    """The hyperparameters of a dataclass, each with its resolved type."""
+    """The fields of a dataclass with their types."""
     hints = typing.get_type_hints(config)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
 
 
 def typed(config: type[Any], key: str, value: Any, where: str) -> Any:
-    """`value`, a string or what YAML made of it, as the type of `config`'s field `key`.
+    """`value`, a string or a value from YAML, converted to the type of the field `key` of `config`.
 
-    Raises UsageError naming `where`, the key and the value when there is no such field or the value is of no
-    such type.
+    Raises UsageError, which begins with `where`, for an unknown field and for a value of another type.
     """
     types_by_name = fields(config)
     if key not in types_by_name:
@@ -76,7 +75,7 @@ def typed(config: type[Any], key: str, value: Any, where: str) -> Any:
 
 
 def build(config: type[Any], values: dict[str, Any], where: str) -> Any:
-    """An instance of the dataclass; a value it refuses is a UsageError naming `where`."""
+    """An instance of the dataclass. Raises UsageError, which begins with `where`, for a value that it rejects."""
     try:
         return config(**values)
     except (ValueError, TypeError) as error:
@@ -84,13 +83,13 @@ def build(config: type[Any], values: dict[str, Any], where: str) -> Any:
 
 
 def restore(config: type[Any], written: dict[str, Any]) -> Any:
-    """An instance of the dataclass from a run.json, where a tuple has become a list."""
+    """An instance of the dataclass from the values in a run.json, where tuples are lists."""
     return config(**{key: tuple(value) if isinstance(value, list) else value for key, value in written.items()})
 
 
 @dataclass(frozen=True)
 class Field:
-    """A hyperparameter as people read it."""
+    """A hyperparameter, described as text."""
 
     name: str
     kind: str
@@ -99,7 +98,7 @@ class Field:
 
 
 def describe(algorithm: type[Any]) -> list[Field]:
-    """The hyperparameters of an algorithm, its own before those of every algorithm, with the comments of the source."""
+    """The hyperparameters of an algorithm with their comments; its own come first, then those of all algorithms."""
     config = algorithm.Config
     comments: dict[str, str] = {}
     own: dict[str, None] = {}
@@ -115,7 +114,7 @@ def describe(algorithm: type[Any]) -> list[Field]:
 
 
 def _comments(config: type[Any]) -> dict[str, str]:
-    """The comment behind each field of a dataclass's source."""
+    """The comment after each field in the source of a dataclass."""
     try:
         source = inspect.getsource(config)
     except (OSError, TypeError):

@@ -1,4 +1,4 @@
-"""A grid as it is asked for: the options of `flowbench run`, or the keys of a YAML file."""
+"""The request for a grid: options of `flowbench run`, or keys of a YAML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowbench.plan.expand import expand, parse_auto
 
 @dataclass(frozen=True)
 class Request:
-    """A grid as it was asked for, not yet looked up."""
+    """A requested grid; the names in it are not checked yet."""
 
     suite: str | None = None
     algo: list[str] = field(default_factory=list)
@@ -26,13 +26,13 @@ class Request:
 
     @staticmethod
     def merge(file: Path | None, **given: Any) -> Request:
-        """The request in a YAML file (`suite`, `algo`, `task`, `seeds`, `steps`, `set`); what is given here wins."""
+        """The request in a YAML file, if there is one; the arguments given here replace its keys."""
         read = _read_grid(file) if file else {}
         return Request._checked({**read, **{key: value for key, value in given.items() if value not in (None, [])}})
 
     @staticmethod
     def of(keys: Mapping[str, Any], where: str) -> Request:
-        """The request that these keys make, as a YAML file has them; `where` is named by errors."""
+        """The request from keys and values as in a YAML file. Errors begin with `where`."""
         return Request._checked(_as_options(keys, where))
 
     @staticmethod
@@ -46,11 +46,11 @@ class Request:
 
     @property
     def auto(self) -> int | None:
-        """The most seeds where they are to be added until a comparison is decided, None where they are fixed."""
+        """The maximum number of seeds with `--seeds auto:N`; None if the seeds are fixed."""
         return parse_auto(self.seeds or "")
 
     def cells(self) -> list[Cell]:
-        """The cells it stands for, at most."""
+        """The cells of the grid; with `--seeds auto:N`, all that it may need."""
         return expand(
             self.suite or "",
             self.algo,
@@ -62,13 +62,13 @@ class Request:
 
 
 def _read_grid(file: Path) -> dict[str, Any]:
-    """The keys of a grid file, in the types the options have."""
+    """The keys of a grid file, with values of the types that the options have."""
     try:
         read = suites.read_yaml(file)
     except suites.SuiteError as error:
         raise UsageError(f"grid file {str(file)!r}: {error}") from error
     if not isinstance(read, dict):
-        raise UsageError(f"grid file {str(file)!r} must hold keys such as suite and algo, not {type(read).__name__}")
+        raise UsageError(f"grid file {str(file)!r} must contain keys such as suite and algo, not {type(read).__name__}")
     return _as_options(read, f"grid file {str(file)!r}")
 
 

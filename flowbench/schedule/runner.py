@@ -19,7 +19,7 @@ import joblib
 from msgspec.structs import replace
 
 from flowbench.common import errors
-from flowbench.common.errors import line
+from flowbench.common.errors import describe
 from flowbench.plan.cells import Cell
 from flowbench.plan.options import RunOptions
 from flowbench.schedule.executors import Executor
@@ -104,7 +104,7 @@ class Runner:
         try:
             return self._train(group, attempt)
         except Exception as error:  # an error of one group, such as a full disk, must not end the others
-            return self._all(group, "failed", line(error), errors.is_transient(error))
+            return self._all(group, "failed", describe(error), errors.is_transient(error))
 
     def _all(self, group: Group, status: str, error: str = "", transient: bool = False) -> list[Outcome]:
         """The same outcome for every cell of a group."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flowbench.common.errors import tells_divergence
+from flowbench.common.errors import is_divergence
 from flowbench.stats.published import is_published
 
 RUN = ["suite", "task", "algo", "config_id", "seed"]
@@ -131,7 +131,7 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
 def ended_diverged(runs: pd.DataFrame) -> pd.Series[bool]:
     """Which runs ended because a loss or an action became NaN or infinite."""
     errors = runs.get("error", pd.Series("", index=runs.index))
-    by_error = errors.fillna("").astype(str).map(tells_divergence).astype(bool)
+    by_error = errors.fillna("").astype(str).map(is_divergence).astype(bool)
     return (runs["status"] == "failed") & by_error
 
 

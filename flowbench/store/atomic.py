@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from flowbench.common.errors import UsageError, naming
+from flowbench.common.errors import UsageError, name_file
 
 
 def make_writable(option: str, folder: Path) -> None:
@@ -21,7 +21,7 @@ def make_writable(option: str, folder: Path) -> None:
 
 def write_and_sync(path: Path, content: bytes) -> None:
     """Write a file and wait until it is on disk."""
-    with naming(path), path.open("wb") as file:
+    with name_file(path), path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -34,7 +34,7 @@ def create(path: Path, content: bytes) -> None:
     """
     scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with naming(scratch):
+        with name_file(scratch):
             scratch.write_bytes(content)
         with suppress(FileExistsError):
             os.link(scratch, path)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowbench.common.errors import naming
+from flowbench.common.errors import name_file
 from flowbench.store import atomic
 from flowbench.store.csv_rows import TABLES
 
@@ -221,7 +221,7 @@ def _digest(path: Path, size: int | None = None) -> str:
 
 def _synced(path: Path) -> dict[str, int | str]:
     """Size and SHA-256 of a file that is appended to, after it was written to disk."""
-    with naming(path), path.open("rb") as file:
+    with name_file(path), path.open("rb") as file:
         os.fsync(file.fileno())
     size = path.stat().st_size
     return {"bytes": size, "sha256": _digest(path, size)}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from flowbench.common.errors import naming
+from flowbench.common.errors import name_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,11 +61,11 @@ class RowWriter:
         self._write([_cell_text(row.get(column)) for column in self._columns])
 
     def close(self) -> None:
-        with naming(self._path):
+        with name_file(self._path):
             self._file.close()
 
     def _write(self, values: Sequence[str]) -> None:
-        with naming(self._path):
+        with name_file(self._path):
             self._file.write(_csv_line(values))
             self._file.flush()
 

@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flowbench.common.errors import naming
+from flowbench.common.errors import name_file
 
 FOLDER = "lease"
 BEAT = 5.0  # seconds between two beats
@@ -103,7 +103,7 @@ def take(run: Path, abandoned: Collection[Path] = ()) -> Lease | None:
     name, scratch = f"{host()}.{token}", run / f"{FOLDER}-{token}"
     try:
         scratch.mkdir()
-        with naming(scratch / name):
+        with name_file(scratch / name):
             (scratch / name).write_bytes(_content(0))
         scratch.rename(run / FOLDER)
     except OSError as error:

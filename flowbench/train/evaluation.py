@@ -16,7 +16,7 @@ from torch import Tensor
 
 from algos.agent import Agent
 from flowbench.common.child_process import Child, Link
-from flowbench.common.errors import line
+from flowbench.common.errors import describe
 from flowbench.train import kernels
 from flowbench.train.rng import TorchStream, stream_seed
 from flowbench.train.vecenv import Env, EnvironmentFault, advance, close_all, reset
@@ -97,7 +97,7 @@ class Episodes:
         try:
             return advance(self._envs[k], action)
         except FloatingPointError as error:  # raised by numpy in the environment: the policy has not diverged
-            raise EnvironmentFault(f"the environment raised {line(error)}") from error
+            raise EnvironmentFault(f"the environment raised {describe(error)}") from error
 
     def close(self) -> None:
         """Close every environment."""

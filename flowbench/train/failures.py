@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from flowbench.common.errors import line
+from flowbench.common.errors import describe
 from flowbench.train.evaluation import EvaluationFault, Failed
 from flowbench.train.events import SeedFailed
 from flowbench.train.seed_learners import GroupLearner
@@ -47,7 +47,7 @@ class FailedSeeds:
 
     def describe(self, index: int) -> str:
         """The error of a seed in one line, for `restore`. Empty if it has not failed."""
-        return line(self._errors[index]) if index in self._errors else ""
+        return describe(self._errors[index]) if index in self._errors else ""
 
     def restore(self, index: int, description: str) -> None:
         """Mark a seed as failed, from what `describe` returned."""
@@ -95,6 +95,6 @@ def of_evaluation(failed: Failed) -> Exception:
     if isinstance(failed.error, FloatingPointError):
         error = FloatingPointError(f"{failed.error}, in {where}")
     else:
-        error = EvaluationFault(f"{where}: {line(failed.error)}")
+        error = EvaluationFault(f"{where}: {describe(failed.error)}")
     error.__cause__ = failed.error
     return error

@@ -12,4 +12,4 @@ EXIT_STOPPED = 130
 
 def timed_out(seconds: float) -> str:
     """The error of a cell that reached its time limit."""
-    return f"timed out after {duration.told(seconds)}"
+    return f"timed out after {duration.describe(seconds)}"

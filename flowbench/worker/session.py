@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flowbench.common import errors, system
-from flowbench.common.errors import line, tells_divergence
+from flowbench.common.errors import describe, is_divergence
 from flowbench.store import checkpoint, lease, records
 from flowbench.store.records import Memory, RunRecord, Status
 
@@ -87,7 +87,7 @@ class Session:
         """Remove the checkpoints of finished cells, unless they are to be kept, and those that cannot be resumed."""
         for folder, run in zip(self.folders, self.runs, strict=True):
             # A cell that failed while the others continued has also failed in its later checkpoints: it starts over.
-            starts_over = run.status == "failed" and not tells_divergence(str(run.error))
+            starts_over = run.status == "failed" and not is_divergence(str(run.error))
             if starts_over or (run.status == "done" and not run.keep_checkpoints):
                 checkpoint.remove(folder)
 
@@ -101,8 +101,8 @@ def _write(folder: Path, run: RunRecord, **values: Any) -> None:
 def failure(error: BaseException) -> str:
     """An error in one line, for the record."""
     if isinstance(error, FloatingPointError):
-        return f"{line(error)}; resuming from its checkpoint fails again, --force starts it over"
-    return line(error)
+        return f"{describe(error)}; resuming from its checkpoint fails again, --force starts it over"
+    return describe(error)
 
 
 def ignore_signals() -> None:

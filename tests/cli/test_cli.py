@@ -354,7 +354,7 @@ def test_a_cell_that_another_process_trains_is_left_to_it(flowbench, tmp_path: P
     with lock.hold(tmp_path / cell.path):
         status, out, _ = flowbench(*arguments)
         assert status == 0
-        assert "0 to run, 0 done already, 1 being run by another process" in out
+        assert "0 to run, 0 done already, 1 running in another process" in out
         _, out, _ = flowbench("status", "--results", tmp_path)
         assert "1 running" in out
     _, out, _ = flowbench("status", "--results", tmp_path)

@@ -23,7 +23,7 @@ from flowbench.common.errors import UsageError
 )
 def test_times_are_read_and_told(text: str, seconds: float, told: str) -> None:
     assert duration.parse("--timeout", text) == seconds
-    assert duration.told(seconds) == told
+    assert duration.describe(seconds) == told
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "2x", "h", "1e3", "2h30m", "inf", "nan", "0.5", "9" * 30])

@@ -125,7 +125,7 @@ def test_a_grid_ends_with_its_last_group(needs, jobs, expected) -> None:
         ({"random_steps": 300, "replay_size": 50, "steps": 500}, {}, "1 earlier run"),
         ({}, {"threads": 1}, "1 earlier run, with 1 thread"),
         ({}, {"threads": 8, "machine": {"cpu": "Xeon", "gpu": None}}, "1 earlier run, on Xeon, with 8 threads"),
-        ({}, {"per_gpu": 3}, "1 earlier run, 3 a GPU"),
+        ({}, {"per_gpu": 3}, "1 earlier run, 3 per GPU"),
         ({}, {"calibration": True}, "calibration"),
     ],
 )

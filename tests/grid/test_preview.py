@@ -38,14 +38,14 @@ def test_what_is_known_is_told(monkeypatch) -> None:
         "time: about 3.0 h; memory: 2.0 GiB of 64.0 GiB",
     ]
     shown = preview(known, Slots(1, "cpu", 3)).table()
-    assert shown.header[-3:] == ("time", "memory", "known from")
+    assert shown.header[-3:] == ("time", "memory", "estimated from")
     assert [row[-3:] for row in shown.rows] == [
         ("2.0 h", "2.0 GiB", "1 earlier run"),
         ("1.0 h", "1.0 GiB", "calibration"),
     ]
     alike = preview(known[:1] * 2, Slots(1, "cpu", 3))
     assert alike.table().header[-2:] == ("time", "memory")
-    assert alike.lines()[-1] == "time: about 4.0 h; memory: 2.0 GiB of 64.0 GiB; known from 1 earlier run"
+    assert alike.lines()[-1] == "time: about 4.0 h; memory: 2.0 GiB of 64.0 GiB; estimated from 1 earlier run"
 
 
 def test_what_is_not_known_is_no_number() -> None:
@@ -67,7 +67,7 @@ def test_slots_on_gpus_are_told_with_their_memory() -> None:
     assert lines == [
         "10 cells, 10 to run, 0 done already in 2 stacked groups; 3 at once on 2 GPUs, 4 threads each; about 1.0 min",
         "slots: 2 on GPU 0, 1 on GPU GPU-7; 4 threads each",
-        "time: about 1.0 min; memory: 2.0 GiB + GPU 12.0 GiB; known from calibration",
+        "time: about 1.0 min; memory: 2.0 GiB + GPU 12.0 GiB; estimated from calibration",
     ]
 
 

@@ -86,7 +86,7 @@ def test_more_cells_than_rows_are_counted() -> None:
     lines = draw(shown)
     assert len(lines) == 24
     assert "and 88 more running" in lines
-    assert lines[-1] == "and 2 more that failed before"
+    assert lines[-1] == "and 2 earlier failures"
     assert len(draw(shown, fits=False)) == 5 + 100 + 6  # a log has room
 
 
@@ -100,7 +100,7 @@ def test_a_line_is_not_lost_to_saying_that_one_more_runs(count: int) -> None:
 def test_failures_are_a_line_each() -> None:
     long = Failure("dog-run", "sac", 7, "RuntimeError: " + "very " * 40, "")
     lines = draw(snapshot(failures=[long]))
-    assert lines[-2] == "failed, the latest first"
+    assert lines[-2] == "failed (latest first)"
     assert lines[-1].startswith("dog-run sac seed 7: RuntimeError: very")
     assert lines[-1].endswith("…")
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_read_is_said() -> None:
 
 def test_nothing_there_nothing_trains_and_the_end() -> None:
     assert draw(snapshot(counts={}, running=[]))[1:] == ["no runs here yet"]
-    assert draw(snapshot(counts={"queued": 1}, running=[]))[-1].startswith("nothing trains now")
+    assert draw(snapshot(counts={"queued": 1}, running=[]))[-1].startswith("nothing is training now")
     ended = draw(snapshot(counts={"done": 1, "failed": 1}, running=[], share=0.5))
     assert ended[1].endswith("50% of 2 cells")
     assert ended[2:] == ["1 done, 1 failed"]

@@ -242,7 +242,7 @@ def test_a_suites_overrides_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_a_run_must_have_steps_to_learn_in(suite: str) -> None:
-    with pytest.raises(UsageError, match=r"random_steps=300 leaves nothing of 300 steps"):
+    with pytest.raises(UsageError, match=r"random_steps=300 leaves none of the 300 steps"):
         variants(suite, "sac[random_steps=300]")
     assert variants(suite, "sac[random_steps=299]")
 

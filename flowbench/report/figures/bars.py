@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from flowbench.common.text_table import broken
+from flowbench.common.text_table import wrapped
 from flowbench.report.assemble import Section
 from flowbench.report.figures.style import COLUMN, PAGE, UNDECIDED, Style, interval, rows_axis
 from flowbench.stats import METRICS
@@ -16,7 +16,7 @@ def aggregates(section: Section, styles: dict[str, Style]) -> Figure | None:
     algos = [algo for algo in styles if algo in set(known["algo"])]
     if not algos:
         return None
-    names = [broken(styles[algo].name, 24) for algo in algos]
+    names = [wrapped(styles[algo].name, 24) for algo in algos]
     lines = sum(name.count("\n") + 1 for name in names)
     figure = Figure(figsize=(PAGE, 0.65 + 0.2 * lines), layout="constrained")
     panels = figure.subplots(1, len(METRICS), sharey=True)
@@ -38,7 +38,7 @@ def improvement(section: Section, styles: dict[str, Style]) -> Figure | None:
     pairs = section.improvement.dropna(subset="estimate")
     if pairs.empty:
         return None
-    names = [[broken(styles[algo].name, 22) for algo in pairs[side]] for side in ("algo", "over")]
+    names = [[wrapped(styles[algo].name, 22) for algo in pairs[side]] for side in ("algo", "over")]
     lines = sum(max(left.count("\n"), right.count("\n")) + 1 for left, right in zip(*names, strict=True))
     figure = Figure(figsize=(COLUMN, 0.65 + 0.2 * lines), layout="constrained")
     panel = figure.subplots()

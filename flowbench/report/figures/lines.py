@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowbench import stats
-from flowbench.common.text_table import broken
+from flowbench.common.text_table import wrapped
 from flowbench.report.assemble import Section
 from flowbench.report.figures.style import COLUMN, PAGE, Style, legend, line, steps_axis
 
@@ -44,7 +44,7 @@ def learning(
                     mean = of_seed["mean"].where(np.isfinite(of_seed["mean"]))
                     panel.plot(of_seed["step"], mean, color=styles[algo].colour, linewidth=0.4, alpha=0.5)
             line(panel, curves[(curves["task"] == task) & (curves["algo"] == algo)], styles[algo], "step")
-        panel.set_title(broken(task, 34))
+        panel.set_title(wrapped(task, 34))
         steps_axis(panel)
         if place + columns >= len(tasks):
             panel.set_xlabel("environment steps")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from flowbench.common.text_table import broken
+from flowbench.common.text_table import wrapped
 from flowbench.stats import is_published
 
 Dashes = Literal["-", "--", "-.", ":"]
@@ -110,7 +110,7 @@ def legend(figure: Figure, styles: Iterable[Style]) -> None:
     """A legend below the panels, with as many columns as fit; the figure grows by the height of the legend."""
     drawn = list(styles)
     handles = [Line2D([], [], color=style.colour, linestyle=style.dashes) for style in drawn]
-    names = [broken(style.name, 44) for style in drawn]
+    names = [wrapped(style.name, 44) for style in drawn]
     longest = max(len(part) for name in names for part in name.splitlines())
     fit = max(1, min(len(drawn), int(figure.get_figwidth() / (0.36 + 0.058 * longest))))
     columns = math.ceil(len(drawn) / math.ceil(len(drawn) / fit))  # rows of equal length
