@@ -35,7 +35,7 @@ def run(format: str, path: Path, runs: pd.DataFrame, evals: pd.DataFrame, *, ste
     """
     one_of("format", format, (*CURVES, SCORES))
     if step is not None and format != SCORES:
-        raise UsageError(f"--step is for --format {SCORES} ; {format} holds whole curves")
+        raise UsageError(f"--step is for --format {SCORES}; {format} holds whole curves")
     ours = runs[~stats.is_published(runs)]
     suites = sorted(set(ours["suite"]))
     if len(suites) > 1:
