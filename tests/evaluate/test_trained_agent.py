@@ -17,11 +17,12 @@ from gymnasium import spaces
 from msgspec.structs import replace
 
 import algos
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
 from flowbench.store import weights
-from flowbench.store.records import RunRecord
+from flowbench.store.records import AlgoInfo, RunRecord
 
 
 class Lamp(gymnasium.Env):
@@ -76,7 +77,7 @@ def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
 def test_with_the_seed_of_the_run_the_last_evaluation_of_its_training_is_repeated(name, flowbench, tmp_path) -> None:
     suite = make_suite(steps=60, every=30, episodes=3)
     cells = tuple(make_cell(name, seed=seed, suite=suite) for seed in (3, 4))
-    outcomes = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, keep_weights=True).run([Group(cells)])
+    outcomes = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, RunOptions(keep_weights=True)).run([Group(cells)])
     assert {outcome.status for outcome in outcomes} == {"done"}
     before = contents(tmp_path)
     for cell in cells:
@@ -198,8 +199,8 @@ def test_a_module_that_is_no_known_algorithm_is_not_imported(flowbench, tmp_path
     folder = kept(tmp_path / "run")
     found = weights.find(str(folder), tmp_path)
     for name in ("td3", "elsewhere"):
-        algo = {"name": name, "label": name, "target": "elsewhere:TD3", "sha256": None}
-        weights.write(folder, {**found.run, "algo": algo}, 40, 3, 1, found.weights)
+        run = replace(found.run, algo=AlgoInfo(name, name, "elsewhere:TD3"))
+        weights.write(folder, run, 40, 3, 1, found.weights)
         status, out, err = flowbench("eval", folder)
         assert (status, out, err.count("\n")) == (2, "", 1)
     assert "elsewhere" not in sys.modules
@@ -215,7 +216,7 @@ def test_weights_that_do_not_fit_are_refused_in_a_line(flowbench, tmp_path) -> N
     folder = kept(tmp_path / "other", sizes=(4, 1))
     status, _, err = flowbench("eval", folder)
     assert (status, "observations and actions of 4 and 1, not 3 and 1" in err) == (2, True)
-    weights.write(folder, {**found.run, "config": {"absent": 1}}, 40, 3, 1, found.weights)
+    weights.write(folder, replace(found.run, config={"absent": 1}), 40, 3, 1, found.weights)
     assert flowbench("eval", folder)[0] == 2
 
 

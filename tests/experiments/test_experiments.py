@@ -14,6 +14,7 @@ from flowbench.experiments import grids, outcome, timing
 from flowbench.experiments.experiment import Experiment
 from flowbench.experiments.flowrl import bandit
 from flowbench.interop import importing
+from flowbench.plan.options import RunOptions
 from flowbench.store import records
 from flowbench.store.load import Exactly, load_selected
 from flowbench.store.records import RunRecord
@@ -46,6 +47,7 @@ def test_an_unknown_scale_is_refused(capsys) -> None:
     assert "did you mean 'full'" in capsys.readouterr().err
 
 
+ONE_JOB = RunOptions(device="cpu", jobs=1)
 GOOD = "title: a\nfigure: b\nclaim: c\ngrid: {algo: [sac]}\nscales: {smoke: {}, cpu: {}, full: {}}\n"
 
 
@@ -82,7 +84,7 @@ def test_a_grid_is_trained_reported_and_drawn(tmp_path: Path, capfd) -> None:
     pieces = {"suite": "quick", "task": ["cartpole-balance"], "seeds": 1, "steps": 60}
     scale = {**pieces, "algo": ["td3"], "set": ["hidden=8", "random_steps=40", "batch_size=4"], "draw": "curves"}
     assert grids.cost(scale) == "1 runs, 60 environment steps together"
-    assert grids.run(scale, tmp_path / "results", tmp_path / "figures", device="cpu", jobs=1) == 0
+    assert grids.run(scale, tmp_path / "results", tmp_path / "figures", ONE_JOB) == 0
     assert "cartpole-balance" in capfd.readouterr().out
     assert [path.name for path in sorted((tmp_path / "figures").glob("*.svg"))] == ["quick-curves.svg"]
 
@@ -111,7 +113,7 @@ def test_the_report_of_a_grid_is_of_its_own_cells_and_of_published_ones_that_it_
         ("td3[hidden=8,steps=600]", 0, 600), ("td3[hidden=8,steps=600]", 1, 600), ("tdmpc2 (published)", 0, 600),
     ]  # fmt: skip
     assert set(found.evals["seed"]) == {0, 1}
-    assert grids.run({**scale, "draw": "aggregates"}, tmp_path, tmp_path / "figures", device="cpu", jobs=1) == 0
+    assert grids.run({**scale, "draw": "aggregates"}, tmp_path, tmp_path / "figures", ONE_JOB) == 0
     told = capfd.readouterr().out
     assert "tdmpc2" in told
     assert not {"ppo", "walker-stand", "hidden=9"} & set(told.replace(",", " ").split())
@@ -121,7 +123,7 @@ def test_the_report_of_a_grid_is_of_its_own_cells_and_of_published_ones_that_it_
 def test_a_figure_that_nobody_can_draw_is_refused_before_anything_runs(tmp_path: Path) -> None:
     scale = {"suite": "quick", "task": ["cartpole-balance"], "seeds": 1, "algo": ["td3"], "draw": "curvs"}
     with pytest.raises(UsageError, match="unknown figure 'curvs'; did you mean 'curves'"):
-        grids.run(scale, tmp_path / "results", tmp_path, device="cpu", jobs=1)
+        grids.run(scale, tmp_path / "results", tmp_path, ONE_JOB)
     assert not (tmp_path / "results").exists()
 
 

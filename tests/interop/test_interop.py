@@ -52,7 +52,7 @@ def curves(root: Path, **chosen) -> dict[tuple[str, str, int], list[tuple[int, f
 
 
 def recorded(root: Path) -> list[dict]:
-    return [records.read_run(folder) for folder in records.folders(root)]
+    return [records.read_run(folder).to_builtins() for folder in records.folders(root)]
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -77,7 +77,7 @@ def test_the_folder_of_a_tdmpc2_file_names_the_algorithm_wherever_one_stands(tmp
     write(tmp_path / "tdmpc2" / "dog-run.csv", "step,reward,seed\n0,4.5,2\n")
     monkeypatch.chdir(tmp_path / "tdmpc2")
     found = importing.run("tdmpc2", Path("dog-run.csv"), tmp_path / "out", suite="dmc-hard")
-    assert [run.record["algo"]["name"] for run in found.runs.values()] == ["published-tdmpc2"]
+    assert [run.record.algo.name for run in found.runs.values()] == ["published-tdmpc2"]
 
 
 def test_simbav2_is_a_long_table_of_which_returns_count(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_our_own_runs_are_never_touched(tmp_path: Path) -> None:
 
     (published,) = (Path(row.folder) for row in load_results(tmp_path / "out").runs.itertuples() if row.published)
     record = records.read_run(published)
-    del record.published
+    record.published = None
     records.write_run(published, record)
     with pytest.raises(UsageError, match="is not one of an import"):
         importing.run("csv", path, tmp_path / "out", suite=suite, prefix="")

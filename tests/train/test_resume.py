@@ -19,6 +19,7 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
 from msgspec.structs import replace
 
 import algos
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Group, tidy
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
@@ -246,7 +247,7 @@ def test_killed_at_random_instants_the_files_are_the_same(seeds, unbroken, tmp_p
     assert [tables(folder) for folder in folders] == unbroken[seeds]
     run = records.read_run(folders[0])
     assert (run.status, run.error) == ("done", None)
-    assert [attempt["step"] for attempt in run.resumed] == sorted(attempt["step"] for attempt in run.resumed)
+    assert [attempt.step for attempt in run.resumed] == sorted(attempt.step for attempt in run.resumed)
     assert len(run.resumed) >= 2
     # The last kill may have come between the end and the removal, which the next command makes up for.
     tidy(tmp_path, [make_cell("td3", seed=seed, suite=SUITE, random_steps=100) for seed in seeds])
@@ -298,7 +299,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(unbroken, tmp_path:
     process = start(folder)
     assert process.wait(120) == 0
     process.stderr.close()
-    assert records.read_run(folder).resumed[0]["step"] == older
+    assert records.read_run(folder).resumed[0].step == older
     assert tables(folder) == unbroken[(0,)][0]
 
 
@@ -309,7 +310,7 @@ def test_without_a_whole_checkpoint_it_starts_over(unbroken, tmp_path: Path) -> 
     process = start(folder)
     assert process.wait(120) == 0
     process.stderr.close()
-    assert "resumed" not in records.read_run(folder)
+    assert records.read_run(folder).resumed is None
     assert tables(folder) == unbroken[(0,)][0]
 
 
@@ -328,7 +329,7 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
     # A done run is not gone on with.
     before = (folder / "evals.csv").read_bytes()
     cell = make_cell("td3", suite=SUITE, random_steps=100)
-    (outcome,) = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None).run([Group((cell,))])
+    (outcome,) = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, RunOptions()).run([Group((cell,))])
     assert outcome.status == "done"
     assert (folder / "evals.csv").read_bytes() == before
 
@@ -400,7 +401,7 @@ def test_what_is_no_checkpoint_is_swept_out_of_the_folder(tmp_path: Path) -> Non
     assert checkpoint.steps(tmp_path) == [3, 900]
     (found,) = checkpoint.newest([tmp_path])
     assert found.step == 3
-    checkpoint.Writer.going_on(tmp_path, 3)
+    checkpoint.Writer.resume(tmp_path, 3)
     names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
     assert names == {"3.json", "3.state.safetensors", "0-3.replay.safetensors"}
     assert (tmp_path / "evals.csv").exists()
@@ -469,4 +470,4 @@ def test_the_same_command_goes_on_with_a_grid_whose_processes_were_all_killed(tm
         assert tables(left) == tables(right)
         run = records.read_run(right)
         assert run.group == [0, 1]
-        assert run.resumed[0]["step"] >= 100
+        assert run.resumed[0].step >= 100
