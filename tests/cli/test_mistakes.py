@@ -1,6 +1,6 @@
 """Mistakes: one line on stderr, exit code 2, nothing on stdout, nothing started.
 
-How values are parsed is tested in tests/plan, tests/schedule and tests/common; here, each option and place is met once.
+How values and files are parsed is tested in tests/algos, tests/plan, tests/schedule and tests/common.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ def folder(tmp_path: Path) -> Path:
         "notes.txt": "no algorithm",
         "fails.py": "raise RuntimeError('at import')",
         "leaves.py": "import sys; sys.exit(0)",
-        "syntax.py": "def f(:\n",
-        "plain.py": "class Plain: pass\n",
-        "td3.py": "from algos.td3 import TD3\n",
-        "noconfig.py": "from algos.agent import Agent\nclass Mine(Agent): pass\n",
         "empty.yml": "",
         "list.yml": "- suite\n",
         "key.yml": "suit: quick\n",
@@ -66,11 +62,6 @@ MISTAKES = [
     ([*GRID, "--algo", "{}/none.py:Mine"], ["none.py"]),
     ([*GRID, "--algo", "{}/fails.py:Mine"], ["fails.py", "at import"]),
     ([*GRID, "--algo", "{}/leaves.py:Mine"], ["leaves.py"]),
-    ([*GRID, "--algo", "{}/syntax.py:Mine"], ["syntax.py", "SyntaxError"]),
-    ([*GRID, "--algo", "{}/plain.py:Plain"], ["plain.py", "'Plain'"]),
-    ([*GRID, "--algo", "{}/plain.py:Plan"], ["plain.py", "'Plan'"]),
-    ([*GRID, "--algo", "{}/td3.py:TD3"], ["td3", "rename"]),
-    ([*GRID, "--algo", "{}/noconfig.py:Mine"], ["noconfig.py", "Config"]),
     ([*GRID, "--algo", "{}/notes.txt:Mine"], ["notes.txt"]),
     # settings
     ([*GRID, "--set", "lr"], ["'lr'", "key=value"]),

@@ -173,13 +173,6 @@ def test_broken_package_is_one_line(flowbench, monkeypatch, target: str) -> None
     assert err.count("\n") <= 1
 
 
-def test_two_algorithms_of_one_name_are_rejected(flowbench, monkeypatch) -> None:
-    point_to(monkeypatch, td3="example_algorithm:DDPG")
-    status, out, err = flowbench("list", "algos")
-    assert (status, out) == (2, "")
-    assert "two algorithms are named 'td3'" in err
-
-
 # Failing
 
 
@@ -264,6 +257,7 @@ def test_grid_is_trained_although_its_output_cannot_be_written(tmp_path: Path, o
     assert [records.status(folder) for folder in records.folders(results)] == ["done", "done"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["list", "suites"], ["list", "params", "sac"]])
 def test_closed_pipe_is_not_a_failure(arguments: list[str]) -> None:
     read, write = os.pipe()

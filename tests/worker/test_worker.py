@@ -64,6 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
     return folder, events
 
 
+@pytest.mark.slow
 def test_record_of_a_finished_run(trained) -> None:
     run = records.read_run(trained[0])
     assert run.status == "done"
@@ -88,6 +89,7 @@ def test_record_of_a_finished_run(trained) -> None:
     assert run.protocol == ProtocolInfo(450, 150, 1)
 
 
+@pytest.mark.slow
 def test_rows_of_a_finished_run(trained) -> None:
     evals = (trained[0] / "evals.csv").read_text().splitlines()
     train_rows = (trained[0] / "train.csv").read_text().splitlines()
@@ -100,6 +102,7 @@ def test_rows_of_a_finished_run(trained) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_events_report_the_progress(trained) -> None:
     folder, events = trained
     assert [event["text"] for event in events if event["event"] == "stage"] == ["loading", "building"]
@@ -109,6 +112,7 @@ def test_events_report_the_progress(trained) -> None:
     assert [event for event in events if event["event"] == "tick"][-1]["step"] == 450
 
 
+@pytest.mark.slow
 def test_two_seeds_in_one_worker(trained, tmp_path: Path) -> None:
     folders = [queue(tmp_path, cell(seed), [3, 4]) for seed in (3, 4)]
     status, events = train(*folders)
@@ -126,6 +130,7 @@ def test_two_seeds_in_one_worker(trained, tmp_path: Path) -> None:
         assert len(first.splitlines()) == len(without_clock(trained[0] / table).splitlines())
 
 
+@pytest.mark.slow
 def test_seeds_that_cannot_be_stacked_are_trained_separately_with_a_note(trained, tmp_path: Path) -> None:
     spec = write_algorithm(
         tmp_path, "Branches", "learner.minimise('critic', lambda b: (self.critic_loss(b)[0] * (1 if b.reward.sum() > 0 "
@@ -141,6 +146,7 @@ def test_seeds_that_cannot_be_stacked_are_trained_separately_with_a_note(trained
     assert records.read_run(folders[1]).learner.kind == "separate"
 
 
+@pytest.mark.slow
 def test_one_of_two_seeds_diverges(tmp_path: Path) -> None:
     spec = write_algorithm(
         tmp_path, "Poisoned", "if type(self).calls == 50:\n    with torch.no_grad():\n"
@@ -158,6 +164,7 @@ def test_one_of_two_seeds_diverges(tmp_path: Path) -> None:
     assert len((folders[1] / "evals.csv").read_text().splitlines()) < 4
 
 
+@pytest.mark.slow
 def test_evaluation_changes_no_training_row(trained, tmp_path: Path) -> None:
     folder = queue(tmp_path, cell(3, every=450, episodes=2))
     assert train(folder)[0] == 0
@@ -173,6 +180,7 @@ def test_algorithm_file_changed_since_planning_is_rejected(tmp_path: Path) -> No
     assert re.search(r"changes\.py was changed", records.read_run(folder).error)
 
 
+@pytest.mark.slow
 def test_diagnostic_that_appears_late_is_dropped_with_a_line(tmp_path: Path, capsys) -> None:
     loss = "lambda b: (self.critic_loss(b)[0], {'late': b.reward.mean()})"
     extra = f"if self.calls > 5:\n    learner.minimise('critic', {loss}, batch)"
