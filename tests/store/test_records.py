@@ -72,6 +72,7 @@ BASIC_KEYS = ["schema", "status", "suite", "task", "algo", "config_id", "config"
         ({"device": "cpu"}, {"timeout", "auto"}),
         ({"device": "cpu", "timeout": 5.0}, {"auto"}),
         ({"started": "now"}, {"ended", "error"}),
+        ({"ended": "now"}, {"error"}),  # interrupted before it was started
         ({"learner": LearnerInfo("separate", "cpu", 0, 0)}, {"success_from"}),
         ({"memory": Memory(), "machine": MachineInfo("EPYC", 2, 1)}, set()),
     ],

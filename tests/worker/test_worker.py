@@ -282,6 +282,7 @@ def test_printed_text_goes_to_the_log_and_sigterm_stops_the_run(tmp_path: Path) 
 # Its time, and faults of the machine
 
 
+@pytest.mark.slow
 def test_time_limit_saves_a_checkpoint_to_resume_from(tmp_path: Path, monkeypatch) -> None:
     up = "if self.calls == 40 and 'UP' in os.environ:\n    signal.raise_signal(signal.SIGALRM)"  # as its timer does
     spec = write_algorithm(tmp_path, "Slow", up)
