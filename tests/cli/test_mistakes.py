@@ -13,7 +13,7 @@ from fakes import make_cell, make_suite, put_run, write_suite
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the mistakes below speak of."""
+    """The files that the mistakes below name."""
     write_suite(tmp_path)
     write_suite(tmp_path, "bad-task", tasks=["cartpole-balnce"])
     write_suite(tmp_path, "bad-override", overrides={"td3": {"hiden": 1}})

@@ -1,4 +1,4 @@
-"""The worker: one group of cells, its files, and how it says what became of it."""
+"""The worker: it trains one group of cells, writes their files and reports how they ended."""
 
 from __future__ import annotations
 
@@ -31,11 +31,15 @@ from flowbench.worker.session import Session
 SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
 
 
-@pytest.fixture(autouse=True)
-def _threads():
+@pytest.fixture(autouse=True, scope="module")
+def _process_state():
+    """Training in this process changes its threads and its signal handlers."""
     threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     yield
     torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: object) -> Path:
@@ -44,10 +48,10 @@ def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: obj
 
 
 def train(*folders: Path) -> tuple[int, list[dict[str, object]]]:
-    """Train in this process: the exit status and the events."""
-    told = io.StringIO()
-    status = worker_main._run(Session(folders), told)
-    return status, [json.loads(line) for line in told.getvalue().splitlines()]
+    """Train in this process: the exit code and the events."""
+    events = io.StringIO()
+    status = worker_main._run(Session(folders), events)
+    return status, [json.loads(line) for line in events.getvalue().splitlines()]
 
 
 def cell(seed: int = 0, algo: str = "td3", **changes: object) -> Cell:
