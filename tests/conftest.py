@@ -35,3 +35,11 @@ def flowbench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         return status, out, err
 
     return call
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    """Runs scripts in the place of worker processes."""
+    from scripts import Script
+
+    return Script(monkeypatch)

@@ -236,12 +236,12 @@ def test_a_killed_run_on_cuda_resumes_to_the_same_rows(name, stack, tmp_path):
         time.sleep(0.005)
     found = [records.read_if_valid(path.parent) for path in broken.glob("*/*/*/*/seed-*/run.json")]
     parent.kill()
-    for pid in {record["pid"] for record in found if record.get("status") == "running"}:
+    for pid in {record.pid for record in found if record and record.status == "running"}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     parent.wait()
     subprocess.run([*command, str(broken)], check=True)
-    assert any("resumed" in records.read_if_valid(path.parent) for path in broken.glob("*/*/*/*/seed-*/run.json"))
+    assert any(records.read_run(path.parent).resumed for path in broken.glob("*/*/*/*/seed-*/run.json"))
     assert tables(broken) == tables(tmp_path / "whole")
 
 

@@ -27,8 +27,14 @@ Status = Literal["done", "running", "stopped", "failed", "queued"]
 STATUSES: tuple[Status, ...] = ("done", "running", "stopped", "failed", "queued")
 Whole = Annotated[int, Meta(ge=-csv_rows.LARGEST, le=csv_rows.LARGEST)]
 Versions = dict[str, str | None]  # by library, with flowbench's own version and commit
-# Keys that are null on disk, instead of absent, as soon as another key is there.
-NULL_WITH = {"timeout": "device", "auto": "device", "ended": "started", "error": "started", "success_from": "learner"}
+# Keys that are null on disk, instead of absent, as soon as one of these other keys is there.
+NULL_WITH = {
+    "timeout": ("device",),
+    "auto": ("device",),
+    "ended": ("started",),
+    "error": ("started", "ended"),
+    "success_from": ("learner",),
+}
 
 
 class NotARun(ValueError):
@@ -224,7 +230,7 @@ class RunRecord(Struct, kw_only=True):
         return {
             key: value
             for key, value in values.items()
-            if value is not None or values.get(NULL_WITH.get(key, "")) is not None
+            if value is not None or any(values[other] is not None for other in NULL_WITH.get(key, ()))
         }
 
     def is_of(self, cell: Cell) -> bool:

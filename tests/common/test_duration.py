@@ -21,13 +21,13 @@ from flowbench.common.errors import UsageError
         ("61", 61, "61 s"),
     ],
 )
-def test_times_are_read_and_told(text: str, seconds: float, told: str) -> None:
+def test_durations_are_parsed_and_printed(text: str, seconds: float, told: str) -> None:
     assert duration.parse("--timeout", text) == seconds
     assert duration.describe(seconds) == told
 
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "2x", "h", "1e3", "2h30m", "inf", "nan", "0.5", "9" * 30])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_invalid_duration_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="--timeout"):
         duration.parse("--timeout", text)
 

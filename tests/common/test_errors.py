@@ -36,11 +36,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (SystemExit(3), False),
     ],
 )
-def test_a_fault_is_the_machines_or_not(error: BaseException, transient: bool) -> None:
+def test_transient_errors(error: BaseException, transient: bool) -> None:
     assert is_transient(error) == transient
 
 
-def test_main_memory_that_torch_does_not_get_is_a_fault_of_the_machine() -> None:
+def test_failed_allocation_is_transient() -> None:
     with pytest.raises(RuntimeError, match="allocate") as raised:
         torch.empty(10**15)
     assert is_transient(raised.value)
@@ -50,7 +50,7 @@ def _wait(link) -> None:
     link.wait()
 
 
-def test_a_child_that_was_killed_is_a_fault_of_the_machine() -> None:
+def test_killed_child_is_transient() -> None:
     child = Child("a child", _wait, fault=EnvironmentFault)
     child.kill()
     with pytest.raises(EnvironmentFault, match="killed by SIGKILL") as raised:
@@ -59,7 +59,7 @@ def test_a_child_that_was_killed_is_a_fault_of_the_machine() -> None:
     assert is_transient(raised.value)
 
 
-def test_a_signal_without_a_name_has_its_number() -> None:
+def test_signal_without_a_name_has_its_number() -> None:
     assert [signal_name(number) for number in (9, 40)] == ["SIGKILL", "signal 40"]
     child = Child("a child", _wait, fault=EnvironmentFault)
     os.kill(child._process.pid, 40)

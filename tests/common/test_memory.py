@@ -16,7 +16,7 @@ from flowbench.common import system
 MIB = 2**20
 
 
-def test_a_process_remembers_the_most_it_took() -> None:
+def test_peak_memory_of_a_process() -> None:
     program = (
         "import json; from flowbench.common import system; before = system.peak_memory()\n"
         "taken = bytearray(200 * 2**20); del taken\n"
@@ -28,7 +28,7 @@ def test_a_process_remembers_the_most_it_took() -> None:
     assert after["gpu_bytes"] is None
 
 
-def test_processes_beside_it_count() -> None:
+def test_child_processes_count() -> None:
     assert sys.platform == "linux"  # kilobytes there, bytes elsewhere
     subprocess.run([sys.executable, "-c", "pass"], check=True)
     alone, beside = system.peak_memory()["host_bytes"], system.peak_memory(children=3)["host_bytes"]
@@ -38,7 +38,7 @@ def test_processes_beside_it_count() -> None:
 
 
 @pytest.mark.parametrize(("listed", "context"), [(900 * MIB, 400 * MIB), (None, system.CONTEXT_BYTES), (1 * MIB, 0)])
-def test_memory_of_a_gpu_is_that_of_tensors_and_of_the_context(monkeypatch, listed, context) -> None:
+def test_gpu_memory_is_that_of_tensors_and_context(monkeypatch, listed, context) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500 * MIB)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 700 * MIB)
@@ -80,20 +80,22 @@ def driver(monkeypatch: pytest.MonkeyPatch):
         ("GPU-8", ("NVIDIA A100", 40960 * MIB)),
         ("MIG-8a3f", None),
         ("7", None),
+        ("2", None),  # the driver does not report its memory
     ],
 )
 def test_the_model_of_a_gpu(driver, gpu, expected) -> None:
-    driver("0, GPU-8a3f-11, NVIDIA A100, 40960\n1, GPU-b2c1-77, NVIDIA H100 80GB HBM3, 81559\n")
+    cards = "0, GPU-8a3f-11, NVIDIA A100, 40960\n1, GPU-b2c1-77, NVIDIA H100 80GB HBM3, 81559\n"
+    driver(cards + "2, GPU-c3, NVIDIA GB10, [N/A]\n")
     assert system.gpu_model(gpu) == expected
 
 
-def test_a_driver_that_fails_tells_nothing(driver) -> None:
+def test_failing_driver(driver) -> None:
     driver("0, GPU-8a3f-11, NVIDIA A100, 40960\n", status=9)
     assert system.gpu_model("0") is None
     assert system.gpu_bytes_of(1) is None
 
 
-def test_what_a_process_takes_of_gpus(driver) -> None:
+def test_gpu_memory_of_a_process(driver) -> None:
     driver("17, 1024\n171, 512\n17, 24\n18, [N/A]\n")
     assert system.gpu_bytes_of(17) == 1048 * MIB
     assert system.gpu_bytes_of(18) is None

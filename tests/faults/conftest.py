@@ -1,4 +1,4 @@
-"""Grids to do harm to, and what they come to when nothing happens to them."""
+"""Grids that the tests disturb, and their rows if nothing disturbs them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def grid(zygote: Zygote, suite: str, tmp_path: Path) -> Grid:
 
 @pytest.fixture(scope="session")
 def undisturbed(zygote: Zygote, suite: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The rows of a grid that nothing happened to."""
+    """The rows of a grid that was not disturbed."""
     whole = Grid(zygote, tmp_path_factory.mktemp("whole") / "results", suite)
-    assert whole.run() == 0, whole.said
+    assert whole.run() == 0, whole.printed
     return whole.tables()
 
 
@@ -52,7 +52,7 @@ def apart(zygote: Zygote, suite: str, tmp_path: Path) -> Grid:
 
 @pytest.fixture(scope="session")
 def undisturbed_apart(zygote: Zygote, suite: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The rows of two runs, each trained alone, that nothing happened to."""
+    """The rows of two runs, each trained alone, that were not disturbed."""
     whole = Grid(zygote, tmp_path_factory.mktemp("apart") / "results", suite, *APART)
-    assert whole.run() == 0, whole.said
+    assert whole.run() == 0, whole.printed
     return whole.tables()

@@ -11,10 +11,12 @@ from msgspec.structs import replace
 
 from flowbench.common.errors import UsageError
 from flowbench.grid import adaptive_seeds
+from flowbench.plan.options import RunOptions
 from flowbench.store import lock, records
 from flowbench.store.records import RunRecord
 
 MOST = 15  # looks at 5, 10 and 15
+OPTIONS = RunOptions(auto=MOST)
 SUITE = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"), steps=40, every=20)
 
 
@@ -33,9 +35,9 @@ def train(monkeypatch: pytest.MonkeyPatch):
     given = []
     means = {"td3": -200.0, "sac": -210.0, "qvpo": -1000.0}
 
-    def run(cells, root, **options):
+    def run(cells, root, options, cluster):
         given.append((list(cells), options))
-        if options.get("dry_run"):
+        if options.dry_run:
             return 0
         for cell in cells:
             folder = root / cell.path
@@ -43,7 +45,7 @@ def train(monkeypatch: pytest.MonkeyPatch):
                 continue
             random = np.random.default_rng([cell.seed, *map(ord, cell.task.name + cell.variant.label)])
             mean = means[cell.variant.label] + 100 * random.normal()
-            records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status="done", auto=options["auto"]))
+            records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status="done", auto=options.auto))
             (folder / "evals.csv").write_text(f"step,mean\n20,-1500\n40,{mean}\n")
         return train.status
 
@@ -62,10 +64,10 @@ def seeds(cells) -> dict[str, list[int]]:
 
 
 def test_it_ends_with_the_look_that_decides(train, tmp_path, capsys) -> None:
-    assert adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
+    assert adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS) == 0
     (first,) = train()
     assert seeds(first[0]) == {"td3": [0, 1, 2, 3, 4], "qvpo": [0, 1, 2, 3, 4]}
-    assert first[1]["auto"] == MOST
+    assert first[1].auto == MOST
     out = " ".join(capsys.readouterr().out.split())
     assert "Look 1 of 3, 5 seeds" in out
     assert "td3 is better than qvpo with 5 seeds of each (p" in out
@@ -73,7 +75,7 @@ def test_it_ends_with_the_look_that_decides(train, tmp_path, capsys) -> None:
 
 
 def test_what_is_decided_gets_no_more_seeds(train, tmp_path, capsys) -> None:
-    assert adaptive_seeds.run(cells_of("td3", "sac", "qvpo"), MOST, tmp_path) == 0
+    assert adaptive_seeds.run(cells_of("td3", "sac", "qvpo"), tmp_path, OPTIONS) == 0
     trained = [seeds(cells) for cells, _ in train()]
     assert trained[0].keys() == {"td3", "sac", "qvpo"}
     assert trained[1:] == [
@@ -86,20 +88,20 @@ def test_what_is_decided_gets_no_more_seeds(train, tmp_path, capsys) -> None:
 
 
 def test_the_same_command_says_the_same(train, tmp_path, capsys) -> None:
-    adaptive_seeds.run(cells_of("td3", "sac", "qvpo"), MOST, tmp_path)
+    adaptive_seeds.run(cells_of("td3", "sac", "qvpo"), tmp_path, OPTIONS)
     before = capsys.readouterr().out
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")}
-    assert adaptive_seeds.run(cells_of("td3", "sac", "qvpo"), MOST, tmp_path) == 0
+    assert adaptive_seeds.run(cells_of("td3", "sac", "qvpo"), tmp_path, OPTIONS) == 0
     assert capsys.readouterr().out == before
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.csv")} == files
 
 
 def test_runs_of_another_config_or_task_are_none_of_it(train, tmp_path) -> None:
-    adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS)
     other = make_cell("td3", suite=SUITE, seed=0, hidden=16)
     records.write_run(tmp_path / other.path, replace(RunRecord.of(other, [0]), status="done"))
     (tmp_path / other.path / "evals.csv").write_text("step,mean\n40,-1500\n")
-    assert adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
+    assert adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS) == 0
 
 
 def test_a_failure_ends_it_before_its_look(train, tmp_path, capsys) -> None:
@@ -108,7 +110,7 @@ def test_a_failure_ends_it_before_its_look(train, tmp_path, capsys) -> None:
     failed = replace(RunRecord.of(cells[3], [cells[3].seed]), status="failed", error="ValueError: boom")
     records.write_run(tmp_path / cells[3].path, failed)
     train.leave.add(cells[3].path)
-    assert adaptive_seeds.run(cells, MOST, tmp_path) == 1
+    assert adaptive_seeds.run(cells, tmp_path, OPTIONS) == 1
     assert len(train()) == 1
     said = capsys.readouterr()
     assert "Look" not in said.out
@@ -119,7 +121,7 @@ def test_a_failure_ends_it_before_its_look(train, tmp_path, capsys) -> None:
 def test_an_algorithm_or_task_of_which_nothing_can_be_read_is_not_left_out_of_the_test(train, tmp_path, capsys, lost):
     cells = cells_of("td3", "qvpo")
     train.leave |= {cell.path for cell in cells if lost in (cell.variant.label, cell.task.name)}
-    assert adaptive_seeds.run(cells, MOST, tmp_path) == 1
+    assert adaptive_seeds.run(cells, tmp_path, OPTIONS) == 1
     said = capsys.readouterr()
     assert "Look" not in said.out
     lines = said.err.splitlines()
@@ -130,24 +132,24 @@ def test_an_algorithm_or_task_of_which_nothing_can_be_read_is_not_left_out_of_th
 
 
 def test_what_the_runs_differ_in_is_said_beside_the_verdict(train, tmp_path, capsys) -> None:
-    adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS)
     assert "Warnings" not in capsys.readouterr().out
     for folder in records.folders(tmp_path):
         record = records.read_run(folder)
         version = "3.1" if record.algo.name == "td3" else "3.3"
         records.write_run(folder, replace(record, versions={"mujoco": version}))
-    adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS)
     out = " ".join(capsys.readouterr().out.split())
     assert "the runs differ in their version of mujoco: 3.1 (td3) | 3.3 (qvpo)" in out
 
 
 def test_one_configuration_under_two_labels_is_two_runs(train, tmp_path, capsys) -> None:
-    adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path)
+    adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS)
     before = capsys.readouterr().out
     other = make_cell("td3", suite=SUITE, seed=0, label="td3[hidden=8]")
     records.write_run(tmp_path / other.path, replace(RunRecord.of(other, [0]), status="done"))
     (tmp_path / other.path / "evals.csv").write_text("step,mean\n40,-1500\n")
-    assert adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 0
+    assert adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS) == 0
     assert capsys.readouterr().out == before
 
 
@@ -162,7 +164,7 @@ def test_one_configuration_under_two_labels_is_two_runs(train, tmp_path, capsys)
 def test_what_cannot_be_decided_is_refused(train, tmp_path, names, most: int, options, said: str) -> None:
     cells = [cell for cell in cells_of(*names) if cell.seed < most]
     with pytest.raises(UsageError, match=said):
-        adaptive_seeds.run(cells, most, tmp_path, **options)
+        adaptive_seeds.run(cells, tmp_path, RunOptions(auto=most, **options))
     assert not train()
 
 
@@ -173,13 +175,13 @@ def test_a_run_that_diverged_is_looked_at(train, tmp_path, capsys) -> None:
     records.write_run(tmp_path / cells[3].path, replace(RunRecord.of(cells[3], [0]), status="failed", error=error))
     (tmp_path / cells[3].path / "evals.csv").write_text("step,mean\n20,-1500\n")
     train.leave.add(cells[3].path)
-    assert adaptive_seeds.run(cells, MOST, tmp_path) == 1
+    assert adaptive_seeds.run(cells, tmp_path, OPTIONS) == 1
     assert "td3 is better than qvpo" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_interrupt_ends_it(train, tmp_path, capsys) -> None:
     train.status = 130
-    assert adaptive_seeds.run(cells_of("td3", "qvpo"), MOST, tmp_path) == 130
+    assert adaptive_seeds.run(cells_of("td3", "qvpo"), tmp_path, OPTIONS) == 130
     assert len(train()) == 1
     assert "Look" not in capsys.readouterr().out
 
@@ -190,7 +192,7 @@ def test_no_look_is_taken_at_runs_that_another_process_still_trains(train, tmp_p
     records.write_run(tmp_path / busy.path, replace(RunRecord.of(busy, [busy.seed]), status="running"))
     train.leave.add(busy.path)
     with lock.hold(tmp_path / busy.path):
-        assert adaptive_seeds.run(cells, MOST, tmp_path) == 1
+        assert adaptive_seeds.run(cells, tmp_path, OPTIONS) == 1
     said = capsys.readouterr()
     assert said.err == f"flowbench: no look at 5 seeds yet: {busy}: running, no evaluation\n"
     assert "better" not in said.out
@@ -198,7 +200,7 @@ def test_no_look_is_taken_at_runs_that_another_process_still_trains(train, tmp_p
 
 def test_a_dry_run_shows_the_most_it_can_be(train, tmp_path, capsys) -> None:
     cells = cells_of("td3", "qvpo")
-    assert adaptive_seeds.run(cells, MOST, tmp_path, dry_run=True) == 0
+    assert adaptive_seeds.run(cells, tmp_path, RunOptions(auto=MOST, dry_run=True)) == 0
     (given,) = train()
     assert Counter(given[0]) == Counter(cells)
     assert "looks at 5, 10, 15 seeds" in " ".join(capsys.readouterr().out.split())

@@ -11,27 +11,30 @@ from fakes import TINY, make_cell, make_suite, write_algorithm, write_suite
 
 from flowbench.common import system
 from flowbench.grid import calibration, cost_model
-from flowbench.grid.cost_model import Need
-from flowbench.grid.preview import Grid, Preview, look_ahead
+from flowbench.grid import preview as grid_preview
+from flowbench.grid.cost_model import Cost
+from flowbench.grid.preview import Grid, Preview
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Due, Group, make_groups
 from flowbench.schedule.resources import Slots, share
 from flowbench.store import records
+from flowbench.store.records import ProtocolInfo
 
 GIB = 2**30
 SUITE = make_suite(tasks=("Pendulum-v1", "Acrobot-v1"))
 
 
-def preview(needs, slots, seeds: int = 1, notes=()) -> Preview:
+def preview(costs, slots, seeds: int = 1, notes=()) -> Preview:
     groups = [
         Group(tuple(make_cell(suite=SUITE, task=task, seed=seed) for seed in range(seeds))) for task in SUITE.tasks
     ]
     cells = [cell for group in groups for cell in group.cells]
-    return Preview(cells, Due(due=cells), groups, slots, needs, notes)
+    return Preview(cells, Due(due=cells), groups, slots, costs, notes)
 
 
-def test_what_is_known_is_told(monkeypatch) -> None:
+def test_known_costs_are_shown(monkeypatch) -> None:
     monkeypatch.setattr(system, "host_memory", lambda: 64 * GIB)
-    known = [Need(7200, 2 * GIB, None, "1 earlier run"), Need(3600, GIB, None, "calibration")]
+    known = [Cost(7200, 2 * GIB, None, "1 earlier run"), Cost(3600, GIB, None, "calibration")]
     assert preview(known, Slots(1, "cpu", 3)).lines() == [
         "2 cells, 2 to run, 0 done already; 1 at once on CPU, 3 threads each; about 3.0 h",
         "slots: 1 on the CPU, 3 threads each",
@@ -48,8 +51,8 @@ def test_what_is_known_is_told(monkeypatch) -> None:
     assert alike.lines()[-1] == "time: about 4.0 h; memory: 2.0 GiB of 64.0 GiB; estimated from 1 earlier run"
 
 
-def test_what_is_not_known_is_no_number() -> None:
-    half = preview([Need(7200, 2 * GIB, None, "1 earlier run"), None], Slots(2, "cpu", 1), notes=["so it was decided"])
+def test_unknown_costs_are_question_marks() -> None:
+    half = preview([Cost(7200, 2 * GIB, None, "1 earlier run"), None], Slots(2, "cpu", 1), notes=["so it was decided"])
     assert half.lines() == [
         "2 cells, 2 to run, 0 done already; 2 at once on CPU, 1 thread each",
         "slots: 2 on the CPU, 1 thread each",
@@ -61,9 +64,9 @@ def test_what_is_not_known_is_no_number() -> None:
     assert nothing.table().header[-1] == "config"  # no three columns of question marks
 
 
-def test_slots_on_gpus_are_told_with_their_memory() -> None:
+def test_slots_on_gpus_with_their_memory() -> None:
     shared = Slots(3, "auto", 4, ("0", "GPU-7"), "tf32", per_gpu=2)
-    lines = preview([Need(60, GIB, 9 * GIB, "calibration"), Need(60, GIB, 3 * GIB, "calibration")], shared, 5).lines()
+    lines = preview([Cost(60, GIB, 9 * GIB, "calibration"), Cost(60, GIB, 3 * GIB, "calibration")], shared, 5).lines()
     assert lines == [
         "10 cells, 10 to run, 0 done already in 2 stacked groups; 3 at once on 2 GPUs, 4 threads each; about 1.0 min",
         "slots: 2 on GPU 0, 1 on GPU GPU-7; 4 threads each",
@@ -71,10 +74,11 @@ def test_slots_on_gpus_are_told_with_their_memory() -> None:
     ]
 
 
-def test_a_finished_grid_needs_nothing(tmp_path: Path) -> None:
+def test_finished_grid_costs_nothing(tmp_path: Path) -> None:
     cells = [make_cell(suite=SUITE)]
-    ended = look_ahead(tmp_path, Grid(cells, Due(done=cells), []), lambda per_gpu: Slots(4, "cpu", 1), None,
-                       calibrate=True, force=False)  # fmt: skip
+    ended = grid_preview.preview(
+        tmp_path, Grid(cells, Due(done=cells), []), lambda per_gpu: Slots(4, "cpu", 1), RunOptions(calibrate=True)
+    )
     assert ended.lines() == ["1 cell, 0 to run, 1 done already"]
     assert ended.slots.jobs == 1
     assert ended.table().header[-1] == "config"
@@ -98,52 +102,55 @@ def slots_for_auto(root: Path, *, jobs: int | None = None) -> Preview:
     def sharing(per_gpu: int) -> Slots:
         return share("auto", jobs, gpus=tuple(system.gpus()), per_gpu=per_gpu)
 
-    return look_ahead(root, Grid(cells, Due(due=cells), groups), sharing, "auto", calibrate=False, force=False)
+    return grid_preview.preview(root, Grid(cells, Due(due=cells), groups), sharing, RunOptions(per_gpu="auto"))
 
 
-def test_groups_a_gpu_follow_from_the_memory_that_earlier_runs_took(two_gpus, tmp_path, monkeypatch) -> None:
+def test_groups_per_gpu_follow_from_the_memory_of_earlier_runs(two_gpus, tmp_path, monkeypatch) -> None:
     assert slots_for_auto(tmp_path).slots == Slots(2, "auto", 12, ("0", "1"), "tf32")
     (note,) = slots_for_auto(tmp_path).notes
     assert "--per-gpu auto: 1, because the memory of 1 of 1 kinds" in note
-    monkeypatch.setattr(cost_model, "need", lambda *given: Need(60, GIB, 10 * GIB, "1 earlier run"))
+    monkeypatch.setattr(cost_model, "cost", lambda *given: Cost(60, GIB, 10 * GIB, "1 earlier run"))
     known = slots_for_auto(tmp_path)
     assert known.slots == Slots(6, "auto", 4, ("0", "1"), "tf32", per_gpu=3)  # the smaller GPU decides
-    assert known.notes == ["--per-gpu auto: 3, because one takes 10.0 GiB of a GPU's 40.0 GiB"]
+    assert known.notes == ["--per-gpu auto: 3, because a group takes 10.0 GiB of a GPU's 40.0 GiB"]
     assert slots_for_auto(tmp_path, jobs=4).slots == Slots(4, "auto", 6, ("0", "1"), "tf32", per_gpu=2)
 
 
 # Short trainings
 
 
-def test_a_calibration_is_a_short_run_of_each_kind_of_group(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_calibration_is_a_short_run_of_each_kind_of_group(tmp_path: Path) -> None:
     wanted = [
         make_cell(suite=make_suite(steps=10**6, every=10**5, episodes=9), seed=seed, random_steps=500, hidden=hidden)
         for hidden in (8, 6)
         for seed in (0, 1)
     ]
     groups = [Group((cell,)) for cell in wanted]
-    records, failed = calibration.measure(groups, Slots(2, "cpu", 1))
+    found, failed = calibration.measure(groups, Slots(2, "cpu", 1))
     assert failed == []
-    assert [record["config"]["hidden"] for record in records] == [8, 6]
-    for record in records:
-        assert record["protocol"] == {"steps": 300, "every": 300, "episodes": 1}
-        assert record["config"]["random_steps"] == 60
-        assert record["memory"]["host_bytes"] > 2**26
-    need = cost_model.need(groups[0], records, cost_model.Here.of(Slots(2, "cpu", 1)))
-    assert need is not None
-    assert need.basis == "calibration"
-    assert need.seconds > 100 * records[0]["wall"]["update"]
+    assert [each.record.config["hidden"] for each in found] == [8, 6]
+    for each in found:
+        assert each.record.protocol == ProtocolInfo(300, 300, 1)
+        assert each.record.config["random_steps"] == 60
+        assert each.memory.host_bytes > 2**26
+    cost = cost_model.cost(groups[0], found, cost_model.Conditions.of(Slots(2, "cpu", 1)))
+    assert cost is not None
+    assert cost.basis == "calibration"
+    assert cost.seconds > 100 * found[0].wall["update"]
 
 
-def test_what_cannot_be_calibrated_is_named(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_failed_calibration_is_named(tmp_path: Path) -> None:
     broken = write_algorithm(tmp_path, "Broken", "raise RuntimeError('boom')")
     group = Group((make_cell("Broken", target=broken, suite=make_suite()),))
-    records, (failed,) = calibration.measure([group], Slots(1, "cpu", 1))
-    assert records == []
+    found, (failed,) = calibration.measure([group], Slots(1, "cpu", 1))
+    assert found == []
     assert "boom" in failed.error
 
 
-def test_a_dry_run_tells_hours_after_calibrating_and_after_a_run(flowbench, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_dry_run_estimates_after_calibration_and_after_a_run(flowbench, tmp_path: Path) -> None:
     arguments = ["run", "--suite", write_suite(tmp_path), "--algo", f"td3[{TINY}]", "--seeds", "1", "--device", "cpu",
                  "--task", "pendulum-swingup", "--results", tmp_path / "results"]  # fmt: skip
     _, out, _ = flowbench(*arguments, "--dry-run")
@@ -166,7 +173,7 @@ def test_a_dry_run_tells_hours_after_calibrating_and_after_a_run(flowbench, tmp_
     assert re.search(r"time: about \d.*; memory: \d\.\d GiB of", out)
 
 
-def test_a_calibration_that_is_interrupted_ends_the_command(flowbench, tmp_path, monkeypatch) -> None:
+def test_interrupted_calibration_ends_the_command(flowbench, tmp_path, monkeypatch) -> None:
     def interrupted(*given):
         raise KeyboardInterrupt
 

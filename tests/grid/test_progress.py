@@ -10,7 +10,7 @@ from fakes import make_cell
 from rich.console import Console
 
 from flowbench.grid import progress
-from flowbench.grid.progress import DECAY, Bars, Board, Lines, Pace
+from flowbench.grid.progress import Bars, Board, Lines, Remaining
 from flowbench.schedule.groups import Group
 from flowbench.schedule.runner import Outcome
 
@@ -43,57 +43,40 @@ def outcome(of: Group, status: str = "done", error: str = "") -> Outcome:
 
 def test_nothing_is_known_before_the_first_tick() -> None:
     one = group()
-    pace = Pace([one], 1)
-    assert pace.seconds() is None
-    assert pace.group_seconds(one) is None
-    pace.tick(one, 0, 0.0)
-    assert pace.seconds() is None
+    left = Remaining([one], 1)
+    assert left.seconds() is None
+    assert left.group_seconds(one) is None
+    left.tick(one, 0, 0.0)
+    assert left.seconds() is None
 
 
-def test_what_is_left_of_one_run() -> None:
+def test_time_left_of_one_run() -> None:
     one = group()
-    pace = Pace([one], 1)
-    pace.tick(one, 40, 10.0)
-    assert pace.group_seconds(one) == pytest.approx(6.0)
-    assert pace.seconds() == pytest.approx(6.0)
-    pace.end(one)
-    assert pace.seconds() == 0.0
+    left = Remaining([one], 1)
+    left.tick(one, 40, 10.0)
+    assert left.group_seconds(one) == pytest.approx(6.0)
+    assert left.seconds() == pytest.approx(6.0)
+    left.end(one)
+    assert left.seconds() == 0.0
 
 
-def test_a_slow_stretch_counts_for_the_time_it_took() -> None:
-    one = group()
-    pace = Pace([one], 1)
-    pace.tick(one, 40, 10.0)  # 4 seconds
-    pace.tick(one, 50, 2.0)  # 5 seconds, an evaluation among them
-    seconds, steps = DECAY * 4 + 5, DECAY * 40 + 10
-    assert pace.group_seconds(one) == pytest.approx(50 * seconds / steps)
-
-
-def test_runs_share_the_slots() -> None:
-    groups = [group(seed=seed) for seed in range(4)]
-    pace = Pace(groups, 2)
-    pace.tick(groups[0], 50, 10.0)
-    assert pace.seconds() == pytest.approx((5 + 10 + 10 + 10) / 2)
-    pace.end(groups[1])
-    pace.end(groups[2])
-    # One run of ten seconds is not done sooner for having two slots.
-    assert pace.seconds() == pytest.approx(10.0)
-
-
-def test_algorithms_have_a_pace_each_and_unseen_ones_the_mean() -> None:
-    slow, fast, unseen = group("slow"), group("fast"), group("unseen", steps=200)
-    pace = Pace([slow, fast, unseen], 1)
-    pace.tick(slow, 20, 1.0)
-    pace.tick(fast, 20, 4.0)
-    assert pace.group_seconds(fast) == pytest.approx(20.0)
-    assert pace.group_seconds(unseen) is None
-    assert pace.seconds() == pytest.approx(80 + 20 + 200 * (1 + 0.25) / 2)
+def test_time_left_of_a_grid() -> None:
+    groups = [*(group(seed=seed) for seed in range(4)), group("fast")]
+    left = Remaining(groups, 2)
+    left.tick(groups[0], 50, 10.0)
+    assert left.seconds() == pytest.approx(25.0)  # one slot: 5, 10 and 10; the other: 10 and 10
+    left.tick(groups[4], 50, 50.0)
+    assert left.group_seconds(groups[4]) == pytest.approx(1.0)
+    assert left.seconds() == pytest.approx(21.0)  # both slots are taken, and the free one takes two groups
+    for each in groups[1:]:
+        left.end(each)
+    assert left.seconds() == pytest.approx(5.0)
 
 
 # Which board
 
 
-def test_the_board_fits_where_it_is_shown() -> None:
+def test_kind_of_board_depends_on_the_terminal() -> None:
     one = [group()]
     assert type(progress.board(one, 1, screen(terminal=True), quiet=False)) is Bars
     assert type(progress.board(one, 1, screen(), quiet=False)) is Lines
@@ -113,7 +96,7 @@ def test_a_quiet_board_prints_nothing() -> None:
 # Lines
 
 
-def test_a_line_an_evaluation_and_an_end() -> None:
+def test_one_line_per_evaluation_and_end() -> None:
     first, second = group("flowrl[flow_steps=5]", 2000), group("flowrl[flow_steps=5]", 2000, seed=1)
     with Lines([first, second], 1, screen()) as board:
         board.event(first, {"event": "stage", "text": "loading"})
@@ -129,14 +112,14 @@ def test_a_line_an_evaluation_and_an_end() -> None:
     ]
 
 
-def test_a_line_is_one_line_however_narrow_the_terminal() -> None:
+def test_line_is_not_wrapped_in_a_narrow_terminal() -> None:
     one = group("flowrl[" + ",".join(f"parameter_{n}=1" for n in range(20)) + "]")
     with Lines([one], 1, Console(file=io.StringIO(), width=40)) as board:
         board.outcome(outcome(one))
     assert len(text(board).splitlines()) == 1
 
 
-def test_an_event_of_a_later_version_is_no_error() -> None:
+def test_unknown_event_is_ignored() -> None:
     one = group()
     for kind in (Lines, Bars):
         with kind([one], 1, screen(terminal=True)) as board:
@@ -155,7 +138,7 @@ def drawn(board: Bars) -> str:
     return console.file.getvalue()
 
 
-def test_a_bar_a_running_cell_and_one_for_all() -> None:
+def test_one_bar_per_running_cell_and_one_for_the_grid() -> None:
     groups = [group("flowrl[flow_steps=5]", 2000, seed=seed) for seed in range(3)]
     with Bars(groups, 1, screen(terminal=True)) as board:
         assert "0 of 3 done" in drawn(board)
@@ -178,7 +161,7 @@ def test_a_bar_a_running_cell_and_one_for_all() -> None:
     assert "seed 0 done" not in text(board)
 
 
-def test_bars_are_gone_when_the_grid_breaks_off() -> None:
+def test_bars_are_removed_after_an_error() -> None:
     one = group()
     board = Bars([one], 1, screen(terminal=True))
     with pytest.raises(ZeroDivisionError), board:

@@ -8,15 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes import make_cell
-from msgspec.structs import replace
+from fakes import make_cell, put_run
 from rich.console import Console
 
 from flowbench.cli import watch
 from flowbench.monitor.dashboard import ASCII_BLOCKS, BLOCKS, Dashboard, short, sparkline
 from flowbench.monitor.snapshot import Failure, Running, Snapshot, Watcher
-from flowbench.store import records
-from flowbench.store.records import RunRecord
 
 
 def running(seed: int = 0, **changes: object) -> Running:
@@ -58,13 +55,13 @@ def test_a_grid_at_a_glance() -> None:
     assert lines[5].split() == ["humanoid-run", "flowrl", "0", "250k/1M", "61", "123.5", "▁▅█", "3:23:54"]
 
 
-def test_a_cell_of_which_nothing_is_known_yet() -> None:
+def test_cell_that_has_just_started() -> None:
     (line,) = draw(snapshot(running=[running(step=0, speed=None, last=None, curve=())]))[5:]
     assert line.split() == ["humanoid-run", "flowrl", "0", "0/1M", "-:--"]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_long_names_lose_their_middle(width: int) -> None:
+def test_long_names_are_shortened_in_the_middle(width: int) -> None:
     algo = "flowrl[weights=sample,weighting=linear,flow_steps=5,steps=4000]"
     task = "manipulation/reach_duplo_features_of_great_length"
     line = draw(snapshot(running=[running(task=task, algo=algo)]), width)[5]
@@ -76,7 +73,7 @@ def test_long_names_lose_their_middle(width: int) -> None:
     assert rest[-1] == "3:23:54"
 
 
-def test_a_task_of_one_of_several_suites_says_which() -> None:
+def test_task_has_its_suite_if_there_are_several() -> None:
     lines = draw(snapshot(running=[running(), running(suite="quick", task="hop")]))
     assert [line.split()[0] for line in lines[5:]] == ["dmc-hard/humanoid-run", "quick/hop"]
 
@@ -91,7 +88,7 @@ def test_more_cells_than_rows_are_counted() -> None:
 
 
 @pytest.mark.parametrize("count", range(13, 20))
-def test_a_line_is_not_lost_to_saying_that_one_more_runs(count: int) -> None:
+def test_every_line_of_the_screen_is_used(count: int) -> None:
     lines = draw(snapshot(running=[running(seed) for seed in range(count)]))
     assert len(lines) <= 24
     assert len(lines) == 5 + count
@@ -105,12 +102,12 @@ def test_failures_are_a_line_each() -> None:
     assert lines[-1].endswith("…")
 
 
-def test_long_names_leave_room_for_what_went_wrong() -> None:
+def test_long_names_leave_room_for_the_error() -> None:
     found = Failure("humanoidbench/h1hand-walk", "flowrl[constraint=false]", 7, "FloatingPointError: q", "")
     assert draw(snapshot(failures=[found]))[-1] == "humanoid…nd-walk flowrl[c…=false] seed 7: FloatingPointError: q"
 
 
-def test_what_cannot_be_read_is_said() -> None:
+def test_unreadable_runs_are_counted() -> None:
     assert draw(snapshot(problems=["a/run.json: torn", "b"]))[-1] == "2 runs cannot be read: a/run.json: torn"
 
 
@@ -129,7 +126,7 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
     assert ".." in text
 
 
-def test_a_record_commands_no_terminal() -> None:
+def test_control_characters_and_markup_are_not_interpreted() -> None:
     shown = snapshot(running=[running(task="a\x1b[2Jb")], failures=[Failure("[red]x", "y", 0, "\x1b]0;z\x07", "")])
     text = "\n".join(draw(shown))
     assert "\x1b" not in text
@@ -166,13 +163,8 @@ def test_a_short_number(number: float, shown: str) -> None:
 # The command
 
 
-def put(root: Path, status: str) -> None:
-    cell = make_cell()
-    records.write_run(root / cell.path, replace(RunRecord.of(cell, [0]), status=status))
-
-
-def test_without_a_terminal_one_look_is_printed(flowbench, tmp_path: Path) -> None:
-    put(tmp_path, "queued")
+def test_without_a_terminal_one_snapshot_is_printed(flowbench, tmp_path: Path) -> None:
+    put_run(tmp_path, make_cell(), "queued")
     status, out, err = flowbench("watch", "--results", tmp_path)
     assert (status, err) == (0, "")
     assert "1 queued" in out
@@ -182,8 +174,8 @@ def test_without_a_terminal_one_look_is_printed(flowbench, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "named"), [(["--every", "0"], "--every '0'"), (["--algo", "sca"], "'sca'"), (["--suite", "x"], "'x'")]
 )
-def test_mistakes_are_told(flowbench, tmp_path: Path, arguments: list[str], named: str) -> None:
-    put(tmp_path, "done")
+def test_mistakes_are_reported(flowbench, tmp_path: Path, arguments: list[str], named: str) -> None:
+    put_run(tmp_path, make_cell(), "done")
     status, _, err = flowbench("watch", "--results", tmp_path, *arguments)
     assert status == 2
     assert named in err
@@ -198,19 +190,19 @@ def follow(root: Path, monkeypatch: pytest.MonkeyPatch, sleep: object) -> Snapsh
 
 
 def test_a_grid_is_followed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, "queued")
+    put_run(tmp_path, make_cell(), "queued")
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        put(tmp_path, "done" if len(slept) == 3 else "queued")
+        put_run(tmp_path, make_cell(), "done" if len(slept) == 3 else "queued")
 
     assert follow(tmp_path, monkeypatch, sleep).counts == {"done": 1}
     assert slept == [5.0] * 3
 
 
-def test_ctrl_c_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, "queued")
+def test_ctrl_c_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_run(tmp_path, make_cell(), "queued")
 
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt

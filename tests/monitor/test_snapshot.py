@@ -7,25 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fakes import make_cell, make_suite
-from msgspec.structs import replace
+from fakes import make_cell, make_suite, put_run
 
 from flowbench.common.errors import UsageError
 from flowbench.monitor.snapshot import Watcher
 from flowbench.plan.cells import Cell
 from flowbench.store import lock, records
-from flowbench.store.records import RunRecord
 
 SUITE = make_suite(steps=1000)
 
 
 def cell(seed: int = 0, algo: str = "td3") -> Cell:
     return make_cell(algo, seed=seed, suite=SUITE)
-
-
-def put(root: Path, of: Cell, status: str, **changes: object) -> Path:
-    records.write_run(root / of.path, replace(RunRecord.of(of, [of.seed]), status=status, **changes))
-    return root / of.path
 
 
 def train(folder: Path, *points: tuple[int, float, float]) -> None:
@@ -41,7 +34,7 @@ def evaluate(folder: Path, *points: tuple[int, float, float]) -> None:
 
 
 def test_a_running_cell(tmp_path: Path) -> None:
-    folder = put(tmp_path, cell(3), "running", config={"random_steps": 100})
+    folder = put_run(tmp_path, cell(3), "running", config={"random_steps": 100})
     train(folder, (50, 0.1, 1.0), (100, 1.0, 1.0), (200, 11.0, 2.0), (300, 21.0, 3.0))
     evaluate(folder, (100, 1.0, 5.0), (200, 11.0, 7.0))
     with lock.hold(folder):
@@ -53,7 +46,7 @@ def test_a_running_cell(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_has_just_begun(tmp_path: Path) -> None:
-    folder = put(tmp_path, cell(), "queued")
+    folder = put_run(tmp_path, cell(), "queued")
     with lock.hold(folder):
         snapshot = Watcher(tmp_path).look()
     (found,) = snapshot.running
@@ -61,17 +54,17 @@ def test_a_cell_that_has_just_begun(tmp_path: Path) -> None:
     assert snapshot.left is None
 
 
-def test_evaluations_tell_the_speed_where_no_episode_has_ended(tmp_path: Path) -> None:
-    folder = put(tmp_path, cell(), "running", config={})
+def test_speed_from_evaluations_if_no_episode_has_ended(tmp_path: Path) -> None:
+    folder = put_run(tmp_path, cell(), "running", config={})
     evaluate(folder, (100, 10.0, 1.0), (300, 20.0, 2.0))
     with lock.hold(folder):
         (found,) = Watcher(tmp_path).look().running
     assert (found.step, found.speed) == (300, 20.0)
 
 
-def test_cells_are_counted_by_what_they_are_now(tmp_path: Path) -> None:
+def test_cells_are_counted_by_status(tmp_path: Path) -> None:
     for seed, status in enumerate(["done", "failed", "queued", "running", "stopped"]):
-        put(tmp_path, cell(seed), status)
+        put_run(tmp_path, cell(seed), status)
     snapshot = Watcher(tmp_path).look()
     assert snapshot.counts == {"done": 1, "failed": 1, "queued": 1, "stopped": 2}  # nobody holds what says it runs
     assert snapshot.share == pytest.approx(1 / 5)
@@ -80,63 +73,63 @@ def test_cells_are_counted_by_what_they_are_now(tmp_path: Path) -> None:
 
 def test_a_grid_is_finished_when_nothing_runs_or_waits(tmp_path: Path) -> None:
     assert not Watcher(tmp_path).look().finished
-    put(tmp_path, cell(0), "done")
-    put(tmp_path, cell(1), "failed")
+    put_run(tmp_path, cell(0), "done")
+    put_run(tmp_path, cell(1), "failed")
     assert Watcher(tmp_path).look().finished
 
 
-def test_published_runs_are_none_of_the_grid(tmp_path: Path) -> None:
-    put(tmp_path, cell(), "done", published={"format": "csv"})
+def test_published_runs_do_not_count(tmp_path: Path) -> None:
+    put_run(tmp_path, cell(), "done", published={"format": "csv"})
     assert Watcher(tmp_path).look().counts == {}
 
 
-def test_failures_come_with_the_latest_first_in_a_line(tmp_path: Path) -> None:
-    put(tmp_path, cell(0), "failed", error="ValueError: one\n two", ended="2026-01-01T10:00:00+00:00")
-    put(tmp_path, cell(1), "failed", error="OSError: three", ended="2026-01-01T11:00:00+00:00")
-    put(tmp_path, cell(2), "failed")
+def test_failures_are_one_line_each_latest_first(tmp_path: Path) -> None:
+    put_run(tmp_path, cell(0), "failed", error="ValueError: one\n two", ended="2026-01-01T10:00:00+00:00")
+    put_run(tmp_path, cell(1), "failed", error="OSError: three", ended="2026-01-01T11:00:00+00:00")
+    put_run(tmp_path, cell(2), "failed")
     found = Watcher(tmp_path).look().failures
     assert [(each.seed, each.error) for each in found] == [
-        (1, "OSError: three"), (0, "ValueError: one two"), (2, "it left no word")
+        (1, "OSError: three"), (0, "ValueError: one two"), (2, "no error was recorded")
     ]  # fmt: skip
 
 
-def test_the_time_left_counts_what_waits_in_as_many_places_as_train_now(tmp_path: Path) -> None:
-    folder = put(tmp_path, cell(0), "running", config={})
+def test_time_left_with_as_many_groups_at_once_as_now(tmp_path: Path) -> None:
+    folder = put_run(tmp_path, cell(0), "running", config={})
     train(folder, (100, 10.0, 0.0), (200, 20.0, 0.0))  # 80 s to go
-    put(tmp_path, cell(1), "queued")
-    put(tmp_path, cell(2), "queued")
+    put_run(tmp_path, cell(1), "queued")
+    put_run(tmp_path, cell(2), "queued")
     with lock.hold(folder):
         assert Watcher(tmp_path).look().left == pytest.approx(80 + 100 + 100)
-        other = put(tmp_path, cell(3), "running", config={})
+        other = put_run(tmp_path, cell(3), "running", config={})
         train(other, (100, 10.0, 0.0), (900, 90.0, 0.0))  # 10 s to go
         with lock.hold(other):
             assert Watcher(tmp_path).look().left == pytest.approx(80 + 100)
     assert Watcher(tmp_path).look().left is None  # nobody trains
 
 
-def test_seeds_that_train_together_take_their_time_once(tmp_path: Path) -> None:
-    folder = put(tmp_path, cell(0), "running", config={})
+def test_seeds_of_one_group_need_its_time_once(tmp_path: Path) -> None:
+    folder = put_run(tmp_path, cell(0), "running", config={})
     train(folder, (100, 10.0, 0.0), (200, 20.0, 0.0))
-    put(tmp_path, cell(1), "queued", group=[1, 2])
-    put(tmp_path, cell(2), "queued", group=[1, 2])
+    put_run(tmp_path, cell(1), "queued", group=[1, 2])
+    put_run(tmp_path, cell(2), "queued", group=[1, 2])
     with lock.hold(folder):
         assert Watcher(tmp_path).look().left == pytest.approx(80 + 100)
 
 
-def test_finished_runs_tell_how_long_others_of_their_algorithm_take(tmp_path: Path) -> None:
-    folder = put(tmp_path, cell(0, "td3"), "running", config={})
+def test_time_of_an_algorithm_from_its_finished_runs(tmp_path: Path) -> None:
+    folder = put_run(tmp_path, cell(0, "td3"), "running", config={})
     train(folder, (100, 10.0, 0.0), (200, 20.0, 0.0))
-    put(tmp_path, cell(1, "sac"), "done", seconds=3000)
-    put(tmp_path, cell(2, "sac"), "queued")
+    put_run(tmp_path, cell(1, "sac"), "done", seconds=3000)
+    put_run(tmp_path, cell(2, "sac"), "queued")
     with lock.hold(folder):
         assert Watcher(tmp_path).look().left == pytest.approx(80 + 3000)
 
 
 def test_finished_runs_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(20):
-        put(tmp_path, cell(seed), "done")
-    folder = put(tmp_path, cell(20), "running")
-    put(tmp_path, cell(21), "done", published={"format": "csv"})
+        put_run(tmp_path, cell(seed), "done")
+    folder = put_run(tmp_path, cell(20), "running")
+    put_run(tmp_path, cell(21), "done", published={"format": "csv"})
     watcher = Watcher(tmp_path)
     watcher.look()
     read: list[Path] = []
@@ -144,19 +137,17 @@ def test_finished_runs_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(records, "read_placed", lambda folder: read.append(folder) or read_placed(folder))
     assert watcher.look().counts == {"done": 20, "stopped": 1}
     assert read == []
-    put(tmp_path, cell(20), "failed")
+    put_run(tmp_path, cell(20), "failed")
     assert watcher.look().counts == {"done": 20, "failed": 1}
     assert read == [folder]
 
 
-def test_a_run_that_ends_between_its_record_and_its_lock_was_not_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path, cell(), "running")
+def test_run_that_ends_while_it_is_read_is_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_run(tmp_path, cell(), "running")
     is_held = lock.is_held
 
     def ends(folder: Path) -> bool:
-        put(tmp_path, cell(), "done")
+        put_run(tmp_path, cell(), "done")
         return is_held(folder)
 
     monkeypatch.setattr(lock, "is_held", ends)
@@ -166,7 +157,7 @@ def test_a_run_that_ends_between_its_record_and_its_lock_was_not_stopped(
 def test_folders_come_and_go(tmp_path: Path) -> None:
     watcher = Watcher(tmp_path)
     assert watcher.look().counts == {}
-    folder = put(tmp_path, cell(), "running")
+    folder = put_run(tmp_path, cell(), "running")
     train(folder, (100, 10.0, 0.0))
     with lock.hold(folder):
         assert watcher.look().running[0].step == 100
@@ -178,9 +169,9 @@ def test_folders_come_and_go(tmp_path: Path) -> None:
     assert watcher.look().counts == {}
 
 
-def test_a_folder_that_vanishes_under_its_reader_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, cell(0), "done")
-    gone = put(tmp_path, cell(1), "done")
+def test_folder_removed_while_it_is_read_is_not_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_run(tmp_path, cell(0), "done")
+    gone = put_run(tmp_path, cell(1), "done")
     read_placed = records.read_placed
 
     def vanishes(folder: Path) -> dict[str, object]:
@@ -193,10 +184,10 @@ def test_a_folder_that_vanishes_under_its_reader_is_no_problem(tmp_path: Path, m
     assert (snapshot.counts, snapshot.problems) == ({"done": 1}, [])
 
 
-def test_what_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
-    put(tmp_path, cell(0), "done")
-    broken = put(tmp_path, cell(1), "done") / "run.json"
-    running = put(tmp_path, cell(2), "running")
+def test_unreadable_run_is_reported(tmp_path: Path) -> None:
+    put_run(tmp_path, cell(0), "done")
+    broken = put_run(tmp_path, cell(1), "done") / "run.json"
+    running = put_run(tmp_path, cell(2), "running")
     (running / "train.csv").write_text("step,step\n1,2\n")
     watcher = Watcher(tmp_path)
     good = broken.read_text()
@@ -209,20 +200,20 @@ def test_what_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
     assert watcher.look().counts["done"] == 2
 
 
-@pytest.mark.parametrize("record", [{"group": None}, {"seconds": "soon"}, {"config": {"random_steps": "few"}}])
-def test_strange_records_do_no_harm(tmp_path: Path, record: dict[str, object]) -> None:
-    folder = put(tmp_path, cell(0), "running", **record)
+@pytest.mark.parametrize("record", [{"group": None}, {"seconds": -1.0}, {"config": {"random_steps": "few"}}])
+def test_unusual_records(tmp_path: Path, record: dict[str, object]) -> None:
+    folder = put_run(tmp_path, cell(0), "running", **record)
     train(folder, (100, 10.0, float("nan")), (200, 20.0, float("inf")))
-    put(tmp_path, cell(1), "done", **record)
-    put(tmp_path, cell(2), "queued", **record)
+    put_run(tmp_path, cell(1), "done", **record)
+    put_run(tmp_path, cell(2), "queued", **record)
     with lock.hold(folder):
         assert Watcher(tmp_path).look().running[0].step == 200
 
 
-def test_suites_and_algorithms_are_chosen(tmp_path: Path) -> None:
+def test_suites_and_algorithms_are_selected(tmp_path: Path) -> None:
     assert Watcher(tmp_path, ["mini"], ["sac"]).look(check=True).counts == {}  # which are waited for
-    put(tmp_path, cell(0, "td3"), "done")
-    put(tmp_path, cell(0, "sac"), "failed")
+    put_run(tmp_path, cell(0, "td3"), "done")
+    put_run(tmp_path, cell(0, "sac"), "failed")
     assert Watcher(tmp_path, ["mini"], ["sac"]).look(check=True).counts == {"failed": 1}
     with pytest.raises(UsageError, match="'scr'; did you mean 'sac'"):
         Watcher(tmp_path, [], ["scr"]).look(check=True)
@@ -230,8 +221,8 @@ def test_suites_and_algorithms_are_chosen(tmp_path: Path) -> None:
         Watcher(tmp_path / "none").look(check=True)
 
 
-def test_looking_changes_no_file(tmp_path: Path) -> None:
-    folder = put(tmp_path, cell(), "running")
+def test_look_changes_no_file(tmp_path: Path) -> None:
+    folder = put_run(tmp_path, cell(), "running")
     train(folder, (100, 10.0, 0.0))
     with lock.hold(folder):
         before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

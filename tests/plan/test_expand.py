@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fakes import make_cell, make_suite, write_algorithm, write_suite
+from fakes import make_cell, write_algorithm, write_suite
 
 from flowbench.common.errors import UsageError
 from flowbench.plan.cells import Protocol, task_folder
@@ -265,8 +265,3 @@ def test_tasks_of_different_names_never_share_a_folder() -> None:
 def test_a_hyperparameter_that_is_no_number_is_refused_when_planning(suite: str, value: str) -> None:
     with pytest.raises(UsageError, match=f"target_entropy_scale.*{value}"):
         variants(suite, f"sac[target_entropy_scale={value}]")
-
-
-def test_a_cell_is_made_of_its_parts() -> None:
-    cell = make_cell(suite=make_suite(steps=7), seed=2)
-    assert (cell.variant.protocol.steps, cell.seed, cell.suite.name) == (7, 2, "mini")

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
 
 import pytest
-from fakes import make_cell, make_suite
-from msgspec.structs import replace
+from fakes import make_cell, make_suite, put_run
 
 from flowbench.common.errors import UsageError
 from flowbench.schedule.groups import Group, find_due, make_groups, parse_shard, take_shard, tidy
-from flowbench.store import lock, records
-from flowbench.store.records import RunRecord
-
-
-def leave(root: Path, cell, status: str = "done") -> Path:
-    folder = root / cell.path
-    records.write_run(folder, replace(RunRecord.of(cell, [cell.seed]), status=status))
-    return folder
+from flowbench.store import lock
 
 
 @pytest.mark.parametrize("status", ["failed", "stopped", "running", "queued"])
-def test_what_is_not_done_is_due(tmp_path: Path, status: str) -> None:
+def test_cells_that_are_not_done_are_due(tmp_path: Path, status: str) -> None:
     cells = [make_cell(seed=seed) for seed in range(3)]
-    leave(tmp_path, cells[0])
-    leave(tmp_path, cells[1], status)
+    put_run(tmp_path, cells[0])
+    put_run(tmp_path, cells[1], status)
     found = find_due(tmp_path, cells)
     assert (found.done, found.due, found.running) == (cells[:1], cells[1:], [])
 
 
-def test_what_another_process_trains_is_not_due(tmp_path: Path) -> None:
+def test_cell_that_another_process_trains_is_not_due(tmp_path: Path) -> None:
     cell = make_cell()
-    folder = leave(tmp_path, cell, "running")
+    folder = put_run(tmp_path, cell, "running")
     with lock.hold(folder):
         for force in (False, True):
             found = find_due(tmp_path, [cell], force)
@@ -42,28 +35,27 @@ def test_what_another_process_trains_is_not_due(tmp_path: Path) -> None:
 
 def test_force_makes_done_cells_due(tmp_path: Path) -> None:
     cells = [make_cell(seed=seed) for seed in range(2)]
-    leave(tmp_path, cells[0])
+    put_run(tmp_path, cells[0])
     assert find_due(tmp_path, cells, force=True).due == cells
 
 
-def test_another_config_is_due(tmp_path: Path) -> None:
-    leave(tmp_path, make_cell())
+def test_other_config_is_due(tmp_path: Path) -> None:
+    put_run(tmp_path, make_cell())
     other = make_cell(hidden=9)
     assert find_due(tmp_path, [other]).due == [other]
 
 
 @pytest.mark.parametrize("data", ["", "[]", "null", '{"schema": 9}'])
-def test_a_record_that_cannot_be_read_is_due(tmp_path: Path, data: str) -> None:
+def test_cell_with_unreadable_record_is_due(tmp_path: Path, data: str) -> None:
     cell = make_cell()
-    (leave(tmp_path, cell) / "run.json").write_text(data)
+    (put_run(tmp_path, cell) / "run.json").write_text(data)
     assert find_due(tmp_path, [cell]).due == [cell]
 
 
-def test_a_task_that_changed_is_refused(tmp_path: Path) -> None:
-    folder = leave(tmp_path, make_cell())
-    run = records.read_run(folder)
-    run.task.action_repeat = 4
-    records.write_run(folder, run)
+def test_changed_task_is_rejected(tmp_path: Path) -> None:
+    suite = make_suite()
+    task = dataclasses.replace(suite.tasks[0], action_repeat=4)
+    put_run(tmp_path, make_cell(suite=dataclasses.replace(suite, tasks=(task,))))
     with pytest.raises(UsageError, match="action_repeat"):
         find_due(tmp_path, [make_cell(seed=1)])
 
@@ -79,12 +71,12 @@ def test_a_task_that_changed_is_refused(tmp_path: Path) -> None:
         ([1, 4], 2, [[1, 4]]),
     ],
 )
-def test_seeds_of_a_line_are_gathered(seeds, stack: int, expected: list[list[int]]) -> None:
+def test_seeds_are_grouped_evenly(seeds, stack: int, expected: list[list[int]]) -> None:
     found = make_groups([make_cell(seed=seed) for seed in seeds], stack)
     assert [[cell.seed for cell in group.cells] for group in found] == expected
 
 
-def test_only_seeds_of_one_task_and_variant_are_gathered() -> None:
+def test_only_seeds_of_one_task_and_variant_are_grouped() -> None:
     suite = make_suite(tasks=("Pendulum-v1", "MountainCarContinuous-v0"))
     cells = [
         make_cell(algo, seed=seed, suite=suite, task=task, lr=lr)
@@ -101,8 +93,7 @@ def test_only_seeds_of_one_task_and_variant_are_gathered() -> None:
 
 def interrupted(root: Path, seed: int, group: list[int], *steps: int) -> None:
     """A cell that was stopped in a group, with checkpoints of these steps."""
-    folder = root / make_cell(seed=seed).path
-    records.write_run(folder, replace(RunRecord.of(make_cell(seed=seed), group), status="stopped"))
+    folder = put_run(root, make_cell(seed=seed), "stopped", group)
     (folder / "checkpoint").mkdir()
     for step in steps:
         (folder / "checkpoint" / f"{step}.json").write_text("{}")
@@ -124,18 +115,17 @@ def test_an_interrupted_group_stays_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alone", [0, 1])
-def test_a_group_of_which_one_was_begun_alone_for_a_moment_stays_together(tmp_path: Path, alone: int) -> None:
+def test_group_of_which_one_cell_was_started_alone_stays_together(tmp_path: Path, alone: int) -> None:
     for seed in (0, 1):
         interrupted(tmp_path, seed, [alone] if seed == alone else [0, 1], 20, 40)
     cells = [make_cell(seed=seed) for seed in (0, 1)]
     assert [len(group.cells) for group in make_groups(cells, 2, tmp_path)] == [2]
 
 
-def test_what_finished_cells_left_behind_is_removed_unless_it_was_to_be_kept(tmp_path: Path) -> None:
+def test_checkpoints_of_finished_cells_are_removed_unless_kept(tmp_path: Path) -> None:
     for seed, keep in ((0, False), (1, True)):
         interrupted(tmp_path, seed, [seed], 100)
-        folder = tmp_path / make_cell(seed=seed).path
-        records.write_run(folder, replace(records.read_run(folder), status="done", keep_checkpoints=keep))
+        put_run(tmp_path, make_cell(seed=seed), keep_checkpoints=keep)
     tidy(tmp_path, [make_cell(seed=seed) for seed in range(3)])
     assert not (tmp_path / make_cell(seed=0).path / "checkpoint").exists()
     assert (tmp_path / make_cell(seed=1).path / "checkpoint" / "100.json").exists()
@@ -148,7 +138,7 @@ def test_an_interrupted_group_keeps_its_order(tmp_path: Path) -> None:
     assert [cell.seed for cell in group.cells] == [7, 3, 5]
 
 
-def test_a_cell_that_has_no_step_in_common_with_its_group_goes_on_alone(tmp_path: Path) -> None:
+def test_cell_without_a_checkpoint_in_common_resumes_alone(tmp_path: Path) -> None:
     interrupted(tmp_path, 0, [0, 1, 2], 100, 200)
     interrupted(tmp_path, 1, [0, 1, 2], 30, 40)  # lost long before the others were stopped
     interrupted(tmp_path, 2, [0, 1, 2], 200, 300)  # killed while the others' were being written
@@ -156,7 +146,7 @@ def test_a_cell_that_has_no_step_in_common_with_its_group_goes_on_alone(tmp_path
     assert [[cell.seed for cell in group.cells] for group in groups] == [[0, 2], [1]]
 
 
-def test_a_group_that_was_killed_amid_its_first_checkpoint_begins_anew_together(tmp_path: Path) -> None:
+def test_group_killed_during_its_first_checkpoint_starts_again_together(tmp_path: Path) -> None:
     interrupted(tmp_path, 0, [0, 1], 100)
     interrupted(tmp_path, 1, [0, 1])
     interrupted(tmp_path, 2, [2], 100)
@@ -164,7 +154,7 @@ def test_a_group_that_was_killed_amid_its_first_checkpoint_begins_anew_together(
     assert [[cell.seed for cell in group.cells] for group in groups] == [[0, 1], [2], [3]]
 
 
-def test_a_command_makes_the_same_groups_when_some_are_done(tmp_path: Path) -> None:
+def test_groups_do_not_depend_on_what_is_done(tmp_path: Path) -> None:
     grid = [make_cell(seed=seed) for seed in range(5)]
 
     def seeds(cells, root: Path | None = None) -> list[list[int]]:
@@ -178,7 +168,7 @@ def test_a_command_makes_the_same_groups_when_some_are_done(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("group", [5, None, "0", {"0": 1}])
-def test_a_record_with_an_odd_group_is_no_reason_to_fall_over(tmp_path: Path, group) -> None:
+def test_record_with_an_invalid_group(tmp_path: Path, group) -> None:
     interrupted(tmp_path, 0, [0, 1], 100)
     interrupted(tmp_path, 1, [0, 1], 100)
     path = tmp_path / make_cell(seed=1).path / "run.json"
@@ -187,7 +177,7 @@ def test_a_record_with_an_odd_group_is_no_reason_to_fall_over(tmp_path: Path, gr
     assert [[cell.seed for cell in group.cells] for group in groups] == [[0], [1]]
 
 
-def test_a_group_is_named_after_its_seeds() -> None:
+def test_name_of_a_group() -> None:
     assert str(Group((make_cell(seed=3),))) == "td3 Pendulum-v1 seed 3"
     assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 4, 5)))) == "td3 Pendulum-v1 seeds 3-5"
     assert str(Group(tuple(make_cell(seed=seed) for seed in (3, 5)))) == "td3 Pendulum-v1 seeds 3,5"
@@ -224,13 +214,13 @@ def test_each_shard_has_its_share_of_each_variant() -> None:
         assert sorted(mine) == ["sac", "sac", "td3", "td3"]
 
 
-def test_of_more_shards_than_groups_some_are_empty() -> None:
+def test_some_shards_are_empty_if_there_are_more_than_groups() -> None:
     cells = [make_cell(seed=seed) for seed in range(4)]
     assert [len(take_shard(cells, 4, number, 3)) for number in (1, 2, 3)] == [4, 0, 0]
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b", "1.0/4", " 1/4"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
+def test_invalid_shard_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="--shard"):
         parse_shard(text)
 

@@ -15,6 +15,7 @@ from fakes import make_cell, make_suite, write_algorithm
 
 from flowbench.common.errors import UsageError
 from flowbench.plan.cells import Cell
+from flowbench.plan.options import RunOptions
 from flowbench.schedule import executors
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import share
@@ -25,7 +26,7 @@ SUITE = make_suite(steps=60, every=20)
 MEMORY = 80 * 2**20  # of an object store
 
 
-def test_without_ray_it_is_said_how_to_install_it(flowbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_says_how_to_install_it(flowbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "flowbench.schedule.executors.ray", raising=False)
     status, _, err = flowbench("run", "--suite", "quick", "--algo", "td3", "--engine", "ray")
@@ -36,13 +37,14 @@ def test_without_ray_it_is_said_how_to_install_it(flowbench, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("engine", "address", "named"), [("rya", None, "ray"), ("local", "here:1", "here:1")])
-def test_what_fits_no_engine_is_refused(engine: str, address: str | None, named: str) -> None:
+def test_invalid_engine_is_rejected(engine: str, address: str | None, named: str) -> None:
     with pytest.raises(UsageError, match=named), executors.cluster(engine, address):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
-def test_a_cluster_that_cannot_be_reached_is_told_in_a_line(flowbench, address: str) -> None:
+def test_unreachable_cluster_is_one_line(flowbench, address: str) -> None:
     pytest.importorskip("ray")
     status, _, err = flowbench("run", "--suite", "quick", "--algo", "td3", "--engine", "ray", "--address", address)
     assert status == 2
@@ -111,7 +113,7 @@ class Grid:
             assert cluster is not None
             slots = share("cpu", None, cores=cluster.cores(False))
             assert (slots.jobs, slots.threads) == (len(self.cells), 1)  # there is room for all
-            runner = Runner(self.root, slots, tell, engine=cluster.engine(self.root, slots))
+            runner = Runner(self.root, slots, tell, RunOptions(), cluster.executor(self.root, slots))
             return {
                 outcome.cell.seed: outcome.status for outcome in runner.run([Group((each,)) for each in self.cells])
             }
@@ -127,8 +129,9 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
-def test_the_cells_of_a_lost_node_are_trained_on_another(
+def test_cells_of_a_lost_node_are_trained_on_another(
     tmp_path: Path, head: Any, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     from flowbench.schedule.executors import ray
@@ -146,8 +149,8 @@ def test_the_cells_of_a_lost_node_are_trained_on_another(
 
     assert grid.run(head.address, lose) == {0: "done", 1: "done"}
     found = [records.read_run(grid.folder(cell)) for cell in grid.cells]
-    assert [record["status"] for record in found] == ["done", "done"]
-    assert sorted("resumed" in record for record in found) == [False, shared]
+    assert [record.status for record in found] == ["done", "done"]
+    assert sorted(record.resumed is not None for record in found) == [False, shared]
     for cell in grid.cells:
         assert csv_rows.read(grid.folder(cell) / "evals.csv")["step"].tolist() == [20, 40, 60]
         assert {path.name for path in grid.folder(cell).iterdir()} == {
@@ -157,6 +160,7 @@ def test_the_cells_of_a_lost_node_are_trained_on_another(
     assert len(again) == (2 if shared else 3)
 
 
+@pytest.mark.slow
 def test_an_interrupt_reaches_the_nodes(tmp_path: Path, head: Any) -> None:
     grid = Grid(tmp_path, 1)
 

@@ -15,7 +15,7 @@ from flowbench.common import system
 from flowbench.common.errors import UsageError
 from flowbench.schedule import resources
 from flowbench.schedule.executors.local import LocalExecutor
-from flowbench.schedule.resources import Cards, Slots, choose_gpus, share
+from flowbench.schedule.resources import GpuPool, Slots, choose_gpus, share
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ def test_groups_that_share_a_gpu(machine_of, per_gpu, jobs, threads, expected) -
     assert (made.jobs, made.threads, made.per_gpu) == expected
 
 
-def test_threads_on_a_cpu_can_be_given(machine_of) -> None:
+def test_threads_on_a_cpu(machine_of) -> None:
     machine_of(cores=8, gpus=0)
     assert share("cpu", 2, threads=3) == Slots(2, "cpu", 3)
 
 
-def test_there_is_no_share_of_a_gpu_on_a_cpu(machine_of) -> None:
+def test_per_gpu_is_rejected_on_a_cpu(machine_of) -> None:
     machine_of(cores=8, gpus=0)
     with pytest.raises(UsageError, match=r"--per-gpu.*--jobs"):
         share("cpu", None, per_gpu=2)
@@ -83,7 +83,7 @@ def test_there_is_no_share_of_a_gpu_on_a_cpu(machine_of) -> None:
     [(None, ("4", "GPU-b2c1", "MIG-77aa")), ("all", ("4", "GPU-b2c1", "MIG-77aa")), ("1", ("GPU-b2c1",)),
      ("2, 0", ("MIG-77aa", "4"))],
 )  # fmt: skip
-def test_gpus_are_counted_as_they_are_visible(monkeypatch, wanted, chosen) -> None:
+def test_gpus_are_counted_among_the_visible(monkeypatch, wanted, chosen) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-b2c1,MIG-77aa")
     assert choose_gpus("cuda", wanted) == chosen
 
@@ -100,7 +100,7 @@ def test_gpus_are_counted_as_they_are_visible(monkeypatch, wanted, chosen) -> No
         ("auto", 0, "0", ["'0'", "no CUDA device"]),
     ],
 )
-def test_gpus_that_there_are_not(machine_of, device, gpus, wanted, words) -> None:
+def test_missing_gpus_are_rejected(machine_of, device, gpus, wanted, words) -> None:
     machine_of(cores=8, gpus=gpus)
     with pytest.raises(UsageError) as error:
         choose_gpus(device, wanted)
@@ -117,30 +117,30 @@ def test_how_many_seeds_are_stacked(stack: int | None, gpus: int, expected: int)
 
 
 def test_the_gpu_with_the_fewest_groups_is_lent_first() -> None:
-    cards = Cards(("a", "b", "c"))
+    cards = GpuPool(("a", "b", "c"))
     with ExitStack() as first, ExitStack() as others:
-        assert first.enter_context(cards.lend()) == "a"
-        assert [others.enter_context(cards.lend()) for _ in range(3)] == ["b", "c", "a"]
+        assert first.enter_context(cards.assign()) == "a"
+        assert [others.enter_context(cards.assign()) for _ in range(3)] == ["b", "c", "a"]
         others.close()
-        assert [others.enter_context(cards.lend()) for _ in range(3)] == ["b", "c", "a"]
+        assert [others.enter_context(cards.assign()) for _ in range(3)] == ["b", "c", "a"]
         first.close()
-        assert [others.enter_context(cards.lend()) for _ in range(2)] == ["a", "b"]
+        assert [others.enter_context(cards.assign()) for _ in range(2)] == ["a", "b"]
 
 
-def test_a_gpu_comes_back_from_a_group_that_failed() -> None:
-    cards = Cards(("a", "b"))
-    with pytest.raises(OSError, match="no process"), cards.lend():
+def test_gpu_of_a_failed_group_is_lent_again() -> None:
+    cards = GpuPool(("a", "b"))
+    with pytest.raises(OSError, match="no process"), cards.assign():
         raise OSError("no process")
-    with cards.lend() as gpu:
+    with cards.assign() as gpu:
         assert gpu == "a"
 
 
 def test_without_a_gpu_none_is_lent() -> None:
-    with Cards(()).lend() as gpu:
+    with GpuPool(()).assign() as gpu:
         assert gpu is None
 
 
-def test_a_worker_sees_its_graphics_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_sees_only_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     seen = LocalExecutor(Slots(2, "cuda", 3, ("0", "1")))._environment("1")

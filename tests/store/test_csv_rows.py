@@ -14,7 +14,7 @@ FULL = b"step,mean,seconds\n150,12.5,0.25\n300,-1e-07,0.5\n450,nan,0.75\n"
 STEPS = [150, 300, 450]
 
 
-def test_rows_are_on_disk_as_they_come(tmp_path: Path) -> None:
+def test_rows_are_written_at_once(tmp_path: Path) -> None:
     path = tmp_path / "evals.csv"
     writer = csv_rows.RowWriter(path, ["step", "mean"])
     assert path.read_bytes() == b"step,mean\n"
@@ -25,7 +25,7 @@ def test_rows_are_on_disk_as_they_come(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_numbers_come_back_to_the_last_digit(tmp_path: Path) -> None:
+def test_numbers_are_read_back_exactly(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     writer = csv_rows.RowWriter(path, ["step", "mean", "q"])
     values = [1 / 3, 1e-300, -123456.789012345678, math.inf, math.nan]
@@ -39,7 +39,7 @@ def test_numbers_come_back_to_the_last_digit(tmp_path: Path) -> None:
     assert frame["q"].isna().tolist() == [False, True, True, True, True]
 
 
-def test_a_value_without_a_column_is_refused(tmp_path: Path) -> None:
+def test_value_without_a_column_is_rejected(tmp_path: Path) -> None:
     writer = csv_rows.RowWriter(tmp_path / "x.csv", ["step"])
     with pytest.raises(ValueError, match="no column for entropy, loss"):
         writer.append({"step": 1, "loss": 2.0, "entropy": 1.0})
@@ -47,7 +47,7 @@ def test_a_value_without_a_column_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "x.csv").read_text() == "step\n"
 
 
-def test_a_file_begun_before_a_column_was_added_goes_on_without_it(tmp_path: Path) -> None:
+def test_file_of_an_earlier_version_keeps_its_columns(tmp_path: Path) -> None:
     path = tmp_path / "evals.csv"
     path.write_bytes(b"step,mean\n1,2.0\n2,3.0\n")
     writer = csv_rows.RowWriter(path, ["step", "mean", "success"], size=16)
@@ -60,7 +60,7 @@ def test_a_file_begun_before_a_column_was_added_goes_on_without_it(tmp_path: Pat
         csv_rows.RowWriter(path, ["step", "mean", "score"], size=16)
 
 
-def test_a_file_is_begun_anew(tmp_path: Path) -> None:
+def test_file_is_overwritten_without_a_size(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(FULL)
     csv_rows.RowWriter(path, ["step"]).close()
@@ -68,7 +68,7 @@ def test_a_file_is_begun_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", range(len(FULL) + 1))
-def test_a_file_cut_at_any_byte_gives_its_whole_lines(tmp_path: Path, length: int) -> None:
+def test_file_cut_at_any_byte_gives_its_complete_lines(tmp_path: Path, length: int) -> None:
     path = tmp_path / "evals.csv"
     path.write_bytes(FULL[:length])
     frame = csv_rows.read(path)
@@ -89,21 +89,22 @@ def test_no_file_is_no_rows(tmp_path: Path) -> None:
     [b"\n", b"\n\n\n", b"\x00\x00\x00\n", b"\xff\xfe\x00\n\x80\n", b'a,"b\nc,d\n', b"step\r\n1\r\n",
      b"step,step\n1,2\n", b"<html>\n<body>\n", b"x" * 200_000 + b"\n", b"step,mean\n" + b"9" * 200_000 + b",1\n"],
 )  # fmt: skip
-def test_noise_is_read_or_named(tmp_path: Path, data: bytes) -> None:
+def test_noise_is_read_or_unreadable(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(data)
     with contextlib.suppress(csv_rows.Unreadable):
         csv_rows.read(path)
 
 
-def test_what_is_no_table_is_named(tmp_path: Path) -> None:
+def test_table_with_a_repeated_column_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"step,step\n1,2\n")
-    with pytest.raises(csv_rows.Unreadable, match=r"x\.csv"):
-        csv_rows.read(path)
+    for read in (lambda: csv_rows.read(path), csv_rows.Tail(path, ("step", "mean")).look):
+        with pytest.raises(csv_rows.Unreadable, match=r"x\.csv: .*two columns"):
+            read()
 
 
-def test_lines_of_another_length_and_words_are_left_out(tmp_path: Path) -> None:
+def test_damaged_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"step,mean\n1,2\n3\n4,5,6\n\x00\x00\x00\n7,word\n8,9\n")
     frame = csv_rows.read(path)
@@ -119,11 +120,11 @@ def tail(path: Path) -> csv_rows.Tail:
 
 
 def seen(of: csv_rows.Tail) -> list[tuple[float, ...]]:
-    of.look()
+    of.update()
     return list(of.rows)
 
 
-def test_rows_are_seen_as_they_come(tmp_path: Path) -> None:
+def test_tail_reads_new_rows(tmp_path: Path) -> None:
     path = tmp_path / "evals.csv"
     of = tail(path)
     assert seen(of) == []
@@ -136,7 +137,7 @@ def test_rows_are_seen_as_they_come(tmp_path: Path) -> None:
     assert seen(of) == []
 
 
-def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tail_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "evals.csv"
     path.write_text("step,mean\n1,2\n3,4\n")
     of = tail(path)
@@ -152,7 +153,7 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("taken_back", ["step,mean\n1,2\n", "step,mean\n", "", "st"])
-def test_rows_that_are_taken_back_are_gone(tmp_path: Path, taken_back: str) -> None:
+def test_tail_of_a_file_that_was_cut(tmp_path: Path, taken_back: str) -> None:
     path = tmp_path / "evals.csv"
     path.write_text("step,mean\n1,2\n3,4\n5,6\n")
     of = tail(path)
@@ -163,7 +164,7 @@ def test_rows_that_are_taken_back_are_gone(tmp_path: Path, taken_back: str) -> N
     assert seen(of) == [(1, 2), (3, 7), (5, 8), (7, 9)]
 
 
-def test_of_a_long_file_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tail_of_a_long_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_rows, "TAIL_BYTES", 10)
     path = tmp_path / "evals.csv"
     path.write_text("step,mean\n" + "".join(f"{k},{k}\n" for k in range(10, 99)))
@@ -172,10 +173,3 @@ def test_of_a_long_file_the_end_is_read(tmp_path: Path, monkeypatch: pytest.Monk
     with path.open("a") as file:
         file.write("".join(f"{k},{k}\n" for k in range(100, 200)))
     assert seen(of) == [(199, 199)]
-
-
-def test_what_is_no_table_is_named_when_it_is_looked_at(tmp_path: Path) -> None:
-    path = tmp_path / "evals.csv"
-    path.write_text("step,step\n1,2\n")
-    with pytest.raises(csv_rows.Unreadable, match="two columns"):
-        tail(path).look()

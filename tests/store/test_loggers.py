@@ -14,31 +14,27 @@ from flowbench.store.records import RunRecord
 ROWS = [{"step": 20, "mean": -3.5, "std": 0.5}, {"step": 40, "mean": -1.5, "std": 0.25}]
 
 
-def record() -> dict[str, object]:
+def record() -> RunRecord:
     return RunRecord.of(make_cell(), [0])
 
 
-def test_no_mirror_is_asked_for_by_nothing() -> None:
-    assert loggers.parse("") == []
-
-
-def test_an_unknown_mirror_is_named_with_the_nearest() -> None:
+def test_unknown_logger_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"'tensorbord'.*did you mean 'tensorboard'"):
-        loggers.parse("tensorbord")
+        loggers.check(["tensorboard", "tensorbord"])
 
 
-def test_a_mirror_that_is_not_installed_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_logger_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"wandb is not installed; pip install -e '\.\[log\]'"):
-        loggers.parse("wandb")
+    with pytest.raises(UsageError, match=r"wandb is not installed; install it with: pip install -e '\.\[log\]'"):
+        loggers.check(["wandb"])
 
 
 def test_tensorboard_holds_every_value_at_its_step(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    mirror = loggers.Mirrors(["tensorboard"], tmp_path, record())
+    logger = loggers.Loggers(["tensorboard"], tmp_path, record())
     for row in ROWS:
-        mirror.append("evals", row)
-    mirror.close()
+        logger.append("evals", row)
+    logger.close()
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert set(events.Tags()["scalars"]) == {"evals/mean", "evals/std"}
     assert [(event.step, event.value) for event in events.Scalars("evals/mean")] == [(20, -3.5), (40, -1.5)]
@@ -60,9 +56,9 @@ def test_wandb_gets_a_run_that_says_what_it_is(tmp_path: Path, monkeypatch: pyte
         return Run()
 
     monkeypatch.setattr(wandb, "init", init)
-    mirror = loggers.Mirrors(["wandb"], tmp_path, record())
-    mirror.append("evals", ROWS[0])
-    mirror.close()
+    logger = loggers.Loggers(["wandb"], tmp_path, record())
+    logger.append("evals", ROWS[0])
+    logger.close()
     options, logged, end = told
     assert isinstance(options, dict)
     assert (options["project"], options["dir"]) == ("flowbench", str(tmp_path))
@@ -71,7 +67,7 @@ def test_wandb_gets_a_run_that_says_what_it_is(tmp_path: Path, monkeypatch: pyte
     assert end == "finished"
 
 
-def test_a_mirror_that_fails_is_given_up_and_said(
+def test_failing_logger_is_dropped_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken:
@@ -83,11 +79,11 @@ def test_a_mirror_that_fails_is_given_up_and_said(
             raise ConnectionError("no network")
 
         def close(self) -> None:
-            raise AssertionError("a mirror that was given up is not closed")
+            raise AssertionError("a logger that was dropped is not closed")
 
-    monkeypatch.setitem(loggers.MIRRORS, "wandb", Broken)
-    mirror = loggers.Mirrors(["wandb"], tmp_path, record())
-    mirror.append("evals", ROWS[0])
-    mirror.append("evals", ROWS[1])
-    mirror.close()
-    assert capsys.readouterr().err == "--log wandb is given up: ConnectionError: no network\n"
+    monkeypatch.setitem(loggers.LOGGERS, "wandb", Broken)
+    logger = loggers.Loggers(["wandb"], tmp_path, record())
+    logger.append("evals", ROWS[0])
+    logger.append("evals", ROWS[1])
+    logger.close()
+    assert capsys.readouterr().err == "--log wandb is dropped: ConnectionError: no network\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from flowbench import __version__
 from flowbench.common.errors import UsageError
 from flowbench.common.tensors import under
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
 from flowbench.schedule.runner import Runner
@@ -25,75 +27,83 @@ CELL = make_cell("td3")
 RECORD = replace(RunRecord.of(CELL, [0]), threads=1)
 
 
-def trained(root: Path, seeds=(0,), **options) -> list[Path]:
-    """Folders of finished runs."""
+def train(root: Path, seeds=(0,), **options: bool) -> list[Path]:
+    """Train cells as one group; their folders."""
     cells = [make_cell("td3", seed=seed, suite=make_suite(steps=60, every=30)) for seed in seeds]
-    runner = Runner(root, Slots(1, "cpu", 1), lambda *_: None, **options)
+    runner = Runner(root, Slots(1, "cpu", 1), lambda *_: None, RunOptions(**options))
     assert {outcome.status for outcome in runner.run([Group(tuple(cells))])} == {"done"}
     return [root / cell.path for cell in cells]
 
 
-def test_seeds_trained_as_one_leave_weights_of_their_own(tmp_path: Path) -> None:
-    folders = trained(tmp_path, (0, 1), keep_weights=True, keep_checkpoints=True)
-    assert records.read_run(folders[0]).learner.kind == "stacked"
-    found = [weights.find(str(folder), tmp_path) for folder in folders]
-    for each, folder in zip(found, folders, strict=True):
-        assert each.source == folder / "weights.safetensors"
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two seeds trained as one computation, with their weights and checkpoints."""
+    return train(tmp_path_factory.mktemp("stacked"), (0, 1), keep_weights=True, keep_checkpoints=True)
+
+
+@pytest.fixture
+def folder(stacked: list[Path], tmp_path: Path) -> Path:
+    """A copy of the first run."""
+    return Path(shutil.copytree(stacked[0], tmp_path / make_cell("td3", suite=make_suite(steps=60, every=30)).path))
+
+
+@pytest.mark.slow
+def test_stacked_seeds_have_weights_of_their_own(stacked: list[Path]) -> None:
+    assert records.read_run(stacked[0]).learner.kind == "stacked"
+    found = [weights.find(str(each), stacked[0]) for each in stacked]
+    for each, path in zip(found, stacked, strict=True):
+        assert each.source == path / "weights.safetensors"
         assert (each.step, each.obs_dim, each.act_dim) == (60, 3, 1)
-        (kept,) = checkpoint.newest([folder])
+        (kept,) = checkpoint.newest([path])
         state = under("learner.agent", kept.state)
         assert each.weights.keys() == state.keys()
         assert all(torch.equal(each.weights[name], state[name]) for name in state)
+        assert not list(path.rglob("*.new"))
     (first, other) = (each.weights["actor.net.0.weight"] for each in found)
     assert not torch.equal(first, other)
-    assert not list(tmp_path.rglob("*.new"))
 
 
-def test_the_file_alone_says_what_it_is_of_in_strings(tmp_path: Path) -> None:
-    (folder,) = trained(tmp_path, keep_weights=True)
+@pytest.mark.slow
+def test_weights_file_describes_its_run(folder: Path, tmp_path: Path) -> None:
     with safe_open(folder / weights.FILE, "pt") as file:
-        said = file.metadata()
-    run = records.read_run(folder)
-    read = {key: json.loads(value) for key, value in said.items()}
+        read = {key: json.loads(value) for key, value in file.metadata().items()}
+    run = records.read_run(folder).to_builtins()
     assert read["flowbench"] == __version__
     assert read["algo"]["target"] == "algos.td3:TD3"
     for key in ("config", "task", "algo", "protocol", "seed", "config_id", "suite"):
         assert read[key] == run[key]
     (folder / weights.FILE).rename(tmp_path / "mine")  # away from its run
-    assert weights.find(str(tmp_path / "mine"), tmp_path).run["seed"] == 0
+    assert weights.find(str(tmp_path / "mine"), tmp_path).run.seed == 0
 
 
-def test_without_being_asked_nothing_is_left(tmp_path: Path) -> None:
-    (folder,) = trained(tmp_path)
-    assert not (folder / weights.FILE).exists()
-    with pytest.raises(UsageError, match=r"no weights are left .*\(done\).* --keep-weights"):
-        weights.find(str(folder), tmp_path)
-
-
-def test_a_run_with_a_checkpoint_alone_gives_those_of_the_newest(tmp_path: Path) -> None:
-    (folder,) = trained(tmp_path, keep_checkpoints=True)
+@pytest.mark.slow
+def test_without_a_weights_file_the_newest_checkpoint_is_read(folder: Path, tmp_path: Path) -> None:
+    (folder / weights.FILE).unlink()
     named = weights.find(str(folder.relative_to(tmp_path)), tmp_path)
     assert (named.step, named.obs_dim, named.act_dim) == (60, 3, 1)
-    assert named.run["algo"]["name"] == "td3"
+    assert named.run.algo.name == "td3"
     (folder / "checkpoint" / "60.state.safetensors").write_bytes(b"noise")
     assert weights.find(str(folder), tmp_path).step == 30
 
 
-def test_an_attempt_that_begins_anew_clears_the_weights_of_the_one_before(tmp_path: Path) -> None:
-    (folder,) = trained(tmp_path, keep_weights=True)
+@pytest.mark.slow
+def test_run_without_keep_weights_leaves_none_and_removes_earlier_ones(folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / checkpoint.FOLDER)
     records.write_run(folder, replace(records.read_run(folder), status="failed"))
-    trained(tmp_path)
+    assert train(tmp_path) == [folder]
     assert not (folder / weights.FILE).exists()
+    with pytest.raises(UsageError, match=r"\(done\) has no weights: .* --keep-weights"):
+        weights.find(str(folder), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"algo": None}, "algo.name is None"),
+        ({"algo": None}, r"Expected `object`, got `null` - at `\$\.algo`"),
         ({"obs_dim": "3"}, "'obs_dim': '3'"),
         ({"step": 0}, "'step': 0"),
         ({"threads": 10**30}, "'threads': 1000"),
-        ({"seed": -1}, "no weights of flowbench"),
+        ({"seed": -1}, "not a weights file of flowbench"),
         ({"schema": 99}, "schema 99"),
     ],
 )
@@ -124,5 +134,5 @@ def test_what_is_no_run_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no run 'quick/absent'"):
         weights.find("quick/absent", tmp_path)
     (tmp_path / "quick").mkdir()
-    with pytest.raises(UsageError, match="is no run's folder"):
+    with pytest.raises(UsageError, match="is not a run's folder"):
         weights.find("quick", tmp_path)

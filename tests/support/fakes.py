@@ -10,12 +10,15 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from msgspec.structs import replace as replace_fields
 from torch import nn
 
 import algos
 import suites
 from algos.agent import Adam, Agent, Config
 from flowbench.plan.cells import Cell, Protocol, Variant
+from flowbench.store import records
+from flowbench.store.records import RunRecord, Status
 
 
 class Walk(gymnasium.Env):
@@ -86,7 +89,15 @@ class Toy(Agent[ToyConfig]):
         learner.minimise("actor", self.actor_loss, batch)
 
 
+def put_run(root: Path, cell: Cell, status: Status = "done", group: list[int] | None = None, **changes: object) -> Path:
+    """A run's folder with its record, as the scheduler or a worker leaves it."""
+    folder = root / cell.path
+    records.write_run(folder, replace_fields(RunRecord.of(cell, group or [cell.seed]), status=status, **changes))
+    return folder
+
+
 TINY = "hidden=8,batch_size=4,random_steps=20"
+EXAMPLE = f"{Path(__file__).with_name('example_algorithm.py')}:DDPG"
 
 
 def make_suite(name="mini", tasks=("Pendulum-v1",), source="gymnasium", steps=40, every=20, episodes=1, **more):

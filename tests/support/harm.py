@@ -1,4 +1,4 @@
-"""What the tests of faults have in common: grids to do harm to, and the harm."""
+"""What the tests of faults share: grids to disturb, and ways to disturb them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Grid:
         return self._zygote.wait(pid)
 
     def run(self, *options: str, **faults: int) -> int:
-        """Train it to the end; the exit status."""
+        """Train it to the end; the exit code."""
         return self.wait(self.start(*options, **faults))
 
     @property
@@ -77,7 +77,7 @@ class Grid:
         return sorted(records.folders(self.root))
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         """What its commands printed."""
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
@@ -89,12 +89,12 @@ class Grid:
         return sum(records.is_done(folder) for folder in self.folders)
 
     def workers(self) -> list[int]:
-        """The process ids of the workers under way."""
+        """The process ids of the workers that train."""
         found = [records.read_if_valid(folder) for folder in self.folders if lock.is_held(folder)]
-        return sorted({record["pid"] for record in found if record.get("status") == "running" and "pid" in record})
+        return sorted({record.pid for record in found if record and record.status == "running" and record.pid})
 
-    def still(self) -> None:
-        """Wait until nobody trains: a worker whose parent was killed ends by itself."""
+    def wait_for_workers(self) -> None:
+        """Wait until no worker trains: one whose parent was killed ends by itself."""
         until(lambda: not any(lock.is_held(folder) for folder in self.folders))
 
     def tables(self) -> dict[str, list[str]]:
@@ -103,15 +103,15 @@ class Grid:
 
 
 def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait for something to come true; a test that waits in vain fails."""
+    """Wait for something to come true; fails after too long a time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.002)
 
 
 def kill(pid: int) -> bool:
-    """SIGKILL, where there is still somebody to get it."""
+    """Kill a process; whether it was still there."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -119,11 +119,11 @@ def kill(pid: int) -> bool:
     return True
 
 
-APART = ("--seeds", "2", "--stack", "1")  # a cell that begins anew, alone, then comes to the numbers it had
+APART = ("--seeds", "2", "--stack", "1")  # a cell that starts again, trained alone, gives the same numbers
 
 
 def small_disk(folder: Path, options: str) -> Iterator[Path]:
-    """A disk of its own at a folder, where this user may mount one."""
+    """A disk mounted at a folder, if this user may mount one."""
     if (
         os.geteuid() != 0
         or subprocess.run(

@@ -1,7 +1,8 @@
-"""The worker: one group of cells, its files, and how it says what became of it."""
+"""The worker: it trains one group of cells, writes their files and reports how they ended."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -16,13 +17,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import make_cell, make_suite, without_clock, write_algorithm
-from msgspec.structs import replace
+from fakes import make_cell, make_suite, put_run, without_clock, write_algorithm
 
 from flowbench.common import errors
 from flowbench.plan.cells import Cell
 from flowbench.store import checkpoint, lock, records
-from flowbench.store.records import RunRecord
+from flowbench.store.records import ProtocolInfo, RunRecord, Sizes
 from flowbench.train import placement
 from flowbench.worker import __main__ as worker_main
 from flowbench.worker import protocol
@@ -31,25 +31,27 @@ from flowbench.worker.session import Session
 SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
 
 
-@pytest.fixture(autouse=True)
-def _threads():
+@pytest.fixture(autouse=True, scope="module")
+def _process_state():
+    """Training in this process changes its threads and its signal handlers."""
     threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     yield
     torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: object) -> Path:
     """A cell's folder as the scheduler prepares it."""
-    folder = root / cell.path
-    records.write_run(folder, replace(RunRecord.of(cell, group or [cell.seed]), device="cpu", threads=1, **changes))
-    return folder
+    return put_run(root, cell, **{"status": "queued", "group": group, "device": "cpu", "threads": 1, **changes})
 
 
 def train(*folders: Path) -> tuple[int, list[dict[str, object]]]:
-    """Train in this process: the exit status and the events."""
-    told = io.StringIO()
-    status = worker_main._run(Session(folders), told)
-    return status, [json.loads(line) for line in told.getvalue().splitlines()]
+    """Train in this process: the exit code and the events."""
+    events = io.StringIO()
+    status = worker_main._run(Session(folders), events)
+    return status, [json.loads(line) for line in events.getvalue().splitlines()]
 
 
 def cell(seed: int = 0, algo: str = "td3", **changes: object) -> Cell:
@@ -66,7 +68,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
     return folder, events
 
 
-def test_a_run_leaves_its_record_complete(trained) -> None:
+@pytest.mark.slow
+def test_record_of_a_finished_run(trained) -> None:
     run = records.read_run(trained[0])
     assert run.status == "done"
     assert run.error is None
@@ -81,16 +84,17 @@ def test_a_run_leaves_its_record_complete(trained) -> None:
     assert run.wall["total"] == pytest.approx(sum(run.wall.values()) / 2, abs=0.01)
     assert run.seconds >= run.wall["total"] - 0.001
     assert 0 < run.startup < run.seconds
-    assert run.sizes == {"obs": 3, "act": 1}
+    assert run.sizes == Sizes(3, 1)
     assert run.memory.host_bytes > 2**26  # torch alone takes more
     assert run.memory.gpu_bytes is None
     # actor 3-8-8-1 and two critics 4-8-8-1
     assert run.parameters == (32 + 72 + 9) + 2 * (40 + 72 + 9)
     assert run.config["hidden"] == 8
-    assert run.protocol == {"steps": 450, "every": 150, "episodes": 1}
+    assert run.protocol == ProtocolInfo(450, 150, 1)
 
 
-def test_a_run_leaves_its_rows(trained) -> None:
+@pytest.mark.slow
+def test_rows_of_a_finished_run(trained) -> None:
     evals = (trained[0] / "evals.csv").read_text().splitlines()
     train_rows = (trained[0] / "train.csv").read_text().splitlines()
     assert evals[0] == "step,mean,std,return_0,seconds"
@@ -102,7 +106,8 @@ def test_a_run_leaves_its_rows(trained) -> None:
     ]
 
 
-def test_events_tell_how_far_it_is(trained) -> None:
+@pytest.mark.slow
+def test_events_report_the_progress(trained) -> None:
     folder, events = trained
     assert [event["text"] for event in events if event["event"] == "stage"] == ["loading", "building"]
     assert [event["step"] for event in events if event["event"] == "evaluation"] == [150, 300, 450]
@@ -111,7 +116,8 @@ def test_events_tell_how_far_it_is(trained) -> None:
     assert [event for event in events if event["event"] == "tick"][-1]["step"] == 450
 
 
-def test_two_seeds_in_one_worker_have_files_of_their_own(trained, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_seeds_in_one_worker(trained, tmp_path: Path) -> None:
     folders = [queue(tmp_path, cell(seed), [3, 4]) for seed in (3, 4)]
     status, events = train(*folders)
     assert status == 0
@@ -128,7 +134,8 @@ def test_two_seeds_in_one_worker_have_files_of_their_own(trained, tmp_path: Path
         assert len(first.splitlines()) == len(without_clock(trained[0] / table).splitlines())
 
 
-def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(trained, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_seeds_that_cannot_be_stacked_are_trained_separately_with_a_note(trained, tmp_path: Path) -> None:
     spec = write_algorithm(
         tmp_path, "Branches", "learner.minimise('critic', lambda b: (self.critic_loss(b)[0] * (1 if b.reward.sum() > 0 "
         "else 1), {}), batch)\nreturn",
@@ -143,7 +150,8 @@ def test_what_cannot_be_stacked_is_trained_one_by_one_and_said(trained, tmp_path
     assert records.read_run(folders[1]).learner.kind == "separate"
 
 
-def test_of_two_seeds_one_may_diverge(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_one_of_two_seeds_diverges(tmp_path: Path) -> None:
     spec = write_algorithm(
         tmp_path, "Poisoned", "if type(self).calls == 50:\n    with torch.no_grad():\n"
         "        learner._state['actor.net.4.bias'][1] = float('nan')", head="import torch",
@@ -153,55 +161,21 @@ def test_of_two_seeds_one_may_diverge(tmp_path: Path) -> None:
     status, _ = train(*folders)
     assert status == protocol.EXIT_FAILED
     good, bad = (records.read_run(folder) for folder in folders)
-    assert (good["status"], bad["status"]) == ("done", "failed")
-    assert good["error"] is None
-    assert re.match(r"FloatingPointError: .* at step \d+|FloatingPointError: .* became nan by step \d+", bad["error"])
+    assert (good.status, bad.status) == ("done", "failed")
+    assert good.error is None
+    assert re.match(r"FloatingPointError: .* at step \d+|FloatingPointError: .* became nan by step \d+", bad.error)
     assert (folders[0] / "evals.csv").read_text().splitlines()[-1].startswith("450,")
     assert len((folders[1] / "evals.csv").read_text().splitlines()) < 4
 
 
-@pytest.mark.parametrize("algo", ["flowrl", "sac", "qvpo"])
-def test_every_algorithm_gives_the_same_files_twice(tmp_path: Path, algo: str) -> None:
-    suite = make_suite(steps=210, every=105)
-    folders = [queue(tmp_path / name, make_cell(algo, suite=suite, random_steps=180)) for name in ("one", "two")]
-    for folder in folders:
-        assert train(folder)[0] == 0
-    for table in ("evals.csv", "train.csv"):
-        assert without_clock(folders[0] / table) == without_clock(folders[1] / table)
-        assert without_clock(folders[0] / table).count("\n") >= 1
-
-
-def test_evaluating_otherwise_changes_no_training_row(trained, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_evaluation_changes_no_training_row(trained, tmp_path: Path) -> None:
     folder = queue(tmp_path, cell(3, every=450, episodes=2))
     assert train(folder)[0] == 0
     assert without_clock(folder / "train.csv") == without_clock(trained[0] / "train.csv")
 
 
-def test_old_rows_do_not_survive_a_new_run(tmp_path: Path) -> None:
-    folder = queue(tmp_path, make_cell(suite=make_suite(steps=30, every=15)))
-    (folder / "evals.csv").write_text("step,mean\n99999,1\n")
-    (folder / "train.csv").write_text("step\n99999\n")
-    assert train(folder)[0] == 0
-    assert [line.split(",")[0] for line in (folder / "evals.csv").read_text().splitlines()] == ["step", "15", "30"]
-    assert (folder / "train.csv").read_text().startswith("step,episode")
-    assert (folder / "train.csv").read_text().count("\n") == 1  # no episode ended
-
-
-def test_an_exception_is_a_failure_with_its_rows_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # The first update is of the rehearsal.
-    spec = write_algorithm(tmp_path, "Breaks", "if self.calls > 2 + 1:\n    raise RuntimeError('two\\n  lines')")
-    path, _, name = spec.rpartition(":")
-    folder = queue(tmp_path, make_cell("breaks", target=f"{path}:{name}", suite=make_suite(steps=40, every=10)))
-    status, _ = train(folder)
-    run = records.read_run(folder)
-    assert status == protocol.EXIT_FAILED
-    assert (run.status, run.error) == ("failed", "RuntimeError: two lines")
-    assert run.ended
-    assert (folder / "evals.csv").read_text().count("\n") == 3  # steps 10 and 20; updates begin with step 21
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_an_algorithms_file_that_changed_since_it_was_planned_is_refused(tmp_path: Path) -> None:
+def test_algorithm_file_changed_since_planning_is_rejected(tmp_path: Path) -> None:
     spec = write_algorithm(tmp_path, "Changes", "pass")
     folder = queue(tmp_path, make_cell("changes", target=spec))
     with open(spec.partition(":")[0], "a") as file:
@@ -210,7 +184,8 @@ def test_an_algorithms_file_that_changed_since_it_was_planned_is_refused(tmp_pat
     assert re.search(r"changes\.py was changed", records.read_run(folder).error)
 
 
-def test_what_is_logged_later_than_the_rehearsal_is_dropped_with_a_line(tmp_path: Path, capsys) -> None:
+@pytest.mark.slow
+def test_diagnostic_that_appears_late_is_dropped_with_a_line(tmp_path: Path, capsys) -> None:
     loss = "lambda b: (self.critic_loss(b)[0], {'late': b.reward.mean()})"
     extra = f"if self.calls > 5:\n    learner.minimise('critic', {loss}, batch)"
     spec = write_algorithm(tmp_path, "Late", extra)
@@ -229,13 +204,13 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, asked: str, cuda: bool, device
     assert placement.device(asked).type == device
 
 
-def test_a_device_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_device_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="no CUDA device"):
         placement.device("cuda")
 
 
-def test_a_reader_that_is_gone_stops_the_run(tmp_path: Path) -> None:
+def test_run_stops_if_nobody_reads_its_events(tmp_path: Path) -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
@@ -243,13 +218,6 @@ def test_a_reader_that_is_gone_stops_the_run(tmp_path: Path) -> None:
     folder = queue(tmp_path, make_cell())
     assert worker_main._run(Session([folder]), Gone()) == protocol.EXIT_STOPPED
     assert records.read_run(folder).status == "stopped"
-
-
-def test_a_broken_pipe_of_an_algorithm_is_a_failure_not_a_stop(tmp_path: Path) -> None:
-    spec = write_algorithm(tmp_path, "Pipes", "raise BrokenPipeError('its own helper is gone')")
-    folder = queue(tmp_path, make_cell("pipes", target=spec))
-    assert train(folder)[0] == protocol.EXIT_FAILED
-    assert records.read_run(folder).status == "failed"
 
 
 # As a process
@@ -269,25 +237,25 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
 
 
-def test_without_a_folder_it_says_how_it_is_used() -> None:
-    process = start()
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (2, "")
+def test_usage_without_a_folder(capfd) -> None:
+    assert worker_main.main([]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
     assert err.startswith("usage: python -m flowbench.worker")
 
 
-def test_a_cell_that_is_being_trained_is_left_alone(tmp_path: Path) -> None:
-    folder = queue(tmp_path, make_cell())
-    before = records.read_run(folder)
-    with lock.hold(folder):
-        process = start(folder)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == protocol.EXIT_BUSY
-    assert "another process trains" in err
-    assert records.read_run(folder) == before
+@pytest.mark.parametrize(("status", "said"), [("queued", "another process trains"), ("done", "done already")])
+def test_cell_that_is_trained_elsewhere_or_done_is_left_alone(tmp_path: Path, capfd, status: str, said: str) -> None:
+    folder = queue(tmp_path, make_cell(), status=status)
+    before = (folder / "run.json").read_bytes()
+    with lock.hold(folder) if status == "queued" else contextlib.nullcontext():
+        assert worker_main.main([str(folder)]) == protocol.EXIT_BUSY
+    assert said in capfd.readouterr().err
+    assert (folder / "run.json").read_bytes() == before
 
 
-def test_what_is_printed_goes_to_the_log_and_a_stop_is_orderly(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_printed_text_goes_to_the_log_and_sigterm_stops_the_run(tmp_path: Path) -> None:
     prints = "print('{\"event\": \"tick\"}'); os.write(1, b'raw\\n')"
     spec = write_algorithm(tmp_path, "Prints", prints, head="print('at import')")
     suite = make_suite(steps=1_000_000, every=50)
@@ -318,7 +286,8 @@ def test_what_is_printed_goes_to_the_log_and_a_stop_is_orderly(tmp_path: Path) -
 # Its time, and faults of the machine
 
 
-def test_when_its_time_is_up_it_saves_and_a_later_run_goes_on(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.slow
+def test_time_limit_saves_a_checkpoint_to_resume_from(tmp_path: Path, monkeypatch) -> None:
     up = "if self.calls == 40 and 'UP' in os.environ:\n    signal.raise_signal(signal.SIGALRM)"  # as its timer does
     spec = write_algorithm(tmp_path, "Slow", up)
     folder = queue(tmp_path, make_cell("slow", target=spec, suite=SUITE), checkpoint_every=1000, timeout=7200)
@@ -330,23 +299,25 @@ def test_when_its_time_is_up_it_saves_and_a_later_run_goes_on(tmp_path: Path, mo
     monkeypatch.delenv("UP")
     assert train(folder)[0] == 0
     run = records.read_run(folder)
-    assert (run.status, run.error, run.resumed[0]["step"]) == ("done", None, step)
+    assert (run.status, run.error, run.resumed[0].step) == ("done", None, step)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_the_alarm_rings_when_its_time_is_up_and_who_hangs_on_is_ended_and_says_where() -> None:
+@pytest.mark.slow
+def test_worker_that_hangs_beyond_its_time_limit_prints_where_and_ends() -> None:
     code = """
         import time
-        from flowbench import worker
-        class Group:
-            first = {"timeout": 0.5}
+        from types import SimpleNamespace
+        from flowbench.worker import __main__ as worker
+        class Session:
+            first = SimpleNamespace(timeout=0.5)
             def time_out(self, *_):
                 print("rang", flush=True)
         def hangs():
             while True:
                 time.sleep(1000)
         worker.GRACE_SECONDS = 0.5
-        with worker._timeout(Group()):
+        with worker._time_limit(Session()):
             hangs()
     """
     process = subprocess.run(
@@ -356,27 +327,51 @@ def test_the_alarm_rings_when_its_time_is_up_and_who_hangs_on_is_ended_and_says_
     assert re.search(r"^Timeout.*in hangs\b", process.stderr, re.DOTALL)
 
 
-@pytest.mark.parametrize(("number", "status"), [("ENOSPC", protocol.EXIT_TRANSIENT), ("ENOENT", protocol.EXIT_FAILED)])
-def test_a_fault_of_the_machine_has_an_exit_status_of_its_own(tmp_path: Path, number: str, status: int) -> None:
-    spec = write_algorithm(tmp_path, number.title(), f"raise OSError(errno.{number}, 'no')", head="import errno")
-    folder = queue(tmp_path, make_cell(number.lower(), target=spec))
+@pytest.mark.parametrize(
+    ("update", "status", "error"),
+    [
+        ("raise OSError(errno.ENOSPC, 'no')", protocol.EXIT_TRANSIENT, "OSError: [Errno 28] no"),
+        ("raise OSError(errno.ENOENT, 'no')", protocol.EXIT_FAILED, "FileNotFoundError: [Errno 2] no"),
+        ("bytearray(1 << 60)", protocol.EXIT_TRANSIENT, "MemoryError"),
+        (
+            "raise BrokenPipeError('its own helper is gone')",
+            protocol.EXIT_FAILED,
+            "BrokenPipeError: its own helper is gone",
+        ),
+        ("raise RuntimeError('two\\n  lines')", protocol.EXIT_FAILED, "RuntimeError: two lines"),
+    ],
+)
+def test_exit_code_tells_faults_of_the_machine_from_other_errors(
+    tmp_path: Path, capsys, update: str, status: int, error: str
+) -> None:
+    spec = write_algorithm(tmp_path, "Breaks", f"if self.calls > 3:\n    {update}", head="import errno")
+    folder = queue(tmp_path, make_cell("breaks", target=spec, suite=make_suite(steps=40, every=10)))
     assert train(folder)[0] == status
-    assert records.read_run(folder).status == "failed"
+    run = records.read_run(folder)
+    assert (run.status, run.error) == ("failed", error)
+    assert run.ended
+    assert (folder / "evals.csv").read_text().count("\n") == 3  # steps 10 and 20; updates begin with step 21
+    assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_disk_that_is_full_at_the_last_record_is_a_fault_of_the_machine(tmp_path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("statuses", [("done",), ("running",), records.STATUSES])
+def test_full_disk_at_a_record_is_a_fault_of_the_machine(tmp_path, monkeypatch, capsys, statuses) -> None:
     folder = queue(tmp_path, make_cell())
     write_run = records.write_run
 
-    def full_at_the_end(folder: Path, run: dict[str, object]) -> None:
-        if run["status"] == "done":
+    def full(folder: Path, run: RunRecord) -> None:
+        if run.status in statuses:
             raise OSError(errno.ENOSPC, "No space left on device")
         write_run(folder, run)
 
-    monkeypatch.setattr(records, "write_run", full_at_the_end)
-    with pytest.raises(SystemExit) as ended:
-        train(folder)
-    assert ended.value.code == protocol.EXIT_TRANSIENT
+    monkeypatch.setattr(records, "write_run", full)
+    if statuses == ("running",):  # what went wrong can be recorded
+        assert train(folder)[0] == protocol.EXIT_TRANSIENT
+        assert records.read_run(folder).status == "failed"
+    else:
+        with pytest.raises(SystemExit) as ended:
+            train(folder)
+        assert ended.value.code == protocol.EXIT_TRANSIENT
     assert "No space left on device" in capsys.readouterr().err
 
 
@@ -384,7 +379,7 @@ def test_a_disk_that_is_full_at_the_last_record_is_a_fault_of_the_machine(tmp_pa
     ("error", "status"),
     [(errors.Killed("an environment"), protocol.EXIT_TRANSIENT), (ValueError("odd"), protocol.EXIT_FAILED)],
 )
-def test_a_seed_lost_to_the_machine_while_others_go_on_may_be_tried_again(tmp_path, monkeypatch, error, status) -> None:
+def test_exit_code_if_one_seed_failed_by_a_fault_of_the_machine(tmp_path, monkeypatch, error, status) -> None:
     folders = [queue(tmp_path, make_cell(seed=seed), [0, 1]) for seed in (0, 1)]
     train_for_real = worker_main._train
 
@@ -395,25 +390,3 @@ def test_a_seed_lost_to_the_machine_while_others_go_on_may_be_tried_again(tmp_pa
     monkeypatch.setattr(worker_main, "_train", loses_one)
     assert train(*folders)[0] == status
     assert [records.read_run(folder).status for folder in folders] == ["done", "failed"]
-
-
-def test_by_hand_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
-    folder = queue(tmp_path, make_cell(), status="done")
-    before = (folder / "run.json").read_bytes()
-    process = start(folder)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == protocol.EXIT_BUSY
-    assert "done already" in said
-    assert (folder / "run.json").read_bytes() == before
-
-
-def test_a_disk_that_takes_no_record_either_leaves_it_to_whoever_started_the_worker(tmp_path, monkeypatch) -> None:
-    folder = queue(tmp_path, make_cell())
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(records, "write_run", full)
-    with pytest.raises(SystemExit) as ended:
-        train(folder)
-    assert ended.value.code == protocol.EXIT_TRANSIENT
