@@ -99,7 +99,7 @@ def test_noise_is_read_or_unreadable(tmp_path: Path, data: bytes) -> None:
 def test_table_with_a_repeated_column_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"step,step\n1,2\n")
-    for read in (lambda: csv_rows.read(path), csv_rows.Tail(path, ("step", "mean")).look):
+    for read in (lambda: csv_rows.read(path), csv_rows.Tail(path, ("step", "mean")).update):
         with pytest.raises(csv_rows.Unreadable, match=r"x\.csv: .*two columns"):
             read()
 

@@ -94,7 +94,7 @@ def test_lease_that_is_not_renewed_is_taken_over(tmp_path: Path, elsewhere) -> N
     assert found == {dead.path}
     held = taken(tmp_path, found)
     for notice in (dead.check, dead.beat):
-        with pytest.raises(lease.Lost, match=r"another host has taken .* over"):
+        with pytest.raises(lease.Lost, match=r"another host has taken over .*"):
             notice()
     dead.release()
     assert held.is_held()

@@ -172,7 +172,7 @@ def test_row_with_an_invalid_step_is_left_out_and_reported(tmp_path: Path, step:
     found = load_results(tmp_path)
     assert found.evals["step"].tolist() == [40]
     (problem,) = found.problems
-    assert problem.startswith(f"{folder / 'evals.csv'}: 1 row at what is no step, such as ")
+    assert problem.startswith(f"{folder / 'evals.csv'}: 1 row with an invalid step, such as ")
 
 
 def test_folder_in_the_place_of_a_file_is_a_problem(tmp_path: Path) -> None:
@@ -225,11 +225,11 @@ def test_software_names_threads_and_every_segment(tmp_path: Path) -> None:
     put(tmp_path, make_cell(seed=3), **first, resumed=[Resumed(at="now", step=20)])  # as early versions wrote it
     put(tmp_path, make_cell(seed=4), **(first | {"threads": None, "precision": "tf32"}))
     assert load_results(tmp_path).runs["software"].tolist() == [
-        "torch 2.1, on cpu with 1 thread",
-        "torch 2.1, on cpu with 1 thread",
-        "torch 2.1, on cpu with 1 thread; then torch 2.1, on cpu with 4 threads",
-        "torch 2.1, on cpu with 1 thread",
-        "torch 2.1, on cpu in tf32",
+        ("torch 2.1, on cpu with 1 thread",),
+        ("torch 2.1, on cpu with 1 thread",),
+        ("torch 2.1, on cpu with 1 thread", "torch 2.1, on cpu with 4 threads"),
+        ("torch 2.1, on cpu with 1 thread",),
+        ("torch 2.1, on cpu in tf32",),
     ]
 
 
