@@ -2,7 +2,7 @@
 
     python benchmarks/roofline.py --stack 1 --peers --set sac.hidden=512 --set td3.hidden=512
 
-Prints the table of `flowbench bench` as Markdown with two more columns. benchmarks/README.md explains them.
+Prints the table of `flowbench bench` as Markdown with three more columns. benchmarks/README.md explains them.
 """
 
 from __future__ import annotations

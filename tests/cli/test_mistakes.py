@@ -78,7 +78,7 @@ MISTAKES = [
     ([*GRID, "--jobs", "two"], ["--jobs", "two"]),
     ([*GRID, "--retries", "-1"], ["--retries", "-1", "at least 0"]),
     ([*GRID, "--timeout", "soon"], ["--timeout", "soon", "90m"]),
-    ([*GRID, "--shard", "9/8"], ["--shard", "9/8", "1/8 to 8/8"]),
+    ([*GRID, "--shard", "9/8"], ["--shard", "9/8", "1/8, ..., 8/8"]),
     # where
     ([*GRID, "--device", "cdua"], ["cdua", "'cuda'"]),
     ([*GRID, "--device", "cpu", "--gpus", "0"], ["--gpus '0'", "--device cpu"]),

@@ -52,7 +52,7 @@ def test_two_algorithms_are_compared(grid, flowbench) -> None:
     status, out, err = flowbench("compare", "td3", "ddpg", "--results", results, "--reps", 50)
     assert (status, err) == (0, "")
     assert "on 0 of 2 tasks" in " ".join(out.split())
-    assert "undecided on 2." in " ".join(out.split())
+    assert "too few seeds on 2." in " ".join(out.split())
     status, out, _ = flowbench("compare", "td3", "ddpg", "--results", results, "--reps", 50, "--format", "json")
     assert json.loads(out)["suites"][0]["overall"]["tasks"] == 2
 
@@ -98,7 +98,7 @@ def test_short_runs_do_not_change_the_step_of_the_report(grid, flowbench, tmp_pa
         (put_run(copy, cell) / "evals.csv").write_text("step,mean\n150,1\n")
     _, out, _ = flowbench("report", "--results", copy)
     assert "at step 300 of 300" in out
-    assert "steps=150] is left out: it trains for 150 steps only (--step 150 compares there)" in " ".join(out.split())
+    assert "steps=150] is left out: it trains for 150 steps only (include it with --step 150)" in " ".join(out.split())
     _, out, _ = flowbench("report", "--results", copy, "--step", "150")
     assert "left out" not in out
 
