@@ -63,7 +63,7 @@ def test_damaged_file_changes_no_row(apart: Grid, undisturbed_apart, left: Path,
     elif file in ("log", "lock"):
         assert records.read_run(harmed).resumed
     else:
-        assert "is passed over: " in (harmed / "log.txt").read_text()
+        assert "is skipped: " in (harmed / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_missing_ray_says_how_to_install_it(flowbench, monkeypatch: pytest.Monke
     status, _, err = flowbench("run", "--suite", "quick", "--algo", "td3", "--engine", "ray")
     assert status == 2
     assert err.splitlines() == [
-        "flowbench: --engine ray needs Ray, which is not installed; pip install -e '.[ray]' brings it"
+        "flowbench: --engine ray needs Ray, which is not installed; install it with: pip install -e '.[ray]'"
     ]
 
 
