@@ -22,6 +22,7 @@ from pathlib import Path
 
 from flowbench import cli
 from flowbench.plan.expand import expand
+from flowbench.plan.options import RunOptions
 from flowbench.schedule.executors import local
 from flowbench.schedule.groups import Group, enqueue, find_due, make_groups
 from flowbench.schedule.resources import share
@@ -77,7 +78,7 @@ def run(count: int, root: Path) -> None:
         )
     )
     cells = expand("quick", ["td3"], str(count), tasks=["cartpole-balance"])
-    runner = Runner(root, share("cpu", None), lambda *_: None)
+    runner = Runner(root, share("cpu", None), lambda *_: None, RunOptions())
     started, used = time.perf_counter(), time.process_time()
     for number, outcome in enumerate(runner.run([Group((cell,)) for cell in cells]), start=1):
         assert outcome.status == "done", outcome

@@ -31,7 +31,7 @@ from flowbench.plan.cells import Cell, Variant
 from flowbench.plan.expand import expand
 from flowbench.store import lock, records
 from flowbench.store.csv_rows import RowWriter
-from flowbench.store.records import RunRecord
+from flowbench.store.records import MachineInfo, RunRecord
 from flowbench.train.rng import stream_seed
 
 OURS = {"sb3-sac": "sac", "sb3-td3": "td3"}
@@ -132,9 +132,14 @@ def train(cell: Cell, root: Path) -> str:
         return f"{cell}: already done"
     started = time.perf_counter()
     with lock.hold(folder):
-        run = replace(RunRecord.of(cell, [cell.seed]), status="running", started=records.now(), device="cpu")
-        run["versions"] = {**system.versions(), "stable_baselines3": version("stable_baselines3")}
-        run["machine"] = {"cpu": system.cpu_model(), "cores": system.cores(), "threads": 1, "gpu": None}
+        run = replace(
+            RunRecord.of(cell, [cell.seed]),
+            status="running",
+            started=records.now(),
+            device="cpu",
+            versions={**system.versions(), "stable_baselines3": version("stable_baselines3")},
+            machine=MachineInfo(system.cpu_model(), system.cores(), threads=1),
+        )
         records.write_run(folder, run)
         episodes = [f"return_{k}" for k in range(cell.variant.protocol.episodes)]
         writer = RowWriter(folder / "evals.csv", ["step", "mean", "std", *episodes, "seconds"])
@@ -142,7 +147,7 @@ def train(cell: Cell, root: Path) -> str:
         model.learn(cell.variant.protocol.steps, callback=Evaluate(cell, lambda: suites.make(cell.task), writer))
         writer.close()
         seconds = time.perf_counter() - started
-        records.write_run(folder, {**run, "status": "done", "ended": records.now(), "seconds": seconds})
+        records.write_run(folder, replace(run, status="done", ended=records.now(), seconds=seconds))
     return f"{cell}: {seconds:.0f} s"
 
 
