@@ -223,7 +223,7 @@ def _seconds_left(running: Sequence[Running], queued: Sequence[RunRecord], done:
         pace.observe(run.task.name, run.algo.label, run.protocol.steps, run.seconds or 0.0)
     for cell in running:
         if cell.speed:
-            pace.observe(cell.task, cell.algo, cell.speed, 1.0)
+            pace.observe(cell.task, cell.algo, cell.steps, cell.steps / cell.speed)
     ends: dict[str, float] = {}
     for cell in running:
         left = pace.seconds(cell.task, cell.algo, cell.steps - cell.step) if cell.left is None else cell.left

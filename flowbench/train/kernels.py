@@ -22,15 +22,23 @@ _LARGE = 2**23  # multiplications of a product above which oneDNN is faster in s
 _BLOCK_ROWS = 2048  # rows whose hidden activations fit into the cache
 
 
-def install(agent: M) -> M:
-    """Replace the layers of an agent, in place, by those of this module. Layers of other classes stay as they are."""
-    for module in agent.modules():
-        kind: Any = type(module)
-        if kind in FASTER:
-            module.__class__ = FASTER[kind]
-        elif isinstance(module, RowWise) and not isinstance(module, _InBlocks):
-            module.__class__ = _in_blocks(kind)
-    return agent
+def install(module: M, ours: bool = False) -> M:
+    """Replace the layers of an agent's networks, in place, by those of this module.
+
+    This applies to networks whose classes are defined in `algos`. Other networks keep torch's layers, because those of
+    this module have no second derivative, which a gradient penalty needs. `ours` is for the recursion.
+    """
+    layer: nn.Module = module
+    kind: Any = type(layer)
+    package = kind.__module__.partition(".")[0]
+    ours = package == "algos" or (ours and package == "torch")
+    if ours and kind in FASTER:
+        layer.__class__ = FASTER[kind]
+    elif isinstance(layer, RowWise) and not isinstance(layer, _InBlocks):
+        layer.__class__ = _in_blocks(kind)
+    for child in module.children():
+        install(child, ours)
+    return module
 
 
 class Linear(nn.Linear):

@@ -140,3 +140,20 @@ def test_without_onednn_a_linear_layer_is_torchs(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN", False)
     layer, x = Linear(300, 260), torch.randn(128, 300)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_networks_of_other_packages_keep_torchs_layers():
+    class Theirs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = nn.Sequential(nn.Linear(256, 256), nn.Mish(), nn.Linear(256, 1))
+            self.shared = mlp(3, 4, 1)
+
+    agent = kernels.install(Theirs())
+    assert [type(layer) for layer in agent.own] == [nn.Linear, nn.Mish, nn.Linear]
+    assert {type(layer) for layer in agent.shared.modules() if isinstance(layer, nn.Linear)} == {Linear}
+    # A gradient penalty differentiates twice, at a size where the fast product would be used.
+    x = torch.randn(256, 256, requires_grad=True)
+    (slope,) = torch.autograd.grad(agent.own(x).sum(), x, create_graph=True)
+    slope.square().sum().backward()
+    assert agent.own[0].weight.grad.abs().sum() > 0
