@@ -271,7 +271,7 @@ def test_an_error_inside_the_file_is_reported_and_leaves_nothing_behind(write, l
     assert str(path) in str(caught.value)
     assert caught.value.__cause__ is not None
     assert not [name for name in set(sys.modules) - modules if name.startswith("flowbench_file_")]
-    write(f"{GOOD}\n# mended, and longer so that no compiled copy of the old file is taken for this one\n")
+    write(f"{GOOD}\n# fixed, and longer so that no compiled copy of the old file is taken for this one\n")
     assert find(f"{path}:Mine").load().__name__ == "Mine"
 
 

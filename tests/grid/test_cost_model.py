@@ -79,7 +79,7 @@ ON_CARD = {
         ({"steps": 4000, "every": 2000, "episodes": 1}, 0, 10 + 112 + 342 + 2),
         ({"steps": 4000, "every": 3000, "episodes": 2}, 0, 10 + 112 + 342 + 4),  # the last step is evaluated, too
         ({"random_steps": 600}, 0, 10 + 28 + 36 + 8),
-        ({}, 100, 10 + 25.2 + 72 + 8),  # goes on amid the random steps
+        ({}, 100, 10 + 25.2 + 72 + 8),  # resumes during the random steps
         ({}, 500, 10 + 14 + 45 + 4),
         ({}, 750, 10 + 7 + 22.5 + 2),
         ({"lr": 1e-5}, 0, 118.0),

@@ -1,4 +1,4 @@
-"""A grid on a Ray cluster of two nodes, one of which is lost amid it."""
+"""A grid on a Ray cluster of two nodes, one of which is lost while it runs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Grid:
             f"        time.sleep(0.05)\n"
             f"    os.remove(mine)"
         )
-        # Once a worker has been asked to stop it hears of no more signals.
+        # A worker that was asked to stop ignores further signals.
         head = "parent = os.getppid()\ndef asked():\n    return signal.getsignal(signal.SIGTERM) == signal.SIG_IGN"
         target = write_algorithm(folder, "Waits", wait, head)
         self.cells = [make_cell("waits", target=target, suite=SUITE, seed=seed) for seed in range(cells)]

@@ -68,7 +68,7 @@ def test_two_looks_by_hand() -> None:
         ways.append((share(one[0], two[0]), share(np.concatenate(one), np.concatenate(two))))
     own = (share(x[:2], y[:2]), share(x, y))
     room = 0
-    while True:  # what each look may let go of, in ways of 36
+    while True:  # how many of the 36 exchanges each look may use up
         room += 1
         left = sorted((way for way in ways), reverse=True)
         limit = sorted((way[0] for way in left), reverse=True)[room]

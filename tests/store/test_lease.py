@@ -310,7 +310,7 @@ def test_worker_that_lost_a_lease_stops_and_writes_nothing(tmp_path: Path) -> No
     evaluated(process)
     (path,) = (folders[1] / lease.FOLDER).iterdir()
     path.unlink()
-    time.sleep(0.05)  # what it was amid when that happened
+    time.sleep(0.05)  # an operation that was under way may still end
     kept = [folder / name for folder in folders for name in ("run.json", "evals.csv", "train.csv", "checkpoint")]
     before = [(each.stat().st_mtime_ns, each.stat().st_size) for each in kept]
     _, err = process.communicate(timeout=60)

@@ -266,7 +266,7 @@ def test_checkpoints_are_kept_on_request_and_write_what_is_new_alone(tmp_path: P
     for step in (400, 450):
         found = checkpoint.load(folder, step)
         assert len(found.transitions) == step // 50
-    # A done run is not gone on with.
+    # A finished run is not resumed.
     before = (folder / "evals.csv").read_bytes()
     cell = make_cell("td3", suite=SUITE, random_steps=100)
     (outcome,) = Runner(tmp_path, Slots(1, "cpu", 1), lambda *_: None, RunOptions()).run([Group((cell,))])
