@@ -32,8 +32,11 @@ def advance(velocity: Velocity, a: Tensor, time: float, dt: float, scheme: Schem
 
     Euler evaluates the velocity once and is of first order; midpoint evaluates it twice and is of second order.
     """
-    t = torch.full_like(a[..., :1], time)
+
+    def euler(start: Tensor, at: Tensor, t: float, dt: float) -> Tensor:
+        return torch.add(start, velocity(at, torch.full_like(at[..., :1], t)), alpha=dt)  # start + dt v(at, t)
+
     if scheme == "euler":
-        return a + dt * velocity(a, t)
-    halfway = a + 0.5 * dt * velocity(a, t)
-    return a + dt * velocity(halfway, t + 0.5 * dt)
+        return euler(a, a, time, dt)
+    halfway = euler(a, a, time, 0.5 * dt)
+    return euler(a, halfway, time + 0.5 * dt, dt)

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
 from algos.flow import Scheme, integrate, interpolate
-from algos.networks import TwinCritic, frozen_copy, noise_like, squared_error
+from algos.networks import TwinCritic, frozen_copy, noise_like, squared_error, td_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ class FlowRL(Agent[FlowRLConfig]):
         """Eq. 3: TD error of Q_pi."""
         with torch.no_grad():
             next_q = self.target_critic(batch.next_obs, self.sample(batch.next_obs)).amin(0)
-            target = batch.reward + self.config.gamma * batch.discount * next_q
+            target = td_target(batch, self.config.gamma, next_q)
         q = self.critic(batch.obs, batch.action)
         return squared_error(q, target), {"q": q.mean()}
 
@@ -162,7 +162,7 @@ class FlowRL(Agent[FlowRLConfig]):
         """Eq. 19: TD error of Q_beta*, bootstrapped from the behaviour-optimal value."""
         with torch.no_grad():
             next_v = self.behaviour_value(batch.next_obs).squeeze(-1)
-            target = batch.reward + self.config.gamma * batch.discount * next_v
+            target = td_target(batch, self.config.gamma, next_v)
         q = self.behaviour_critic(batch.obs, batch.action)
         return squared_error(q, target), {"q_behaviour": q.amin(0)}
 

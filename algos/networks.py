@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from algos.agent import Batch
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -43,9 +46,14 @@ class TwinCritic(nn.Module):
         return torch.stack([self.q1(x), self.q2(x)]).squeeze(-1)
 
 
+def td_target(batch: Batch, gamma: float, next_value: Tensor) -> Tensor:
+    """reward + gamma discount next_value, all [B]."""
+    return torch.addcmul(batch.reward, batch.discount, next_value, value=gamma)
+
+
 def squared_error(q: Tensor, target: Tensor) -> Tensor:
     """Mean squared TD error, summed over the twins: q [2, B] against target [B]."""
-    return (q - target).square().mean(dim=-1).sum()
+    return F.mse_loss(q, target.expand_as(q), reduction="none").mean(dim=-1).sum()
 
 
 def frozen_copy(module: M) -> M:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
 from algos.diffusion import Diffusion
-from algos.networks import RowWise, TwinCritic, frozen_copy, mlp, noise_like, squared_error
+from algos.networks import RowWise, TwinCritic, frozen_copy, mlp, noise_like, squared_error, td_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class QVPO(Agent[QVPOConfig]):
         c = self.config
         with torch.no_grad():
             _, next_q = self.best_of(c.target_samples, batch.next_obs, self.target_actor, self.target_critic)
-            target = batch.reward + c.gamma * batch.discount * next_q.amax(0)
+            target = td_target(batch, c.gamma, next_q.amax(0))
         q = self.critic(batch.obs, batch.action)
         return squared_error(q, target), {"q": q.mean()}
 

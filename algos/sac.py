@@ -6,7 +6,7 @@ Code: github.com/rail-berkeley/softlearning
 Equation numbers are the paper's. Defaults are from its Appendix D, for networks with 256 units.
 Deviations from the authors' code:
 - The log-probability of the squashed action is exact: log(1 - tanh(u)^2) is computed as
-  2 (log 2 - u - softplus(-2u)), without a small constant inside the logarithm.
+  2 (log 2 + u - softplus(2u)), without a small constant inside the logarithm.
 - The temperature loss is linear in log alpha (as in the authors' later code and in most implementations);
   Eq. 18 is linear in alpha. Both have the same zero.
 - The critics' loss is the squared TD error without the factor 1/2 of Eq. 5, which does not change Adam's steps.
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
-from algos.networks import TwinCritic, frozen_copy, mlp, squared_error
+from algos.networks import TwinCritic, frozen_copy, mlp, squared_error, td_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +56,23 @@ class SquashedGaussian(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of u, each [..., act_dim]."""
         mean, log_std = self.net(obs).chunk(2, dim=-1)
-        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return mean, F.hardtanh(log_std, LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Reparameterised actions [..., act_dim] and their log-probabilities [...]."""
         mean, log_std = self(obs)
         noise = torch.randn_like(mean)
-        u = mean + log_std.exp() * noise
+        u = torch.addcmul(mean, log_std.exp(), noise)
         return torch.tanh(u), squashed_log_prob(u, noise, log_std)
 
 
 def squashed_log_prob(u: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
     """log pi(tanh(u)) [...] for u = mean + exp(log_std) noise, all [..., act_dim] (Eq. 26)."""
-    gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-    log_derivative_of_tanh = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
-    return (gaussian - log_derivative_of_tanh).sum(dim=-1)
+    # The constants of all dimensions are subtracted at the end.
+    constants = u.shape[-1] * (0.5 * math.log(2.0 * math.pi) + 2.0 * math.log(2.0))
+    minus_gaussian = torch.addcmul(log_std, noise, noise, value=0.5)
+    log_derivative_of_tanh = torch.add(2.0 * u, F.softplus(u, beta=2.0), alpha=-4.0)
+    return -constants - (minus_gaussian + log_derivative_of_tanh).sum(dim=-1)
 
 
 class Temperature(nn.Module):
@@ -101,9 +103,9 @@ class SAC(Agent[SACConfig]):
         return {part: Adam(self.config.lr) for part in ("critic", "actor", "temperature")}
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
+        mean, log_std = self.actor(obs)
         if explore:
-            return self.actor.sample(obs)[0]
-        mean, _ = self.actor(obs)
+            return torch.tanh(torch.addcmul(mean, log_std.exp(), torch.randn_like(mean)))
         return torch.tanh(mean)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:
@@ -111,7 +113,7 @@ class SAC(Agent[SACConfig]):
         with torch.no_grad():
             action, log_prob = self.actor.sample(batch.next_obs)
             soft_value = self.target_critic(batch.next_obs, action).amin(0) - self.temperature() * log_prob
-            target = batch.reward + self.config.gamma * batch.discount * soft_value
+            target = td_target(batch, self.config.gamma, soft_value)
         q = self.critic(batch.obs, batch.action)
         return squared_error(q, target), {"q": q.mean()}
 
@@ -120,16 +122,16 @@ class SAC(Agent[SACConfig]):
         action, log_prob = self.actor.sample(batch.obs)
         q = self.critic(batch.obs, action).amin(0)
         loss = (self.temperature().detach() * log_prob - q).mean()
-        return loss, {"log_prob": log_prob, "entropy": -log_prob.mean()}
+        return loss, {"entropy": -log_prob.mean()}
 
-    def temperature_loss(self, log_prob: Tensor) -> tuple[Tensor, Diagnostics]:
-        """Eq. 18: alpha falls while the policy's entropy is above its target; log_prob is [B]."""
-        loss = -self.temperature.log_alpha * (log_prob + self.target_entropy).mean()
+    def temperature_loss(self, entropy: Tensor) -> tuple[Tensor, Diagnostics]:
+        """Eq. 18: alpha falls while the policy's entropy [] is above its target."""
+        loss = self.temperature.log_alpha * (entropy - self.target_entropy)
         return loss, {"alpha": self.temperature()}
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:
         """The gradient steps of Algorithm 1."""
         learner.minimise("critic", self.critic_loss, batch)
         policy = learner.minimise("actor", self.actor_loss, batch)
-        learner.minimise("temperature", self.temperature_loss, policy["log_prob"])
+        learner.minimise("temperature", self.temperature_loss, policy["entropy"])
         learner.track("target_critic", "critic", self.config.tau)

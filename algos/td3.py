@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
-from algos.networks import TwinCritic, frozen_copy, mlp, squared_error
+from algos.networks import TwinCritic, frozen_copy, mlp, squared_error, td_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class TD3(Agent[TD3Config]):
             action = self.target_actor(batch.next_obs)
             noise = (c.target_noise * torch.randn_like(action)).clamp(-c.noise_clip, c.noise_clip)
             next_q = self.target_critic(batch.next_obs, (action + noise).clamp(-1.0, 1.0)).amin(0)
-            target = batch.reward + c.gamma * batch.discount * next_q
+            target = td_target(batch, c.gamma, next_q)
         q = self.critic(batch.obs, batch.action)
         return squared_error(q, target), {"q": q.mean()}
 

@@ -41,7 +41,7 @@ class Graphed:
         torch._foreach_copy_(list(static), list(batch))
         phase = learner.updates % learner.agent.period
         if phase not in self._updates:
-            self._updates[phase] = self._recording(lambda: learner.agent.update(static, learner, phase))
+            self._updates[phase] = self._recording(lambda: learner.take_steps(static, phase))
         self._updates[phase].run()
         learner.updates += 1
 

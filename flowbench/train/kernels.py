@@ -35,7 +35,7 @@ def install(module: M, ours: bool = False) -> M:
     if ours and kind in FASTER:
         layer.__class__ = FASTER[kind]
     elif isinstance(layer, RowWise) and not isinstance(layer, _InBlocks):
-        layer.__class__ = _in_blocks(kind)
+        layer.__class__ = in_blocks(kind)
     for child in module.children():
         install(child, ours)
     return module
@@ -50,7 +50,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        if x.numel() * self.out_features < _LARGE or not _suits_onednn(x):
+        if not is_large(x, self.out_features):
             return F.linear(x, self.weight, self.bias)
         rows = x.reshape(-1, self.in_features)
         bias = None if self.bias is None else self.bias.detach()
@@ -59,7 +59,10 @@ class Linear(nn.Linear):
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
-def _suits_onednn(x: Tensor) -> bool:
+def is_large(x: Tensor, out_features: int) -> bool:
+    """Whether oneDNN computes the product of x [..., in] and a weight [out, in] faster than torch does."""
+    if x.numel() * out_features < _LARGE:
+        return False
     return ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
@@ -188,5 +191,6 @@ class _InBlocks(RowWise):
 
 
 @functools.cache
-def _in_blocks(network: Any) -> Any:
+def in_blocks(network: Any) -> Any:
+    """The class of a `RowWise` network that is computed in blocks."""
     return type(network.__name__, (_InBlocks, network), {"__module__": network.__module__})

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from algos.agent import Adam, Agent, Batch, Diagnostics, Loss
 from flowbench.common.tensors import State, flat, under
+from flowbench.train import stacked_layers
 from flowbench.train.rng import TorchStream
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -36,6 +37,7 @@ class Means:
         self.counts: Counter[str] = Counter()  # how often each name was logged in total
         self._seeds = seeds
         self._sums: dict[str, Tensor] = {}
+        self._waiting: dict[str, Tensor] = {}  # values that are not yet in the sums
         self._cleared = [Counter[str]() for _ in range(seeds)]  # the counts when a seed was last cleared
 
     def log(self, name: str, value: Tensor) -> None:
@@ -43,11 +45,21 @@ class Means:
         if name not in self._sums:
             dtype = torch.promote_types(value.dtype, torch.float32)
             self._sums[name] = torch.zeros(self._seeds, dtype=dtype, device=value.device)
-        self._sums[name].add_(value)  # in place, because a captured graph keeps writing to this tensor
+        if name in self._waiting:
+            self.add_up()
+        self._waiting[name] = value.reshape(self._seeds)
         self.counts[name] += 1
+
+    def add_up(self) -> None:
+        """Add the logged values to their sums, all in one operation. An update ends with it."""
+        if self._waiting:
+            # In place, because a captured graph keeps writing to these tensors.
+            torch._foreach_add_([self._sums[name] for name in self._waiting], list(self._waiting.values()))
+            self._waiting = {}
 
     def read(self, index: int = 0) -> dict[str, float]:
         """The means of one seed since its last `clear`, by name."""
+        self.add_up()
         since = self._cleared[index]
         names = [name for name in self._sums if self.counts[name] > since[name]]
         if not names:
@@ -57,12 +69,14 @@ class Means:
 
     def clear(self, index: int = 0) -> None:
         """Reset the means of one seed."""
+        self.add_up()
         self._cleared[index] = self.counts.copy()
         for total in self._sums.values():
             total[index] = 0.0
 
     def state(self, index: int = 0) -> State:
         """The sums and counts of one seed since its last `clear`."""
+        self.add_up()
         counts = {name: torch.tensor(self.counts[name] - self._cleared[index][name]) for name in self._sums}
         return flat({"sums": {name: total[index] for name, total in self._sums.items()}, "counts": counts})
 
@@ -90,13 +104,18 @@ class _Learner(ABC):
 
     def update(self, batch: Batch) -> None:
         """One update. The tensors of the batch are [B, ...], or [S, B, ...] for S seeds."""
-        self.agent.update(batch, self, self.updates % self.agent.period)
+        self.take_steps(batch, self.updates % self.agent.period)
         self.updates += 1
+
+    def take_steps(self, batch: Batch, phase: int) -> None:
+        """The computation of an update: what a CUDA graph records."""
+        self.agent.update(batch, self, phase)
+        self.logged.add_up()
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
         with self._autocast():
-            value, diagnostics = self._compute(loss, *args)
-        self._optimisers[part].step(value.sum())  # seeds share no parameter: the sum has the gradient of each
+            value, diagnostics = self._compute(part, loss, *args)
+        self._optimisers[part].step(value)
         diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
         self.logged.log(f"{part}/loss", value.detach())
         for name, tensor in diagnostics.items():
@@ -109,8 +128,8 @@ class _Learner(ABC):
         """Move one part towards another, as in `algos.agent.Learner`."""
 
     @abstractmethod
-    def _compute(self, function: Any, *args: Any) -> Any:
-        """`function(*args)` for every seed."""
+    def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
+        """`function(*args)` for every seed. At most the gradient of one part is needed."""
 
 
 class EagerLearner(_Learner):
@@ -135,7 +154,7 @@ class EagerLearner(_Learner):
         currents: list[Tensor] = list(self.agent.get_submodule(online).parameters())
         torch._foreach_lerp_(averages, currents, tau)
 
-    def _compute(self, function: Any, *args: Any) -> Any:
+    def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
         return function(*args)
 
     def state(self) -> State:
@@ -193,22 +212,32 @@ class StackedLearner(_Learner):
         # Only the methods of this copy are used, not its parameters.
         super().__init__(copy.deepcopy(agents[0]), device, autocast, seeds=len(agents))
         self.seeds = len(agents)
+        self._example = agents[0]
+        joined = stacked_layers.install(self.agent)
         parameters, buffers = stack_module_state([agent.to(device) for agent in agents])
-        self._state = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
-        for name, parameter in self.agent.named_parameters():
-            self._state[name].requires_grad_(parameter.requires_grad)
-        self._parameters = list(parameters)
-        self._optimisers = {
-            part: _Optimiser([p for p in self._of(part) if p.requires_grad], spec, self.seeds)
-            for part, spec in self.agent.optimisers().items()
+        stacked = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
+        # Where each tensor of an agent is stored: under which name and, of two joined twins, as which one.
+        self._places = {name: joined.get(name, (name, None)) for name in stacked}
+        names = _by_value({name: stored for name, (stored, _) in self._places.items()})
+        self._state = {
+            stored: stacked[of[0]] if len(of) == 1 else torch.stack([stacked[name] for name in of], dim=1)
+            for stored, of in names.items()
         }
+        for name, parameter in self._example.named_parameters():
+            self._state[self._places[name][0]].requires_grad_(parameter.requires_grad)
+        self._parameters = list(dict.fromkeys(self._places[name][0] for name in parameters))
+        self._optimisers = {part: self._optimiser(part, spec) for part, spec in self.agent.optimisers().items()}
+        frozen = {f"agent.{name}": tensor.detach() for name, tensor in self._state.items()}
+        self._seen: dict[str | None, dict[str, Tensor]] = {None: frozen}  # the state as the loss of a part sees it
+        for part in self._optimisers:
+            self._seen[part] = frozen | {f"agent.{name}": self._state[name] for name in self._names_of(part)}
         self._call = _Call(self.agent)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [S, N, act_dim] for obs [S, N, obs_dim]."""
         with self._autocast():
-            action: Tensor = self._compute(lambda obs: self.agent.act(obs, explore), obs)
+            action: Tensor = self._compute(None, lambda obs: self.agent.act(obs, explore), obs)
         return action
 
     @torch.no_grad()
@@ -217,7 +246,7 @@ class StackedLearner(_Learner):
 
     def weights(self, index: int) -> dict[str, Tensor]:
         """The state_dict of one seed's agent, as views."""
-        return {name: self._state[name][index].detach() for name in self.agent.state_dict()}
+        return {name: self._tensor_of(name)[index] for name in self._example.state_dict()}
 
     def state(self, index: int) -> State:
         """Weights, optimisers, counters and means of one seed, in the format of `EagerLearner`."""
@@ -227,8 +256,8 @@ class StackedLearner(_Learner):
     @torch.no_grad()
     def restore(self, states: Sequence[State]) -> None:
         """Continue from the `state` of every seed."""
-        for name in self.agent.state_dict():
-            self._state[name].copy_(torch.stack([state[f"agent.{name}"] for state in states]))
+        for name in self._example.state_dict():
+            self._tensor_of(name).copy_(torch.stack([state[f"agent.{name}"] for state in states]))
         for part, optimiser in self._optimisers.items():
             optimiser.restore([under(f"adam.{part}", state) for state in states])
         self.updates = int(states[0]["updates"])
@@ -255,7 +284,7 @@ class StackedLearner(_Learner):
 
     def _rehearsed(self, batch: Batch) -> dict[str, float]:
         """What the first seed logs in one period of updates of a copy, with the same noise in each call."""
-        twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
+        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast)
         # Outside losses and `act` the agent's own tensors belong to no seed. On "meta", computing with them fails.
         twin.agent.to("meta")
         own = dict(_tensors(twin.agent))
@@ -272,7 +301,7 @@ class StackedLearner(_Learner):
 
     def _reject_changes(self, batch: Batch) -> None:
         """Raise CannotStack if `update` changes values of the agent's own tensors, also through `.data`."""
-        twin = StackedLearner([self.agent] * self.seeds, self.device, self._autocast)
+        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast)
         before = {name: tensor.detach().clone() for name, tensor in _tensors(twin.agent)}
         with TorchStream(0, self.device):
             for _ in range(self.agent.period):
@@ -281,19 +310,39 @@ class StackedLearner(_Learner):
             if name not in before or not torch.equal(tensor, before[name]):
                 raise _changes(name)
 
-    def _compute(self, function: Any, *args: Any) -> Any:
+    def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
         """`function(*args)` for every seed. Each tensor among the arguments is [S, ...]."""
         dims = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, args)
 
         def one_seed(state: dict[str, Tensor], *args: Any) -> Any:
             return functional_call(self._call, state, (function, *args))
 
-        state = {f"agent.{name}": tensor for name, tensor in self._state.items()}
-        return vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)
+        return vmap(one_seed, in_dims=(0, *dims), randomness="different")(self._seen[part], *args)
+
+    def _tensor_of(self, name: str) -> Tensor:
+        """A tensor [S, ...] of the agents, by its name in an agent."""
+        stored, twin = self._places[name]
+        return self._state[stored].detach() if twin is None else self._state[stored].detach()[:, twin]
+
+    def _names_of(self, part: str) -> list[str]:
+        """The stored parameters of a sub-module, by name."""
+        return [name for name in self._parameters if name.startswith(f"{part}.")]
 
     def _of(self, part: str) -> list[Tensor]:
-        """The stacked parameters of a sub-module."""
-        return [self._state[name] for name in self._parameters if name.startswith(f"{part}.")]
+        return [self._state[name] for name in self._names_of(part)]
+
+    def _optimiser(self, part: str, spec: Adam) -> _Optimiser:
+        own = [name for name, p in self._example.named_parameters() if name.startswith(f"{part}.") and p.requires_grad]
+        places = [(self._state[stored], twin) for stored, twin in map(self._places.__getitem__, own)]
+        return _Optimiser([p for p in self._of(part) if p.requires_grad], spec, self.seeds, places)
+
+
+def _by_value(names: Mapping[str, str]) -> dict[str, list[str]]:
+    """The keys of each value, in their order."""
+    found: dict[str, list[str]] = {}
+    for key, value in names.items():
+        found.setdefault(value, []).append(key)
+    return found
 
 
 def _changes(name: str) -> CannotStack:
@@ -320,16 +369,29 @@ class _Call(nn.Module):
 class _Optimiser:
     """Adam on the parameters of one part, [...] for one seed or [S, ...] for S."""
 
-    def __init__(self, parameters: list[Tensor], spec: Adam, seeds: int | None = None) -> None:
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        spec: Adam,
+        seeds: int | None = None,
+        places: Sequence[tuple[Tensor, int | None]] | None = None,
+    ) -> None:
+        """`places` tells for each parameter of a single agent which of the parameters holds it, and as which twin."""
         self._parameters = parameters
+        self._places = places or [(parameter, None) for parameter in parameters]
         self._clip_norm = spec.clip_norm
         self._seeds = seeds
+        self._one: Tensor | None = None  # the gradient of the loss with respect to itself
         self.adam = torch.optim.Adam(parameters, lr=spec.lr, eps=spec.eps, fused=True, capturable=parameters[0].is_cuda)
 
     def step(self, loss: Tensor) -> None:
+        """One step along the gradient of `loss`, [] for one seed or [S] for S. Seeds share no parameter."""
+        if self._one is None:
+            self._one = torch.ones_like(loss)
         # Only the gradients of this part: the actor's loss gives the critic's weights none.
+        found = torch.autograd.grad(loss, self._parameters, self._one)
         # The fused optimiser ignores strides, so a transposed gradient would be applied wrongly.
-        gradients = [gradient.contiguous() for gradient in torch.autograd.grad(loss, self._parameters)]
+        gradients = [gradient.contiguous() for gradient in found]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if self._clip_norm is not None:
@@ -339,22 +401,27 @@ class _Optimiser:
     def state(self, index: int | None = None) -> State:
         """Adam's moments and step counts of one seed, by parameter. Empty before the first step."""
         found: State = {}
-        for k, parameter in enumerate(self._parameters):
+        for k, (parameter, twin) in enumerate(self._places):
             if kept := self.adam.state[parameter]:
                 found[f"{k}.step"] = kept["step"]
                 for moment in MOMENTS:
-                    found[f"{k}.{moment}"] = kept[moment] if index is None else kept[moment][index]
+                    of_seeds = kept[moment] if twin is None else kept[moment][:, twin]
+                    found[f"{k}.{moment}"] = of_seeds if index is None else of_seeds[index]
         return found
 
+    @torch.no_grad()
     def restore(self, states: Sequence[State]) -> None:
-        """Continue from the `state` of each seed."""
-        for index, parameter in enumerate(self._parameters if states[0] else ()):
-            kept = {"step": states[0][f"{index}.step"].to(parameter.device, copy=True)}
+        """Continue from the `state` of each seed. Tensors keep their places, because a captured graph uses them."""
+        for k, (parameter, twin) in enumerate(self._places if states[0] else ()):
+            kept = self.adam.state[parameter]
+            if not kept:
+                kept["step"] = torch.zeros((), device=parameter.device)
+                kept.update({moment: torch.zeros_like(parameter) for moment in MOMENTS})
+            kept["step"].copy_(states[0][f"{k}.step"])
             for moment in MOMENTS:
-                of_seeds = [state[f"{index}.{moment}"] for state in states]
-                one = of_seeds[0] if self._seeds is None else torch.stack(of_seeds)
-                kept[moment] = one.to(parameter, copy=True)
-            self.adam.state[parameter] = kept
+                of_seeds = [state[f"{k}.{moment}"] for state in states]
+                target = kept[moment] if twin is None else kept[moment][:, twin]
+                target.copy_(of_seeds[0] if self._seeds is None else torch.stack(of_seeds))
 
     def _clip(self, gradients: Sequence[Tensor], norm: float) -> None:
         if self._seeds is None:

@@ -143,7 +143,6 @@ def test_the_actor_weighs_entropy_against_the_smaller_critic():
     loss, diagnostics = agent.actor_loss(batch)
     assert loss.item() == pytest.approx(((-0.5 - 4.0) + (1.0 - 7.0)) / 2)
     assert diagnostics["entropy"].item() == pytest.approx(-0.5)
-    assert diagnostics["log_prob"].tolist() == [-1.0, 2.0]
     assert agent.actor.asked[0] is batch.obs
 
 
@@ -155,20 +154,20 @@ def test_the_actors_loss_passes_no_gradient_to_the_temperature():
 
 def test_the_temperature_loss_by_hand():
     agent = small_agent("sac", initial_temperature=2.0)  # two dimensions, so the target entropy is -2
-    loss, diagnostics = agent.temperature_loss(torch.tensor([1.0, 4.0]))
+    loss, diagnostics = agent.temperature_loss(torch.tensor(-2.5))
     assert loss.item() == pytest.approx(-math.log(2.0) * (2.5 - 2.0))
     assert diagnostics["alpha"].item() == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
-    ("log_prob", "sign"),
-    [(3.0, 1), (2.0, 0), (1.0, -1)],
+    ("entropy", "sign"),
+    [(-3.0, 1), (-2.0, 0), (-1.0, -1)],
     ids=["rises when entropy is too low", "rests when entropy is at its target", "falls when entropy is too high"],
 )
-def test_the_temperature(log_prob, sign):
-    agent = small_agent("sac")  # the target entropy is -2: a mean log-probability of 2
+def test_the_temperature(entropy, sign):
+    agent = small_agent("sac")  # the target entropy is -2
     before = agent.temperature().item()
-    EagerLearner(agent, CPU).minimise("temperature", agent.temperature_loss, torch.full((4,), log_prob))
+    EagerLearner(agent, CPU).minimise("temperature", agent.temperature_loss, torch.tensor(entropy))
     moved = agent.temperature().item() - before
     assert (moved > 0) - (moved < 0) == sign
 
@@ -195,7 +194,7 @@ def test_an_update_trains_critic_actor_and_temperature_then_tracks():
     ]
 
 
-def test_the_temperature_sees_the_log_probabilities_of_the_actors_own_step():
+def test_the_temperature_sees_the_entropy_of_the_actors_own_step():
     agent = small_agent("sac")
     seen = []
 
@@ -208,8 +207,8 @@ def test_the_temperature_sees_the_log_probabilities_of_the_actors_own_step():
     agent.update(random_batch(6), Learner(), 0)
     (_, _, of_actor), (part, args, _) = seen[1:]
     assert part == "temperature"
-    assert args[0].shape == (6,)
-    assert torch.equal(args[0], of_actor["log_prob"])
+    assert args[0].shape == ()
+    assert torch.equal(args[0], of_actor["entropy"])
     assert not args[0].requires_grad
 
 
@@ -223,6 +222,6 @@ def test_a_soft_policy_spreads_until_its_entropy_is_the_target():
     learner = EagerLearner(agent, CPU)
     for k in range(400):
         batch = random_batch(64, seed=k)
-        log_prob = learner.minimise("actor", agent.actor_loss, batch)["log_prob"]
-        learner.minimise("temperature", agent.temperature_loss, log_prob)
-    assert -log_prob.mean().item() == pytest.approx(agent.target_entropy, abs=0.4)
+        entropy = learner.minimise("actor", agent.actor_loss, batch)["entropy"]
+        learner.minimise("temperature", agent.temperature_loss, entropy)
+    assert entropy.item() == pytest.approx(agent.target_entropy, abs=0.4)

@@ -1,0 +1,167 @@
+"""The layers that compute all seeds at once."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import algos
+from algos.agent import Adam, Agent, Batch, Config
+from algos.networks import TwinCritic, mlp
+from flowbench.bench.launches import launches
+from flowbench.train import stacked_layers
+from flowbench.train.learner import EagerLearner, StackedLearner
+from flowbench.train.stacked_layers import JoinedTwins
+
+CPU = torch.device("cpu")
+SEEDS, ROWS, OBS, ACT = 3, 4, 5, 2
+
+
+class Penalised(Agent[Config]):
+    """Losses with transforms of their own: a gradient penalty, an ensemble, one twin alone."""
+
+    Config = Config
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.critic = TwinCritic(self.network)
+        self.actor = nn.Linear(obs_dim, act_dim)
+
+    def network(self):
+        return nn.Sequential(
+            nn.Linear(self.obs_dim + self.act_dim, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 6, bias=False),
+            nn.LayerNorm(6, bias=False), nn.Mish(), nn.Linear(6, 1),
+        )  # fmt: skip
+
+    def optimisers(self):
+        return {"critic": Adam(1e-2), "actor": Adam(1e-2)}
+
+    def act(self, obs, explore):
+        return self.actor(obs).tanh()
+
+    def critic_loss(self, batch):
+        slope = torch.func.grad(lambda action: self.critic(batch.obs, action).sum())(batch.action)
+        rows = torch.vmap(self.critic)(batch.obs, batch.action)
+        first = self.critic.q1(torch.cat([batch.obs, batch.action], -1))
+        q = self.critic(batch.obs, batch.action)
+        return q.square().mean() + slope.square().mean() + rows.sum() + first.mean(), {}
+
+    def actor_loss(self, batch):
+        return -self.critic(batch.obs, self.act(batch.obs, True)).mean(), {}
+
+    def update(self, batch, learner, phase):
+        learner.minimise("critic", self.critic_loss, batch)
+        learner.minimise("actor", self.actor_loss, batch)
+
+
+class OneTwin(Penalised):
+    """Trains one twin as a part of its own."""
+
+    def optimisers(self):
+        return {"critic.q1": Adam(1e-2)}
+
+    def update(self, batch, learner, phase):
+        learner.minimise("critic.q1", self.critic_loss, batch)
+
+
+class Unequal(Penalised):
+    """Twins of different sizes."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.critic.q2 = mlp(OBS + ACT, 3, 1)
+
+
+class Unknown(Penalised):
+    """Twins with a layer that would see the dimension of the twins."""
+
+    def network(self):
+        class Centred(nn.Module):
+            def forward(self, x):
+                return x - x.mean(0)
+
+        return nn.Sequential(nn.Linear(self.obs_dim + self.act_dim, 6), Centred(), nn.Linear(6, 1))
+
+
+def batch() -> Batch:
+    torch.manual_seed(1)
+    obs, action, reward = torch.randn(SEEDS, ROWS, OBS), torch.randn(SEEDS, ROWS, ACT), torch.randn(SEEDS, ROWS)
+    parts = (obs, action, reward, obs, torch.ones(SEEDS, ROWS), torch.zeros(SEEDS))
+    return Batch(*(part.double() for part in parts))
+
+
+def pair(algorithm) -> tuple[StackedLearner, list[EagerLearner]]:
+    torch.manual_seed(0)
+    agents = [algorithm(OBS, ACT, algorithm.Config()).double() for _ in range(SEEDS)]
+    return StackedLearner(agents, CPU), [EagerLearner(copy.deepcopy(agent), CPU) for agent in agents]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "joined"), [(Penalised, True), (OneTwin, False), (Unequal, False), (Unknown, False)]
+)
+def test_transforms_inside_a_loss_give_the_numbers_of_separate_seeds(algorithm, joined):
+    stacked, separate = pair(algorithm)
+    assert isinstance(stacked.agent.critic, JoinedTwins) == joined
+    for _ in range(3):
+        stacked.update(batch())
+        for index, learner in enumerate(separate):
+            learner.update(Batch(*(part[index] for part in batch())))
+    for index, learner in enumerate(separate):
+        for name, value in learner.agent.state_dict().items():
+            torch.testing.assert_close(stacked.weights(index)[name], value, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", algos.names())
+def test_the_critics_of_every_algorithm_are_joined(name):
+    cls = algos.find(name).load()
+    agent = cls(OBS, ACT, cls.Config(hidden=8))
+    joined = stacked_layers.install(agent)
+    assert isinstance(agent.critic, JoinedTwins)
+    assert isinstance(agent.target_critic, JoinedTwins)
+    assert {name.split(".")[1] for name in joined} == {"q1", "q2"}
+
+
+def test_a_checkpoint_has_the_names_and_numbers_of_separate_seeds():
+    stacked, separate = pair(Penalised)
+    stacked.update(batch())
+    states = [stacked.state(index) for index in range(SEEDS)]
+    for index, learner in enumerate(separate):
+        learner.update(Batch(*(part[index] for part in batch())))
+        own = learner.state()
+        assert states[index].keys() == own.keys()
+        for name, value in own.items():
+            torch.testing.assert_close(states[index][name], value, rtol=1e-9, atol=1e-11)
+        learner.restore(states[index])
+    other, _ = pair(Penalised)
+    other.update(batch())
+    other.update(batch())
+    kept = {name: tensor.data_ptr() for name, tensor in other._state.items()}
+    other.restore([learner.state() for learner in separate])
+    assert {name: tensor.data_ptr() for name, tensor in other._state.items()} == kept
+    for index, state in enumerate(states):
+        for name, value in other.state(index).items():
+            assert torch.equal(value, state[name])
+
+
+def test_a_layer_norm_between_products_copies_nothing():
+    layers = nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 1))
+
+    class Normed(Penalised):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.critic = copy.deepcopy(layers)
+
+        def critic_loss(self, batch):
+            return self.critic(batch.obs).square().mean(), {}
+
+        def update(self, batch, learner, phase):
+            learner.minimise("critic", self.critic_loss, batch)
+
+    stacked, _ = pair(Normed)
+    stacked.update(batch())
+    counts = launches(lambda: stacked.update(batch()))
+    assert counts["native_group_norm"] == counts["native_group_norm_backward"] == 1
+    assert counts["baddbmm"] == 2
+    assert not counts["clone"]
+    assert not counts["copy_"]
