@@ -23,8 +23,8 @@ from algos.agent import Agent, Diagnostics, Loss
 from flowbench.bench import peers, run, show, updates
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
-from flowbench.train.kernels import ONEDNN, onednn_product
-from flowbench.train.learner import invented_batch
+from flowbench.learners.kernels import ONEDNN, onednn_product
+from flowbench.learners.learner import invented_batch
 
 VALUE = 4  # bytes of a float32: parameters are stored in it, whatever the products are computed in
 # Values moved for a trained parameter: the parameter, its gradient and Adam's two averages, each read and written.

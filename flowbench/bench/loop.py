@@ -11,10 +11,10 @@ from typing import Any
 
 import suites
 from flowbench.bench.setting import Setting
+from flowbench.learners import placement
+from flowbench.learners.placement import Placement
 from flowbench.plan.cells import Variant
-from flowbench.train import placement
 from flowbench.train.build import build_agent, build_trainer
-from flowbench.train.placement import Placement
 from flowbench.train.trainer import Trainer
 from suites.task import unknown
 

@@ -13,7 +13,7 @@ import torch
 from flowbench.common import system
 from flowbench.common.errors import UsageError, one_of
 from flowbench.common.system import DEVICES, PRECISIONS
-from flowbench.train.placement import Placement
+from flowbench.learners.placement import Placement
 
 
 @dataclass(frozen=True)

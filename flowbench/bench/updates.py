@@ -13,9 +13,9 @@ import torch
 from flowbench.bench import peers
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
+from flowbench.learners import seed_learners
+from flowbench.learners.placement import Placement
 from flowbench.plan.cells import Variant
-from flowbench.train import seed_learners
-from flowbench.train.placement import Placement
 from flowbench.train.replay import Replay
 
 TRANSITIONS = 10_000  # in every replay buffer, ours and the peer's

@@ -17,11 +17,11 @@ import suites
 from algos.agent import Agent
 from flowbench.common.errors import UsageError
 from flowbench.evaluate import video as videos
+from flowbench.learners.rng import stream_seed
 from flowbench.plan import overrides
 from flowbench.store.records import AlgoInfo
 from flowbench.store.weights import Trained
 from flowbench.train.evaluation import Episodes
-from flowbench.train.rng import stream_seed
 from flowbench.train.vecenv import Env
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from flowbench.common.errors import describe
+from flowbench.learners.seed_learners import GroupLearner
 from flowbench.train.evaluation import EvaluationFault, Failed
 from flowbench.train.events import SeedFailed
-from flowbench.train.seed_learners import GroupLearner
 from flowbench.train.vecenv import EnvironmentFault, ProcessVecEnv, VecEnv
 
 Failures = dict[int, Exception]  # by the index of the seed in its group

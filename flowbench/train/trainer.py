@@ -15,14 +15,14 @@ import torch
 
 from algos.agent import Batch, Config
 from flowbench.common.tensors import State, flat, under
+from flowbench.learners.rng import stream_seed
+from flowbench.learners.seed_learners import GroupLearner
 from flowbench.train import failures
 from flowbench.train.clock import Clock
 from flowbench.train.evaluation import Evaluation, Evaluator, Failed
 from flowbench.train.events import Row, Save, SeedFailed, Tick
 from flowbench.train.failures import FailedSeeds
 from flowbench.train.replay import Replay
-from flowbench.train.rng import stream_seed
-from flowbench.train.seed_learners import GroupLearner
 from flowbench.train.vecenv import ProcessVecEnv, VecEnv
 
 TICK_SECONDS = 0.5

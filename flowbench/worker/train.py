@@ -15,14 +15,14 @@ import torch
 import algos
 import suites
 from flowbench.common import system
+from flowbench.learners import placement
+from flowbench.learners.placement import Placement
 from flowbench.plan import overrides
 from flowbench.store import csv_rows, loggers, weights
 from flowbench.store.csv_rows import TABLES
 from flowbench.store.records import LearnerInfo, MachineInfo, Sizes
-from flowbench.train import placement
 from flowbench.train.build import build_agent, build_trainer
 from flowbench.train.events import Row, Save, SeedFailed, Tick
-from flowbench.train.placement import Placement
 from flowbench.train.trainer import Trainer
 from flowbench.worker.resume import Checkpoints
 from flowbench.worker.session import Session, Stopped

@@ -13,8 +13,8 @@ from handmade import ACT_DIM, OBS_DIM, VARIANTS, Recorder, random_batch, small_a
 
 import algos
 from algos.agent import Agent, Config
+from flowbench.learners.learner import EagerLearner
 from flowbench.plan.overrides import describe
-from flowbench.train.learner import EagerLearner
 
 CPU = torch.device("cpu")
 NAMES = algos.names()

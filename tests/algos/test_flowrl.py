@@ -7,7 +7,7 @@ import torch
 from handmade import Recorder, Stub, constant, never, random_batch, small_agent
 
 from algos.flowrl import FlowRLConfig, VelocityField, expectile_loss, value_network
-from flowbench.train.learner import EagerLearner
+from flowbench.learners.learner import EagerLearner
 
 CPU = torch.device("cpu")
 

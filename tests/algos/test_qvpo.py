@@ -9,7 +9,7 @@ from torch import nn
 
 from algos.agent import Adam
 from algos.qvpo import NoiseModel, QVPOConfig, critic_network
-from flowbench.train.learner import EagerLearner
+from flowbench.learners.learner import EagerLearner
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
 from algos.sac import SACConfig, SquashedGaussian, Temperature, squashed_log_prob
-from flowbench.train.learner import EagerLearner
+from flowbench.learners.learner import EagerLearner
 
 CPU = torch.device("cpu")
 

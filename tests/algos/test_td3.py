@@ -7,7 +7,7 @@ import torch
 from handmade import Recorder, Stub, constant, never, random_batch, small_agent
 
 from algos.td3 import TD3Config
-from flowbench.train.learner import EagerLearner
+from flowbench.learners.learner import EagerLearner
 
 
 def agent_with(**parts):

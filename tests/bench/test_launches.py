@@ -6,8 +6,9 @@ import torch
 import algos
 from algos.agent import Batch
 from flowbench.bench.launches import launches
-from flowbench.train import kernels
-from flowbench.train.learner import StackedLearner, invented_batch
+from flowbench.learners import kernels
+from flowbench.learners.learner import invented_batch
+from flowbench.learners.stacked import StackedLearner
 
 CPU = torch.device("cpu")
 SEEDS = 5

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from algos.agent import Batch
-from flowbench.train import kernels
-from flowbench.train.learner import EagerLearner
+from flowbench.learners import kernels
+from flowbench.learners.learner import EagerLearner
 
 
 def reference(name):

@@ -17,6 +17,7 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
 from msgspec.structs import replace
 
 import algos
+from flowbench.learners.placement import Placement
 from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Group
 from flowbench.schedule.resources import Slots
@@ -26,7 +27,6 @@ from flowbench.store.csv_rows import TABLES, RowWriter
 from flowbench.store.records import RunRecord
 from flowbench.train.build import build_trainer
 from flowbench.train.events import Row, Save, SeedFailed
-from flowbench.train.placement import Placement
 
 CLOCK = ("seconds", "steps_per_second")
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk
 
+from flowbench.learners.placement import Placement
+from flowbench.learners.rng import stream_seed
 from flowbench.train.build import build_trainer, replay_device
 from flowbench.train.events import Row, SeedFailed, Tick
-from flowbench.train.placement import Placement
-from flowbench.train.rng import stream_seed
 
 CLOCK = ("seconds", "steps_per_second")
 
@@ -369,7 +369,7 @@ def test_a_mistake_in_an_algorithm_shows_before_a_step_is_taken(methods, error: 
 
 
 def test_a_rehearsal_changes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowbench.train.learner import EagerLearner
+    from flowbench.learners.learner import EagerLearner
 
     usual = Run(steps=30).finish()
     logged = usual.trainer._learner.logged

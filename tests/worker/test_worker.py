@@ -20,10 +20,10 @@ import torch
 from fakes import make_cell, make_suite, put_run, without_clock, write_algorithm
 
 from flowbench.common import errors
+from flowbench.learners import placement
 from flowbench.plan.cells import Cell
 from flowbench.store import checkpoint, lock, records
 from flowbench.store.records import ProtocolInfo, RunRecord, Sizes
-from flowbench.train import placement
 from flowbench.worker import __main__ as worker_main
 from flowbench.worker import protocol
 from flowbench.worker.session import Session

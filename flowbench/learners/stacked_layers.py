@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from algos.agent import Agent
 from algos.networks import MLP, TwinCritic
-from flowbench.train import kernels
+from flowbench.learners import kernels
 
 TWINS = 2
 ELEMENTWISE = (nn.ReLU, nn.ELU, nn.GELU, nn.Mish, nn.SiLU, nn.Tanh, nn.Identity)

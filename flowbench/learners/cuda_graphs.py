@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from algos.agent import Batch
-from flowbench.train.learner import EagerLearner, StackedLearner
+from flowbench.learners.learner import EagerLearner
+from flowbench.learners.stacked import StackedLearner
 
 WARM_UP = 3  # runs before a capture, which create library workspaces, optimiser state and logged sums
 

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import algos
 from algos.agent import Adam, Agent, Batch, Config
-from flowbench.train.learner import EagerLearner, StackedLearner, invented_batch
+from flowbench.learners.learner import EagerLearner, invented_batch
+from flowbench.learners.stacked import StackedLearner
 
 CPU = torch.device("cpu")
 

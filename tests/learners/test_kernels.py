@@ -9,8 +9,8 @@ from torch import nn
 
 import algos
 from algos.networks import RowWise, mlp
-from flowbench.train import kernels
-from flowbench.train.kernels import Linear, Mish
+from flowbench.learners import kernels
+from flowbench.learners.kernels import Linear, Mish
 
 
 def gradients(function, *inputs):

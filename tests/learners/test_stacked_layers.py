@@ -10,9 +10,10 @@ import algos
 from algos.agent import Adam, Agent, Batch, Config
 from algos.networks import TwinCritic, mlp
 from flowbench.bench.launches import launches
-from flowbench.train import stacked_layers
-from flowbench.train.learner import EagerLearner, StackedLearner
-from flowbench.train.stacked_layers import JoinedTwins
+from flowbench.learners import stacked_layers
+from flowbench.learners.learner import EagerLearner
+from flowbench.learners.stacked import StackedLearner
+from flowbench.learners.stacked_layers import JoinedTwins
 
 CPU = torch.device("cpu")
 SEEDS, ROWS, OBS, ACT = 3, 4, 5, 2

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from algos.agent import Agent, Batch, Config
 from flowbench.common.tensors import State, flat, on_cpu, under
-from flowbench.train import kernels
-from flowbench.train.cuda_graphs import Graphed, source_line
-from flowbench.train.learner import CannotStack, EagerLearner, StackedLearner
-from flowbench.train.placement import Placement
-from flowbench.train.rng import TorchStream, stream_seed
+from flowbench.learners import kernels
+from flowbench.learners.cuda_graphs import Graphed, source_line
+from flowbench.learners.learner import EagerLearner
+from flowbench.learners.placement import Placement
+from flowbench.learners.rng import TorchStream, stream_seed
+from flowbench.learners.stacked import CannotStack, StackedLearner
 
 # Multiplications in a layer above which stacking is slower on a CPU. There the products take nearly all the time, and
 # the seeds' activations evict each other from the cache: one seed after another is 5 to 17 % faster.

@@ -12,9 +12,11 @@ from fakes import Toy, ToyConfig
 
 import algos
 from algos.agent import Adam, Agent, Batch, Config
-from flowbench.train import seed_learners
-from flowbench.train.learner import EagerLearner, Means, StackedLearner
-from flowbench.train.placement import Placement
+from flowbench.learners import seed_learners
+from flowbench.learners.learner import EagerLearner
+from flowbench.learners.means import Means
+from flowbench.learners.placement import Placement
+from flowbench.learners.stacked import StackedLearner
 
 CPU = torch.device("cpu")
 SEEDS, BATCH, OBS, ACT = 3, 16, 4, 2

@@ -1,0 +1,190 @@
+"""The learner of several seeds whose agents are trained as one batched computation."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.utils._pytree import tree_map
+
+from algos.agent import Adam, Agent, Batch
+from flowbench.common.tensors import State, flat, under
+from flowbench.learners import stacked_layers
+from flowbench.learners.learner import Autocast, BaseLearner, invented_batch
+from flowbench.learners.optimiser import Optimiser
+from flowbench.learners.rng import TorchStream
+
+
+class CannotStack(ValueError):
+    """An agent cannot be mapped over seeds. The message names the line or the reason."""
+
+
+class StackedLearner(BaseLearner):
+    """Trains the agents of S seeds as one batched computation.
+
+    Every parameter and buffer is stored as [S, ...]. The agent itself is written for one seed: its losses and its `act`
+    are mapped over the seeds, and each call sees the parameters and the batch of one seed.
+    """
+
+    def __init__(self, agents: Sequence[Agent[Any]], device: torch.device, autocast: Autocast = nullcontext) -> None:
+        # Only the methods of this copy are used, not its parameters.
+        super().__init__(copy.deepcopy(agents[0]), device, autocast, seeds=len(agents))
+        self.seeds = len(agents)
+        self._example = agents[0]
+        joined = stacked_layers.install(self.agent)
+        parameters, buffers = stack_module_state([agent.to(device) for agent in agents])
+        stacked = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
+        # Where each tensor of an agent is stored: under which name and, of two joined twins, as which one.
+        self._places = {name: joined.get(name, (name, None)) for name in stacked}
+        names = _by_value({name: stored for name, (stored, _) in self._places.items()})
+        self._state = {
+            stored: stacked[of[0]] if len(of) == 1 else torch.stack([stacked[name] for name in of], dim=1)
+            for stored, of in names.items()
+        }
+        for name, parameter in self._example.named_parameters():
+            self._state[self._places[name][0]].requires_grad_(parameter.requires_grad)
+        self._parameters = list(dict.fromkeys(self._places[name][0] for name in parameters))
+        self._optimisers = {part: self._optimiser(part, spec) for part, spec in self.agent.optimisers().items()}
+        frozen = {f"agent.{name}": tensor.detach() for name, tensor in self._state.items()}
+        self._seen: dict[str | None, dict[str, Tensor]] = {None: frozen}  # the state as the loss of a part sees it
+        for part in self._optimisers:
+            self._seen[part] = frozen | {f"agent.{name}": self._state[name] for name in self._names_of(part)}
+        self._call = _Call(self.agent)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, explore: bool) -> Tensor:
+        """Actions [S, N, act_dim] for obs [S, N, obs_dim]."""
+        with self._autocast():
+            action: Tensor = self._compute(None, lambda obs: self.agent.act(obs, explore), obs)
+        return action
+
+    @torch.no_grad()
+    def track(self, target: str, online: str, tau: float) -> None:
+        torch._foreach_lerp_(self._of(target), self._of(online), tau)
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """The state_dict of one seed's agent, as views."""
+        return {name: self._tensor_of(name)[index] for name in self._example.state_dict()}
+
+    def state(self, index: int) -> State:
+        """Weights, optimisers, counters and means of one seed, in the format of `EagerLearner`."""
+        parts = {f"adam.{part}": optimiser.state(index) for part, optimiser in self._optimisers.items()}
+        return flat({"agent": self.weights(index), **parts}, updates=self.updates) | self.logged.state(index)
+
+    @torch.no_grad()
+    def restore(self, states: Sequence[State]) -> None:
+        """Continue from the `state` of every seed."""
+        for name in self._example.state_dict():
+            self._tensor_of(name).copy_(torch.stack([state[f"agent.{name}"] for state in states]))
+        for part, optimiser in self._optimisers.items():
+            optimiser.restore([under(f"adam.{part}", state) for state in states])
+        self.updates = int(states[0]["updates"])
+        self.logged.restore(states, self.device)
+
+    def rehearse(self) -> None:
+        """Run one period of updates, and both ways of acting, on copies.
+
+        An agent that cannot be stacked raises an error here, for example if its loss branches on a tensor. Raises
+        CannotStack if stacking would train the agent wrongly without an error.
+        """
+        one = invented_batch(self.agent, self.device)
+        self._reject_changes(Batch(*(torch.stack([each] * self.seeds) for each in one)))
+        other = Batch(-one.obs, -one.action, -one.reward, -one.next_obs, 1.0 - one.discount, 1.0 - one.progress)
+        alike, apart = (
+            self._rehearsed(Batch(*(torch.stack([first, *[rest] * (self.seeds - 1)]) for first, rest in pairs)))
+            for pairs in (list(zip(one, one, strict=True)), list(zip(one, other, strict=True)))
+        )
+        for name, mean in alike.items():
+            if mean == mean and not math.isclose(mean, apart[name], rel_tol=1e-3, abs_tol=1e-6):
+                raise CannotStack(
+                    f"{name} of a seed depends on the batch of another; it must be an argument of the loss"
+                )
+
+    def _rehearsed(self, batch: Batch) -> dict[str, float]:
+        """What the first seed logs in one period of updates of a copy, with the same noise in each call."""
+        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast)
+        # Outside losses and `act` the agent's own tensors belong to no seed. On "meta", computing with them fails.
+        twin.agent.to("meta")
+        own = dict(_tensors(twin.agent))
+        versions = {name: tensor._version for name, tensor in own.items()}
+        with TorchStream(0, self.device):
+            for _ in range(self.agent.period):
+                twin.update(batch)
+            for explore in (True, False):
+                twin.act(batch.obs, explore)
+        for name, tensor in _tensors(twin.agent):
+            if tensor is not own.get(name) or tensor._version != versions[name]:
+                raise _changes(name)
+        return twin.logged.read()
+
+    def _reject_changes(self, batch: Batch) -> None:
+        """Raise CannotStack if `update` changes values of the agent's own tensors, also through `.data`."""
+        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast)
+        before = {name: tensor.detach().clone() for name, tensor in _tensors(twin.agent)}
+        with TorchStream(0, self.device):
+            for _ in range(self.agent.period):
+                twin.update(batch)
+        for name, tensor in _tensors(twin.agent):
+            if name not in before or not torch.equal(tensor, before[name]):
+                raise _changes(name)
+
+    def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
+        """`function(*args)` for every seed. Each tensor among the arguments is [S, ...]."""
+        dims = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, args)
+
+        def one_seed(state: dict[str, Tensor], *args: Any) -> Any:
+            return functional_call(self._call, state, (function, *args))
+
+        return vmap(one_seed, in_dims=(0, *dims), randomness="different")(self._seen[part], *args)
+
+    def _tensor_of(self, name: str) -> Tensor:
+        """A tensor [S, ...] of the agents, by its name in an agent."""
+        stored, twin = self._places[name]
+        return self._state[stored].detach() if twin is None else self._state[stored].detach()[:, twin]
+
+    def _names_of(self, part: str) -> list[str]:
+        """The stored parameters of a sub-module, by name."""
+        return [name for name in self._parameters if name.startswith(f"{part}.")]
+
+    def _of(self, part: str) -> list[Tensor]:
+        return [self._state[name] for name in self._names_of(part)]
+
+    def _optimiser(self, part: str, spec: Adam) -> Optimiser:
+        own = [name for name, p in self._example.named_parameters() if name.startswith(f"{part}.") and p.requires_grad]
+        places = [(self._state[stored], twin) for stored, twin in map(self._places.__getitem__, own)]
+        return Optimiser([p for p in self._of(part) if p.requires_grad], spec, self.seeds, places)
+
+
+def _by_value(names: Mapping[str, str]) -> dict[str, list[str]]:
+    """The keys of each value, in their order."""
+    found: dict[str, list[str]] = {}
+    for key, value in names.items():
+        found.setdefault(value, []).append(key)
+    return found
+
+
+def _changes(name: str) -> CannotStack:
+    return CannotStack(f"update() changes {name}, which each seed has separately; change it in a loss instead")
+
+
+def _tensors(agent: Agent[Any]) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers with their names."""
+    yield from agent.named_parameters()
+    yield from agent.named_buffers()
+
+
+class _Call(nn.Module):
+    """A module for `functional_call` whose `forward` calls any function that uses the agent."""
+
+    def __init__(self, agent: Agent[Any]) -> None:
+        super().__init__()
+        self.agent = agent
+
+    def forward(self, function: Any, *args: Any) -> Any:
+        return function(*args)
