@@ -52,9 +52,10 @@ class Replay:
         self._ends: list[deque[tuple[int, int]]] = [deque() for _ in seeds]  # (transition, its final), oldest first
         # On the CPU, so that a seed draws the same numbers for every device.
         self._generators = [torch.Generator().manual_seed(stream_seed(seed, "replay")) for seed in seeds]
-        self._uniforms = torch.empty(count, BLOCK, config.batch_size, dtype=torch.float64, device=device)
+        self._uniforms = torch.empty(count, BLOCK, config.batch_size, dtype=torch.float64)
         self._used = BLOCK  # rows of the block that have been used
-        self._seeds = torch.arange(count, device=device)[:, None]
+        self._first_rows = torch.arange(count)[:, None] * rows  # of each seed, counted over all seeds
+        self._first_finals = self._first_of_each(self._finals)
 
     @staticmethod
     def bytes_needed(seeds: Sequence[int], obs_dim: int, act_dim: int, config: Config, steps: int) -> int:
@@ -143,36 +144,36 @@ class Replay:
 
     def draws(self, index: int) -> dict[str, Tensor]:
         """The state of a seed's random draws."""
-        generator, block = self._generators[index].get_state(), self._uniforms[index].cpu()
+        generator, block = self._generators[index].get_state(), self._uniforms[index].clone()
         return {"generator": generator, "block": block, "used": torch.tensor(self._used)}
 
     def restore_draws(self, states: Sequence[Mapping[str, Tensor]]) -> None:
         """Continue from the `draws` of every seed."""
         for generator, state in zip(self._generators, states, strict=True):
             generator.set_state(state["generator"])
-        self._uniforms = torch.stack([state["block"] for state in states]).to(self.device)
+        self._uniforms = torch.stack([state["block"] for state in states])
         self._used = int(states[0]["used"])
 
     def _read(self, number: Tensor, progress: float) -> Batch:
         """The transitions with these numbers [S, B]. The replay must hold them."""
-        rows, finals = self.capacity + 1, self._finals.shape[1]
-        i = number % rows
-        here, after = self._seeds * rows + i, self._seeds * rows + (i + 1) % rows
-        rest = _pick(self._rest, here)
-        final = rest[..., -1].view(torch.int32).long()
-        ending = _pick(self._finals, self._seeds * finals + final)
+        rows = self.capacity + 1
+        # Computed on the CPU, because on a GPU each of these small operations would start a kernel.
+        at = self._upload(self._first_rows + torch.stack([number % rows, (number + 1) % rows]))
+        (obs, following), rest = _pick(self._obs, at), _pick(self._rest, at[0])
+        final = rest[..., -1].view(torch.int32)
+        ending = _pick(self._finals, self._first_finals + final)
         # Both are read for every transition. Reading only what is needed would make the CPU wait for the device.
-        next_obs = torch.where((final > 0)[..., None], ending[..., :-1], _pick(self._obs, after))
+        next_obs = torch.where((final > 0)[..., None], ending[..., :-1], following)
         share = torch.full((len(number),), progress, dtype=torch.float32, device=self.device)
-        return Batch(_pick(self._obs, here), rest[..., :-2], rest[..., -2], next_obs, ending[..., -1], share)
+        return Batch(obs, rest[..., :-2], rest[..., -2], next_obs, ending[..., -1], share)
 
     def _draw(self) -> Tensor:
-        """The numbers [S, B] of the transitions of one batch."""
+        """The numbers [S, B] of the transitions of one batch, on the CPU."""
         c = self._config
         if self._used == BLOCK:
             shape = (BLOCK, c.batch_size)
             blocks = [torch.rand(shape, generator=g, dtype=torch.float64) for g in self._generators]
-            self._uniforms = self._upload(torch.stack(blocks))
+            self._uniforms = torch.stack(blocks)
             self._used = 0
         uniform = self._uniforms[:, self._used]
         self._used += 1
@@ -198,8 +199,13 @@ class Replay:
         count, have, width = self._finals.shape
         more = min(2 * have, self.capacity + 1) - have
         self._finals = torch.cat([self._finals, self._finals.new_zeros(count, more, width)], dim=1)
+        self._first_finals = self._first_of_each(self._finals)
         for free in self._free:
             free.extend(range(have, have + more))
+
+    def _first_of_each(self, stored: Tensor) -> Tensor:
+        """The position [S, 1] of each seed's first row in `stored` [S, n, d], counted over all seeds."""
+        return torch.arange(len(stored), device=self.device)[:, None] * stored.shape[1]
 
     def _upload(self, tensor: Tensor) -> Tensor:
         """`tensor` on the device, without waiting for the copy."""
@@ -210,6 +216,6 @@ class Replay:
 
 
 def _pick(stored: Tensor, at: Tensor) -> Tensor:
-    """The rows of `stored` [S, n, d] at positions `at` [S, B], counted over all seeds: [S, B, d]."""
+    """The rows of `stored` [S, n, d] at positions `at` [..., S, B], counted over all seeds: [..., S, B, d]."""
     # On a CPU three times as fast as `stored[seed, row]`, and it copies only the result.
     return stored.flatten(0, 1).index_select(0, at.flatten()).view(*at.shape, stored.shape[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import fake_cuda
 import pytest
 import torch
 
@@ -322,3 +323,26 @@ def test_on_a_gpu_the_same_is_drawn_and_nothing_waits_for_it() -> None:
         assert all(part.device.type == "cuda" for part in batch)
         assert all(torch.equal(part.cpu(), other) for part, other in zip(batch, expected, strict=True))
     model.check(replay, batches[-1][0])
+
+
+def test_a_batch_needs_few_operations_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_cuda.install(monkeypatch) as cuda:
+        replay = make((0, 1), obs_dim=3, act_dim=2, recent_share=0.5, recent_window=4, device=fake_cuda.DEVICE)
+        model = Model(2, 3, 2, 0.3, np.random.default_rng(0))
+        for _ in range(8):
+            model.step(replay)
+        replay.sample(0.5)
+        names: list[str] = []
+        compute = cuda.compute
+
+        def counted(function, arguments, keywords):
+            result = compute(function, arguments, keywords)
+            if not function.is_view and any(map(cuda.holds, fake_cuda.tensors_in(result))):
+                names.append(function._schema.name.removeprefix("aten::"))
+            return result
+
+        cuda.compute = counted
+        with cuda.waiting_is_an_error():
+            replay.sample(0.5)
+    # The first is the copy of the positions to the device.
+    assert sorted(names) == sorted(["_to_copy", *["index_select"] * 3, "add", "gt", "where", "full"])
