@@ -12,9 +12,9 @@ from fakes import Toy, ToyConfig, Walk
 
 import algos
 from flowbench.learners import cuda_graphs
+from flowbench.learners.placement import Placement
 from flowbench.train.build import build_trainer
 from flowbench.train.events import Row, Save
-from flowbench.learners.placement import Placement
 
 SMALL = {"qvpo": {"denoising_steps": 2, "train_samples": 2, "eval_samples": 2}}
 CLOCK = ("seconds", "steps_per_second")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import fake_cuda
+import numpy as np
 import pytest
 import torch
 
