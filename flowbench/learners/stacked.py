@@ -51,10 +51,11 @@ class StackedLearner(BaseLearner):
             self._state[self._places[name][0]].requires_grad_(parameter.requires_grad)
         self._parameters = list(dict.fromkeys(self._places[name][0] for name in parameters))
         self._optimisers = {part: self._optimiser(part, spec) for part, spec in self.agent.optimisers().items()}
-        frozen = {f"agent.{name}": tensor.detach() for name, tensor in self._state.items()}
+        frozen = {name: tensor.detach() for name, tensor in self._state.items()}
         self._seen: dict[str | None, dict[str, Tensor]] = {None: frozen}  # the state as the loss of a part sees it
         for part in self._optimisers:
-            self._seen[part] = frozen | {f"agent.{name}": self._state[name] for name in self._names_of(part)}
+            self._seen[part] = frozen | {name: self._state[name] for name in self._names_of(part)}
+        self._cast = stacked_layers.CastParameters(self.agent)
         self._call = _Call(self.agent)
 
     @torch.no_grad()
@@ -141,7 +142,14 @@ class StackedLearner(BaseLearner):
         def one_seed(state: dict[str, Tensor], *args: Any) -> Any:
             return functional_call(self._call, state, (function, *args))
 
-        return vmap(one_seed, in_dims=(0, *dims), randomness="different")(self._seen[part], *args)
+        state = self._seen[part]
+        if casting := torch.is_autocast_enabled(self.device.type):
+            state = state | self._cast(part, state)
+        state = {f"agent.{name}": tensor for name, tensor in state.items()}
+        result = vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)
+        if casting:
+            self._cast.note(part)
+        return result
 
     def _tensor_of(self, name: str) -> Tensor:
         """A tensor [S, ...] of the agents, by its name in an agent."""

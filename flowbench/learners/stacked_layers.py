@@ -11,7 +11,9 @@ Products accept this layout without a copy, and a layer norm of all seeds is a g
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,7 +92,11 @@ class JoinedTwins(nn.Module):
         return self._alone(1, x)
 
     def _alone(self, twin: int, x: Tensor) -> Tensor:
-        value: Tensor = functional_call(self.both, {name: p[twin] for name, p in self.both.named_parameters()}, x)
+        both: dict[str, Tensor] = dict(self.both.named_parameters())
+        for name, layer in self.both.named_children():
+            cast = {each: getattr(layer, f"cast_{each}", None) for each in ("weight", "bias")}
+            both |= {f"{name}.cast_{each}": tensor for each, tensor in cast.items() if tensor is not None}
+        value: Tensor = functional_call(self.both, {name: tensor[twin] for name, tensor in both.items()}, x)
         return value
 
 
@@ -103,13 +109,19 @@ class Linear(kernels.Linear):
     """`nn.Linear` for one seed, or for both twins: then the weight is [2, out, in] and the input is [2, ..., in]."""
 
     one_input = False
+    called = False  # since somebody has set it to False
+    cast_weight: Tensor | None = None  # in autocast's precision, if somebody has set them
+    cast_bias: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         twins = self.weight.ndim == 3
         if not _mapped_over_seeds() or (not twins and kernels.is_large(x, self.out_features)):
             return super().forward(x)
-        y: Tensor = _Linear.apply(x, self.weight, self.bias, twins, self.one_input)  # type: ignore[no-untyped-call]
+        self.called = True
+        weight = self.weight if self.cast_weight is None else self.cast_weight
+        bias = self.bias if self.cast_bias is None else self.cast_bias
+        y: Tensor = _Linear.apply(x, weight, bias, twins, self.one_input)  # type: ignore[no-untyped-call]
         return y
 
 
@@ -180,6 +192,57 @@ def _seeds_first(seeds: int, dims: Sequence[int | None], *tensors: Tensor | None
         tensor if tensor is None else tensor.movedim(dim, 0) if dim is not None else tensor.expand(seeds, *tensor.shape)
         for tensor, dim in zip(tensors, dims, strict=False)
     ]
+
+
+class CastParameters:
+    """Casts the parameters of all linear layers that a loss uses to autocast's precision, in one operation.
+
+    A layer that is not known to be used casts its own parameters.
+    """
+
+    def __init__(self, agent: Agent[Any]) -> None:
+        self._layers = {name: layer for name, layer in agent.named_modules() if isinstance(layer, Linear)}
+        self._used: dict[str | None, list[str]] = {}  # the parameters that the loss of a part uses
+
+    def __call__(self, part: str | None, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The cast parameters by name, for the loss of a part. None before the first `note`."""
+        if part not in self._used:
+            for layer in self._layers.values():
+                layer.called = False
+        if not (names := self._used.get(part)):
+            return {}
+        dtype = torch.get_autocast_dtype(state[names[0]].device.type)
+        cast = _CastAll.apply(dtype, *(state[name] for name in names))  # type: ignore[no-untyped-call]
+        return {re.sub(r"(weight|bias)$", r"cast_\1", name): each for name, each in zip(names, cast, strict=True)}
+
+    def note(self, part: str | None) -> None:
+        """Remember which layers the loss of a part has just used."""
+        if part not in self._used:
+            called = [(name, layer) for name, layer in self._layers.items() if layer.called]
+            self._used[part] = [f"{name}.{each}" for name, layer in called for each, _ in layer.named_parameters()]
+
+
+class _CastAll(torch.autograd.Function):
+    """Copies of tensors in another precision. Their gradients have the precision of the tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        cast = tuple(torch.empty_like(tensor, dtype=dtype) for tensor in tensors)
+        torch._foreach_copy_(list(cast), list(tensors))
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*itertools.compress(cast, (not tensor.requires_grad for tensor in tensors)))
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        return cast
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        found: list[Tensor | None] = [
+            None if grad is None else torch.empty_like(grad, dtype=dtype)
+            for grad, dtype in zip(grads, ctx.dtypes, strict=True)
+        ]
+        given = [grad for grad in grads if grad is not None]
+        torch._foreach_copy_([each for each in found if each is not None], given)
+        return None, *found
 
 
 class _Product(torch.autograd.Function):

@@ -166,3 +166,53 @@ def test_a_layer_norm_between_products_copies_nothing():
     assert counts["baddbmm"] == 2
     assert not counts["clone"]
     assert not counts["copy_"]
+
+
+def in_bfloat16(algorithm):
+    torch.manual_seed(0)
+    agents = [algorithm(OBS, ACT, algorithm.Config()) for _ in range(SEEDS)]
+    return StackedLearner(agents, CPU, lambda: torch.autocast("cpu", torch.bfloat16))
+
+
+class UsedOnce(Penalised):
+    """A loss that uses every weight once: gradients of several uses are added up in the lower precision."""
+
+    def critic_loss(self, batch):
+        return self.critic(batch.obs, batch.action).square().mean(), {}
+
+
+class FirstUsed(Penalised):
+    def critic_loss(self, batch):
+        return self.critic.q1(torch.cat([batch.obs, batch.action], -1)).square().mean(), {}
+
+
+class FirstTrained(FirstUsed, OneTwin):
+    """One twin is a part of its own, so the twins are not joined."""
+
+
+@pytest.mark.parametrize("algorithm", [UsedOnce, FirstUsed, FirstTrained])
+def test_casting_all_parameters_at_once_gives_the_same_numbers(algorithm, monkeypatch):
+    single = Batch(*(part.float() for part in batch()))
+    at_once = in_bfloat16(algorithm)
+    for _ in range(3):
+        at_once.update(single)
+    counts = launches(lambda: at_once.update(single))
+    monkeypatch.setattr(stacked_layers.CastParameters, "note", lambda self, part: None)
+    one_by_one = in_bfloat16(algorithm)
+    for _ in range(3):
+        one_by_one.update(single)
+    more = launches(lambda: one_by_one.update(single))
+    assert counts["_to_copy"] < more["_to_copy"]
+    for name, value in at_once.weights(0).items():
+        assert torch.equal(value, one_by_one.weights(0)[name])
+    assert torch.equal(at_once.act(single.obs, True), one_by_one.act(single.obs, True))
+
+
+def test_the_weights_of_a_layer_are_cast_once_in_an_update():
+    cls = algos.find("td3").load()
+    agents = [cls(OBS, ACT, cls.Config(hidden=8, policy_delay=1)) for _ in range(SEEDS)]
+    learner = StackedLearner(agents, CPU, lambda: torch.autocast("cpu", torch.bfloat16))
+    single = Batch(*(part.float() for part in batch()))
+    learner.update(single)
+    # What is left: the input of the first layer of each network, its gradient, and the outputs.
+    assert launches(lambda: learner.update(single))["_to_copy"] <= 12
