@@ -78,11 +78,11 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
         for line in [plan.summary(), *plan.notes, *([f"on {cluster}"] if cluster else [])]:
             _print(console, line)
     started = time.perf_counter()
-    with progress.board(groups, plan.slots.jobs, console, options.quiet) as board:
+    with progress.board(plan.groups, plan.slots.jobs, console, options.quiet) as board:
         executor = cluster.executor(root, plan.slots) if cluster else None
         runner = Runner(root, plan.slots, board.event, options, executor)
         outcomes = []
-        for outcome in runner.run(groups):
+        for outcome in runner.run(plan.groups):
             board.outcome(outcome)
             outcomes.append(outcome)
     return _summary(console, outcomes, runner.interrupted, options.quiet, time.perf_counter() - started)

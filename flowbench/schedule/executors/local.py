@@ -14,6 +14,11 @@ from typing import Any, TextIO
 from flowbench.schedule.resources import GpuPool, Slots
 from flowbench.worker import protocol
 
+# How many times an idle OpenMP thread spins before it sleeps. GNU OpenMP, which torch's CPU wheels for Linux use, takes
+# 300,000 by default, and spinning threads then take the cores from the ones that they wait for as soon as the machine
+# has other work: benchmarks/README.md has the measurements. OpenMP reads it when torch is loaded.
+SPIN_COUNT = "1000"
+
 
 class LocalExecutor:
     """Starts `python -m flowbench.worker` for each group."""
@@ -101,6 +106,8 @@ class LocalExecutor:
 
     def _environment(self, gpu: str | None) -> dict[str, str]:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._slots.threads)}
+        if "OMP_WAIT_POLICY" not in environment:
+            environment.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         # The worker must run the code of this process, also if the package is not installed.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         # Otherwise a folder called algos in the current directory would be imported (Python 3.11 and later).
