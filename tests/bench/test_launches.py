@@ -32,7 +32,7 @@ def learner(name: str) -> tuple[StackedLearner, Batch]:
     cls = algos.find(name).load()
     agents = [kernels.install(cls(223, 38, cls.Config(hidden=16, batch_size=8))) for _ in range(SEEDS)]
     batch = Batch(*(torch.stack([part] * SEEDS) for part in invented_batch(agents[0], CPU, 8)))
-    return StackedLearner(agents, CPU), batch
+    return StackedLearner(agents, CPU, few_kernels=True), batch
 
 
 @pytest.mark.parametrize("name", BUDGETS)
@@ -54,7 +54,7 @@ def test_the_count_does_not_depend_on_the_number_of_seeds(name):
     for seeds in (2, 4):
         agents = [cls(5, 2, cls.Config(hidden=8, batch_size=4)) for _ in range(seeds)]
         batch = Batch(*(torch.stack([part] * seeds) for part in invented_batch(agents[0], CPU, 4)))
-        stacked = StackedLearner(agents, CPU)
+        stacked = StackedLearner(agents, CPU, few_kernels=True)
         stacked.update(batch)
         found.append(launches(lambda batch=batch, stacked=stacked: stacked.update(batch)))
     assert found[0] == found[1]
