@@ -15,7 +15,7 @@ from rich.console import Console
 
 import suites
 from flowbench.common import duration, text_table
-from flowbench.common.errors import UsageError, one_of
+from flowbench.common.errors import UsageError, one_of, printable
 from flowbench.common.system import DEVICES, PRECISIONS
 from flowbench.common.text_table import plural
 from flowbench.grid import progress
@@ -109,7 +109,7 @@ def _summary(console: Console, outcomes: Sequence[Outcome], interrupted: bool, q
         _print(console, f"{words} in {duration.clock(seconds)}")
     for outcome in failed:
         reason = f": {outcome.error}" if outcome.error else ""
-        print(f"flowbench: {outcome.cell} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)
+        print(printable(f"flowbench: {outcome.cell} {outcome.status}{reason}; log: {outcome.log}"), file=sys.stderr)
     if count["busy"]:
         print(f"flowbench: {plural(count['busy'], 'cell')} not finished: training in another process", file=sys.stderr)
     if interrupted:
