@@ -19,7 +19,8 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Stop if runs differ in steps, evaluation, action repeat, device, precision, mujoco or dm_control.",
+        help="Stop if runs differ in steps, evaluation, action repeat, score bounds, device, precision, mujoco or "
+        "dm_control.",
     ),
 ]
 

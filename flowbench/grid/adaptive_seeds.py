@@ -115,7 +115,6 @@ def _warnings(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return [
         *cautions.differences(runs, table),
         *cautions.mixed(runs, table),
-        *cautions.normalising(runs),
         *cautions.evaluations(table, step),
     ]
 

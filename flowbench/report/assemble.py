@@ -156,7 +156,6 @@ def _section(
         *cautions.unfinished(table),
         *differences,
         *cautions.mixed(runs, table),
-        *cautions.normalising(runs),
         *cautions.scope(runs),
         *cautions.incomplete(table),
         *cautions.uncommon(improvement, improvement_per_task, sorted(set(table["task"]))),

@@ -308,16 +308,18 @@ def status_now(folder: Path, record: RunRecord) -> Status:
 
 
 def check_same_task(root: Path, cell: Cell) -> None:
-    """Raise UsageError if this suite's task was run from another source or with another action repeat."""
+    """Raise UsageError if this suite's task was run with another source, action repeat or score bounds."""
+    wanted = TaskInfo.of(cell.task)
     for folder in sorted((root / cell.path).parents[2].glob("*/*/seed-*")):
         record = read_if_valid(folder)
         if record is None:
             continue
-        for key in ("source", "action_repeat"):
-            before, now = getattr(record.task, key), getattr(cell.task, key)
+        names = {"source": "source", "action_repeat": "action_repeat", "low": "score low", "high": "score high"}
+        for key, name in names.items():
+            before, now = getattr(record.task, key), getattr(wanted, key)
             if before != now:
                 raise UsageError(
-                    f"suite {cell.suite.name!r}, task {cell.task.name!r}: {key} is {now!r} now, and was {before!r} "
+                    f"suite {cell.suite.name!r}, task {cell.task.name!r}: {name} is {now!r} now, and was {before!r} "
                     f"in {folder}; rename the changed suite or use another --results"
                 )
 

@@ -60,6 +60,16 @@ def test_changed_task_is_rejected(tmp_path: Path) -> None:
         find_due(tmp_path, [make_cell(seed=1)])
 
 
+@pytest.mark.parametrize("changes", [{"low": -1000.0}, {"high": 1.0}])
+def test_changed_score_bounds_are_rejected(tmp_path: Path, changes: dict[str, float]) -> None:
+    suite = make_suite()
+    task = dataclasses.replace(suite.tasks[0], score=dataclasses.replace(suite.tasks[0].score, **changes))
+    put_run(tmp_path, make_cell(suite=dataclasses.replace(suite, tasks=(task,))))
+    (bound,) = changes
+    with pytest.raises(UsageError, match=f"score {bound} is .* now, and was {changes[bound]} in"):
+        find_due(tmp_path, [make_cell(seed=1)])
+
+
 @pytest.mark.parametrize(
     ("seeds", "stack", "expected"),
     [
