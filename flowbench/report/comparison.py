@@ -17,6 +17,7 @@ from flowbench.report.assemble import Section
 from flowbench.report.document import Part
 from flowbench.report.formats import as_json, envelope, records
 from flowbench.stats import power, rank_tests
+from flowbench.store.load import selects
 
 LEFT_OUT = "Not compared"
 
@@ -55,38 +56,54 @@ def compare(
 ) -> Comparisons:
     """Compare two algorithms on every suite that has both, at ``step`` or at the common step of each suite.
 
-    Algorithms are given by label, or by a name that has one label only. Raises UsageError for an unknown or ambiguous
+    Algorithms are given by label, by a name that has one label only, or as for `flowbench run --algo`. Raises UsageError for an unknown or ambiguous
     name, for the same label twice, if no suite has both at that step, and for the reasons of ``assemble.build``.
     """
+    plain = runs
     runs, evals = stats.distinct_labels(runs, evals)
     labels = sorted(set(runs["algo"]))
-    algo, over = _label(algo, labels), _label(over, labels)
-    if algo == over:
+    named = [_named(text, plain, runs) for text in (algo, over)]
+    for text, of_suites in zip((algo, over), named, strict=True):
+        _check_known(text, of_suites, labels)
+    pairs = {suite: tuple(of_suites.get(suite, [None])[0] for of_suites in named) for suite in set(runs["suite"])}
+    if all(one == other for one, other in pairs.values() if one and other) and any(all(p) for p in pairs.values()):
         raise UsageError(f"{algo!r} cannot be compared with itself (choices: {', '.join(labels)})")
-    runs = runs[runs["algo"].isin([algo, over])]
-    report = assemble.build(runs, evals, step=step, reps=reps, seed=seed, strict=strict)
+    chosen = [name in pairs[suite] for suite, name in zip(runs["suite"], runs["algo"], strict=True)]
+    report = assemble.build(runs[chosen], evals, step=step, reps=reps, seed=seed, strict=strict)
     found, skipped = [], list(report.skipped)
     for section in report.sections:
-        overall, per_task = stats.versus(section.table, algo, over, reps=reps, seed=seed)
+        one, other = (name or text for name, text in zip(pairs[section.suite], (algo, over), strict=True))
+        overall, per_task = stats.versus(section.table, one, other, reps=reps, seed=seed)
         if per_task.empty:
-            skipped.append((section.suite, _why_not(section, algo, over)))
+            skipped.append((section.suite, _why_not(section, one, other)))
         else:
-            found.append(Comparison(algo, over, overall, per_task, section))
+            found.append(Comparison(one, other, overall, per_task, section))
     if not found:
         raise UsageError("; ".join(f"{suite}: {reason}" for suite, reason in skipped))
     return Comparisons(tuple(found), tuple(skipped), reps, seed)
 
 
-def _label(name: str, labels: list[str]) -> str:
-    """The label of this name, or of the only variant of the algorithm of this name."""
-    if name in labels:
-        return name
-    variants = [label for label in labels if re.split(r"[\[#]", label)[0] == name]
-    if len(variants) > 1:
-        raise UsageError(f"{name!r} is ambiguous: choose one of {', '.join(variants)}")
-    if not variants:
-        raise unknown("algorithm in these results", name, labels)
-    return variants[0]
+def _named(text: str, plain: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[str]]:
+    """The labels in each suite that a text means; one alone if it is the label itself. Suites without any are left out.
+
+    ``runs`` are the runs of ``plain`` with distinct labels.
+    """
+    found: dict[str, list[str]] = {}
+    facts = plain.assign(distinct=runs["algo"]).drop_duplicates(["suite", "distinct"]).to_dict("records")
+    for row in facts:
+        name = str(row.get("name", re.split(r"[\[#]", row["distinct"])[0]))  # frames made by hand have no names
+        if text == row["distinct"] or selects(text, name, row["algo"], row["config_id"], row.get("config", {})):
+            found.setdefault(str(row["suite"]), []).append(str(row["distinct"]))
+    return {suite: [text] if text in its_labels else sorted(its_labels) for suite, its_labels in found.items()}
+
+
+def _check_known(text: str, of_suites: dict[str, list[str]], labels: list[str]) -> None:
+    """Raise UsageError for a text that means no algorithm, or several."""
+    if not of_suites:
+        raise unknown("algorithm in these results", text, labels)
+    for variants in of_suites.values():
+        if len(variants) > 1:
+            raise UsageError(f"{text!r} is ambiguous: choose one of {', '.join(variants)}")
 
 
 def _why_not(section: Section, algo: str, over: str) -> str:
