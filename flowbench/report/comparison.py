@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -24,13 +25,18 @@ LEFT_OUT = "Not compared"
 
 @dataclass(frozen=True)
 class Comparison:
-    """``algo`` against ``over`` on one suite: the frames of ``stats.versus``, and the report's section on the two."""
+    """``algo`` against ``over`` on one suite: the frames of ``stats.versus``, and the report's section on the two.
+
+    ``in_report`` is the verdict of a report on all algorithms of the suite, which corrects for more pairs: their number
+    (``algorithms``), ``tests``, ``p_holm`` and ``verdict``; None if there are no other algorithms.
+    """
 
     algo: str
     over: str
     overall: pd.DataFrame
     per_task: pd.DataFrame
     section: Section
+    in_report: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,9 @@ def compare(
 ) -> Comparisons:
     """Compare two algorithms on every suite that has both, at ``step`` or at the common step of each suite.
 
-    Algorithms are given by label, by a name that has one label only, or as for `flowbench run --algo`. Raises UsageError for an unknown or ambiguous
-    name, for the same label twice, if no suite has both at that step, and for the reasons of ``assemble.build``.
+    Algorithms are given by label, by a name that has one label only, or as for `flowbench run --algo`. Raises
+    UsageError for an unknown or ambiguous name, for the same label twice, if no suite has both at that step, and for
+    the reasons of ``assemble.build``.
     """
     plain = runs
     runs, evals = stats.distinct_labels(runs, evals)
@@ -77,10 +84,27 @@ def compare(
         if per_task.empty:
             skipped.append((section.suite, _why_not(section, one, other)))
         else:
-            found.append(Comparison(one, other, overall, per_task, section))
+            all_pairs = _in_report(runs[runs["suite"] == section.suite], evals, section, (one, other), step, seed)
+            found.append(Comparison(one, other, overall, per_task, section, all_pairs))
     if not found:
         raise UsageError("; ".join(f"{suite}: {reason}" for suite, reason in skipped))
     return Comparisons(tuple(found), tuple(skipped), reps, seed)
+
+
+def _in_report(
+    runs: pd.DataFrame, evals: pd.DataFrame, section: Section, pair: tuple[str, str], step: int | None, seed: int
+) -> dict[str, Any] | None:
+    """The verdict on a pair in a report on all algorithms of the suite, at the same step."""
+    runs = stats.on_our_tasks(runs)
+    if step is None:
+        runs, _ = stats.full_length(runs)
+    table = stats.at_step(runs, evals, section.step)
+    pairs = stats.both_ways(stats.improvement(table, reps=1, seed=seed)[0])  # no interval is needed
+    rows = pairs[(pairs["algo"] == pair[0]) & (pairs["over"] == pair[1])].to_dict("records")
+    if not rows or rows[0]["tests"] < 2:  # a report leaves out both, if they train for less than the others
+        return None
+    (row,) = rows
+    return {"algorithms": table["algo"].nunique(), **{key: row[key] for key in ("tests", "p_holm", "verdict")}}
 
 
 def _named(text: str, plain: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[str]]:
@@ -117,6 +141,7 @@ def verdict(comparison: Comparison) -> list[str]:
     count = tasks["verdict"].value_counts()
     wins, losses, undecided, few = (count.get(kind, 0) for kind in ("better", "worse", "undecided", "too few seeds"))
     outcome = {"better": f"{algo} is better than {over}", "worse": f"{over} is better than {algo}"}
+    everywhere = comparison.in_report
     chance = interval(row["estimate"], row["low"], row["high"], digits=3)
     difference = interval(row["difference"], row["difference_low"], row["difference_high"], digits=3)
     return [
@@ -124,6 +149,15 @@ def verdict(comparison: Comparison) -> list[str]:
         + (f"; too few seeds on {few}." if few else "."),
         f"Over the {plural(row['tasks'], 'task')}: {outcome.get(row['verdict'], row['verdict'])} "
         f"(p {p_value(row['p'], '= ')}). P({algo} > {over}) is {chance}, the difference in IQM {difference}.",
+        *(
+            [
+                f"In a report on all {everywhere['algorithms']} algorithms of this suite, with Holm's correction for "
+                f"{everywhere['tests']} pairs: {outcome.get(everywhere['verdict'], everywhere['verdict'])} "
+                f"(p {p_value(everywhere['p_holm'], '= ')})."
+            ]
+            if everywhere
+            else []
+        ),
         *_too_few(tasks),
         *_needed(comparison),
     ]
@@ -230,6 +264,7 @@ def _json(comparisons: Comparisons) -> str:
             "verdict": verdict(comparison),
             "overall": records(comparison.overall)[0],
             "per_task": records(comparison.per_task),
+            "in_report": comparison.in_report,
             "missing": records(comparison.section.missing),
             "warnings": list(comparison.section.warnings),
         }
