@@ -96,8 +96,8 @@ def _rows(section: Section) -> Iterator[dict[Any, Any]]:
         yield {"kind": "warning", "note": tables.heading(section, 0)[0]}
     elif section.note:
         yield {"kind": "note", "note": section.note}
-    if section.published:
-        yield {"kind": "note", "note": tables.references(section)}
+    for text in [*tables.settings(section), *([tables.references(section)] if section.published else [])]:
+        yield {"kind": "note", "note": text}
     for text in section.warnings:
         yield {"kind": "warning", "note": text}
 

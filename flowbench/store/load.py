@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ class Results:
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
-    "device", "precision", "auto", "published", "origin", "name", "config",
+    "device", "precision", "auto", "published", "origin", "name", "config", "settings",
 ]  # fmt: skip
 
 
@@ -200,7 +201,24 @@ def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
         "origin": run.published.format if run.published else "",
         "name": run.algo.name,
         "config": run.config,
+        "settings": _settings(run),
     }
+
+
+def _settings(run: RunRecord) -> dict[str, Any] | None:
+    """What the suite sets to other values than the defaults; None if unknown.
+
+    Records of early versions do not have it: of a shipped suite, what it sets now, where the run has this value.
+    """
+    if run.published or run.algo.overrides is not None:
+        return run.algo.overrides
+    now = _shipped_overrides(run.suite.name).get(run.algo.name, {})
+    return {k: run.config[k] for k, v in now.items() if k in run.config and overrides.equals(run.config[k], str(v))}
+
+
+@lru_cache
+def _shipped_overrides(suite: str) -> Mapping[str, Mapping[str, Any]]:
+    return suites.load(suite, check_tasks=False).overrides if suite in suites.names() else {}
 
 
 def _software(run: RunRecord) -> tuple[str, ...]:

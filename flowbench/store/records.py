@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 
 import suites
 from flowbench.common.errors import UsageError
+from flowbench.plan import overrides
 from flowbench.plan.cells import Cell, task_folder
 from flowbench.store import atomic, csv_rows, lock
 
@@ -75,12 +76,28 @@ class TaskInfo(Struct, frozen=True):
 
 
 class AlgoInfo(Struct, frozen=True):
-    """The algorithm of a run; `sha256` is that of its file, for an algorithm given by file."""
+    """The algorithm of a run; `sha256` is that of its file, for an algorithm given by file.
+
+    `overrides` are the hyperparameters that the suite sets to other values than the defaults of the algorithm.
+    """
 
     name: str
     label: str
     target: str
     sha256: str | None = None
+    overrides: dict[str, Any] | None = None  # None: not recorded
+
+    @staticmethod
+    def of(cell: Cell) -> AlgoInfo:
+        variant = cell.variant
+        defaults = {field.name: field.default for field in dataclasses.fields(variant.config)}
+        config = dataclasses.asdict(variant.config)
+        own = {
+            key: config[key]
+            for key, value in cell.suite.overrides.get(variant.entry.name, {}).items()
+            if config[key] != defaults[key] and overrides.equals(config[key], str(value))
+        }
+        return AlgoInfo(variant.entry.name, variant.label, variant.entry.target, variant.source, own)
 
 
 class ProtocolInfo(Struct, frozen=True):
@@ -205,7 +222,7 @@ class RunRecord(Struct, kw_only=True):
             status="queued",
             suite=SuiteInfo.of(cell.suite),
             task=TaskInfo.of(cell.task),
-            algo=AlgoInfo(variant.entry.name, variant.label, variant.entry.target, variant.source),
+            algo=AlgoInfo.of(cell),
             config_id=variant.config_id,
             config=dataclasses.asdict(variant.config),
             protocol=ProtocolInfo(protocol.steps, protocol.every, protocol.episodes),
