@@ -49,6 +49,7 @@ def of_module_level(path: Path) -> Iterator[str]:
 
 # Which package may import which. Everything may use `common`; nothing imports upward.
 ARROWS = {
+    "__main__": {"cli"},  # `python -m flowbench`
     "cli": {
         "algos", "bench", "doctor", "evaluate", "experiments", "flowbench", "grid", "interop", "monitor", "plan",
         "report", "schedule", "store", "suites",

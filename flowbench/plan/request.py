@@ -10,7 +10,7 @@ from typing import Any
 import suites
 from flowbench.common.errors import UsageError, unknown
 from flowbench.plan.cells import Cell
-from flowbench.plan.expand import expand, parse_auto
+from flowbench.plan.expand import expand, parse_auto, parse_seeds
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,25 @@ class Request:
         return request
 
     @property
+    def _seeds(self) -> str:
+        return "5" if self.seeds is None else self.seeds
+
+    @property
     def auto(self) -> int | None:
         """The maximum number of seeds with `--seeds auto:N`; None if the seeds are fixed."""
         return parse_auto(self.seeds or "")
+
+    def check_seeds(self) -> None:
+        """Raise UsageError if the seeds cannot be read."""
+        parse_seeds(self._seeds)
 
     def cells(self) -> list[Cell]:
         """The cells of the grid; with `--seeds auto:N`, all that it may need."""
         return expand(
             self.suite or "",
             self.algo,
-            "5" if self.seeds is None else self.seeds,
-            tasks=self.task,
+            self._seeds,
+            tasks=[name.strip() for text in self.task for name in text.split(",")],
             steps=self.steps,
             settings=self.set,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from flowbench.common.errors import printable
 from flowbench.common.text_table import TextTable
 from flowbench.report import tables
 from flowbench.report.assemble import Report, Section
@@ -38,7 +39,7 @@ def render(report: Report) -> str:
 
 def escaped(text: str) -> str:
     """``text`` on one line, with the special characters of LaTeX escaped."""
-    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+    return "".join(SPECIAL.get(character, character) for character in printable(" ".join(text.split())))
 
 
 def _table(table: TextTable, section: Section, number: int) -> str:
@@ -84,4 +85,4 @@ def _cell(text: str, *, bold: bool) -> str:
 
 
 def _comments(lines: list[str]) -> str:
-    return "\n".join(f"% {' '.join(line.split())}" for line in lines)
+    return "\n".join(f"% {printable(' '.join(line.split()))}" for line in lines)

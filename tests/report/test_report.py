@@ -136,7 +136,7 @@ def test_other_cautions():
     runs.loc[0, "high"] = 500.0
     text = "\n".join(build(runs, evals).sections[0].warnings)
     assert "1 of the suite's 7 tasks: the aggregates are over these only" in text
-    assert "a: the scores of its runs were normalised with different bounds" in text
+    assert "the runs differ in their score bounds on a: 0 to 1000 (sac) | 0 to 500 (sac)" in text
     assert "sac: its last evaluation at or before step 10,000 is used, at step 9,000" in text
 
 
@@ -384,6 +384,23 @@ def test_runs_that_differ_are_named_and_refused_where_asked(column, value, said)
     with pytest.raises(ValueError, match="--strict: dmc-hard: ") as refused:
         build(runs, evals, strict=True)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("bound", ["low", "high"])
+def test_runs_with_other_score_bounds_are_named_and_refused_where_asked(bound, published):
+    runs, evals = alike()
+    changed = (runs["algo"] == "td3") & (runs["task"] == "b")
+    runs.loc[changed, bound] = 1.5
+    runs["published"] = (runs["algo"] == "td3") & published
+    section = build(runs, evals).sections[0]
+    (text,) = section.differences
+    assert text.startswith("the runs differ in their score bounds on b: ")
+    assert "(sac)" in text
+    assert "(td3)" in text
+    assert text in section.warnings
+    with pytest.raises(ValueError, match=r"--strict: .*score bounds on b"):
+        build(runs, evals, strict=True)
 
 
 def test_what_is_not_known_or_does_not_count_is_no_difference():
