@@ -67,8 +67,13 @@ def train(session: Session, report: Report, started: float) -> None:
         session.trainer = trainer
         session.child_processes = spread.environments + spread.evaluation
         session.check_leases()
-        with _tables(session, trainer.columns, checkpoints.sizes) as tables, _loggers(session, trainer.step) as copies:
+        with (
+            checkpoints,
+            _tables(session, trainer.columns, checkpoints.sizes) as tables,
+            _loggers(session, trainer.step) as copies,
+        ):
             for event in trainer.run():
+                checkpoints.check()
                 if isinstance(event, Row):
                     session.check_leases()
                     tables[event.table, event.seed].append(event.values)
