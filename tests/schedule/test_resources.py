@@ -173,6 +173,22 @@ def test_idle_threads_of_a_worker_soon_sleep(monkeypatch: pytest.MonkeyPatch, gi
     assert {name: environment[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in environment} == seen
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
+def test_a_worker_keeps_freed_memory_for_its_next_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = "import resource\nfor _ in range(50): x = bytearray(2**21)\n"
+    count = "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+    environment = LocalExecutor(Slots(1, "cpu", 1))._environment(None)
+    faults = []
+    for each in (environment, {k: v for k, v in environment.items() if not k.startswith("MALLOC_")}):
+        ended = subprocess.run(
+            [sys.executable, "-c", work + count], env=each, capture_output=True, text=True, check=True
+        )
+        faults.append(int(ended.stdout))
+    assert faults[0] < faults[1]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")  # the user's choice
+    assert LocalExecutor(Slots(1, "cpu", 1))._environment(None)["MALLOC_TRIM_THRESHOLD_"] == "0"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP there")
 def test_the_openmp_of_torch_reads_the_spin_count(monkeypatch: pytest.MonkeyPatch) -> None:
