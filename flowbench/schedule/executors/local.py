@@ -22,8 +22,8 @@ from flowbench.worker import protocol
 # 300,000 by default, and spinning threads then take the cores from the ones that they wait for as soon as the machine
 # has other work: benchmarks/README.md has the measurements. OpenMP reads it when torch is loaded.
 SPIN_COUNT = "1000"
-# glibc returns freed memory to the system at once when it is a large block or at the end of the heap, and so an update of
-# SAC takes 140 page faults for memory that it has just freed. With these sizes in bytes it takes 8.
+# glibc returns freed memory to the system at once if it is a large block or at the end of the heap. So an update of SAC
+# takes 140 page faults for memory that it has just freed; with these sizes in bytes it takes 8.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
 LOOK_SECONDS = 0.5  # between two looks whether a worker that reports nothing has ended
 LEFT_SECONDS = 2.0  # how long the processes that a worker has started may outlive it
