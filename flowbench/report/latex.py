@@ -51,7 +51,10 @@ def _table(table: TextTable, section: Section, number: int) -> str:
         )
         if table.header[0] == "algorithm":
             what, where = "IQM", f"over the tasks ({tables.TEST}, {tables.correction(section)})"
-        caption += f" Bold: the highest {what} and those that are not found worse {where}, p <= 0.05."
+        caption += (
+            f" Bold: of the algorithms with enough seeds for a verdict, the highest {what} and those that are not "
+            f"found worse {where}, p <= 0.05."
+        )
     body = [
         [_cell(text, bold=(row, column) in table.best) for column, text in enumerate(cells)]
         for row, cells in enumerate(table.rows)

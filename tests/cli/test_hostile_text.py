@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -62,6 +63,22 @@ def test_json_has_the_names_as_they_are(results: Path, flowbench) -> None:
     assert status == 0
     assert not set("\x1b\x07\r") & set(out + err)  # JSON escapes these itself
     assert f"td3[{EVIL}]" in json.loads(out)["suites"][0]["algos"]
+
+
+def test_the_names_in_a_weights_file_are_not_obeyed(tmp_path: Path, flowbench, monkeypatch) -> None:
+    from flowbench.evaluate import trained_agent
+    from flowbench.store import weights
+
+    numbers = dict.fromkeys(("mean", "score", "std", "min", "max", "length"), 1.0)
+    fields = {field.name for field in dataclasses.fields(trained_agent.EvaluationResult)}
+    values = {"algo": f"[red]{EVIL}", "task": EVIL, "seed": 0, "step": 1, "episodes": 1, **numbers}
+    result = trained_agent.EvaluationResult(**{name: values.get(name, []) for name in fields})
+    monkeypatch.setattr(weights, "find", lambda *_: None)
+    monkeypatch.setattr(trained_agent, "evaluate", lambda *_: result)
+    status, out, _ = flowbench("eval", "run")
+    assert status == 0
+    assert not set(RAW) & set(out)
+    assert "[red]" in out
 
 
 def test_an_exception_is_described_in_characters_that_can_be_printed() -> None:

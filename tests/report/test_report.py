@@ -425,12 +425,25 @@ def test_latex_tables_are_whole_and_escaped(holed):
         rows = [line for line in table.splitlines() if line.endswith(r" \\")]
         assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
     assert len(set(re.findall(r"\\label\{.*?\}", text))) == 4
-    assert "Bold: the highest IQM and those that are not found worse over the tasks (permutation test" in text
+    assert (
+        "Bold: of the algorithms with enough seeds for a verdict, the highest IQM and those that are not found worse "
+        in text
+    )
     assert r"flowrl[flow\_steps=5,constraint=false]" in text
     assert r"a\textbar{}b [red]went[/red] *wrong*" in text
     row = holed.sections[0].aggregates.iloc[0]
     assert f"{row['estimate']:.3f}}} {{\\scriptsize [{row['low']:.3f}, {row['high']:.3f}]}}" in text
     assert all(f"% Warning: {warning}" in text for warning in holed.sections[0].warnings)
+
+
+def test_the_caption_says_why_the_highest_may_not_be_bold():
+    runs, evals = frames(algos=("sac", "td3", "qvpo"), seeds=range(5))
+    kept = (runs["algo"] != "qvpo") | (runs["seed"] < 2)
+    evals.loc[evals["algo"] == "qvpo", ["mean", "score"]] = [999.0, 0.999]  # the highest, of two seeds
+    text = report.render(build(runs[kept], evals), "latex")
+    first = text[text.index(r"\begin{table*}") : text.index(r"\end{table*}")]
+    assert r"\textbf{0.999}" not in first
+    assert "Bold: of the algorithms with enough seeds for a verdict, the highest IQM" in first
 
 
 def test_best_is_what_the_test_does_not_find_worse_than_the_highest():
