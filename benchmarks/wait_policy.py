@@ -26,7 +26,7 @@ def measure(algo: str, sizes: updates.Sizes, threads: int, seconds: float) -> fl
     setting = Setting.choose("cpu", "float32", threads)
     with setting.applied():
         variants = run.variants(run.NO_SUITE, [algo], [], {})
-        (subject,) = updates.prepare(variants, [1], setting, sizes, seconds, False)
+        (subject,) = updates.prepare(variants, [1], setting, sizes, seconds, [])
         in_rounds([subject.update], ROUNDS)
     return 1e3 * statistics.mean(subject.update.rounds)
 

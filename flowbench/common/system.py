@@ -77,6 +77,25 @@ def cpu_model() -> str:
     return match[1] if match else platform.processor() or platform.machine()
 
 
+VECTORS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
+ZEN = {"23": "Zen or Zen 2", "25": "Zen 3", "26": "Zen 5"}  # by the family of the processor
+
+
+def cpu_generation(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What decides the speed of matrix products, since the name may not: such as "Zen 4, AVX-512, AVX512-BF16"."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0]
+    except OSError:
+        return platform.machine()
+    known = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", first, re.MULTILINE))
+    flags = known.get("flags", "").split()
+    family = ZEN.get(known.get("cpu family", "")) if known.get("vendor_id") == "AuthenticAMD" else None
+    if family == "Zen 3" and "avx512f" in flags:
+        family = "Zen 4"
+    names = [*filter(None, [family]), *(name for flag, name in VECTORS.items() if flag in flags)]
+    return ", ".join(name for name in names if name != "AVX2" or "AVX-512" not in names) or platform.machine()
+
+
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

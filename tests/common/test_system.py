@@ -118,3 +118,23 @@ def test_graphics_cards_that_the_driver_lists(
 
 def test_the_version_is_a_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", flowbench.__version__)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "flags", "named"),
+    [
+        ("AuthenticAMD", 25, "avx2 avx512f avx512_bf16", "Zen 4, AVX-512, AVX512-BF16"),
+        ("AuthenticAMD", 25, "avx2", "Zen 3, AVX2"),
+        ("AuthenticAMD", 26, "avx2 avx512f avx512_bf16", "Zen 5, AVX-512, AVX512-BF16"),
+        ("GenuineIntel", 6, "avx2 avx512f avx512_bf16 amx_bf16", "AVX-512, AVX512-BF16, AMX"),
+        ("GenuineIntel", 25, "avx2", "AVX2"),
+    ],
+)
+def test_generation_of_a_processor(tmp_path: Path, vendor: str, family: int, flags: str, named: str) -> None:
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: X\nflags\t\t: fpu {flags}\n\n"
+    (tmp_path / "cpuinfo").write_text(2 * core)
+    assert system.cpu_generation(tmp_path / "cpuinfo") == named
+
+
+def test_generation_of_an_unknown_processor(tmp_path: Path) -> None:
+    assert system.cpu_generation(tmp_path / "none") == platform.machine()
