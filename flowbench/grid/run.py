@@ -64,7 +64,8 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
         raise missing[0]
     plan = preview(root, Grid(cells, due, groups), make_slots, options)
     if options.dry_run:
-        text_table.show(plan.table(), console)
+        for table in [plan.table(), *plan.settings()]:
+            text_table.show(table, console)
         console.print()
         for line in plan.lines():
             _print(console, line)
