@@ -153,7 +153,7 @@ def test_an_agent_learns_exactly_as_in_a_grid(tmp_path: Path, flowbench: Any) ->
     trained = fb.train(SAC, gymnasium.make("Pendulum-v1"), steps=250, every=125, episodes=2, seed=3, progress=False)
     for table, file in ((trained.evals, "evals.csv"), (trained.episodes, "train.csv")):
         kept = [column for column in table if column not in ("seconds", "steps_per_second")]
-        written = pd.read_csv(Path(row["folder"]) / file)
+        written = pd.read_csv(Path(row["folder"]) / file, float_precision="round_trip")
         pd.testing.assert_frame_equal(table[kept], written[kept], rtol=0, atol=0)
 
 

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import pytest
-import suites
 from fakes import EXAMPLE
 
+import suites
 from flowbench.plan import expand, settings
 
 
