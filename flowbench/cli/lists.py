@@ -46,15 +46,40 @@ def list_algos() -> None:
     table(["algorithm", "description", "paper"], rows)
 
 
-@list_app.command("params", epilog="Example: flowbench list params flowrl")
+@list_app.command("params", epilog="Example: flowbench list params flowrl --suite quick")
 def list_params(
-    algo: Annotated[str, typer.Argument(metavar="ALGO", help="An algorithm's name, or path/to/file.py:Class.")],
+    algo: Annotated[
+        str, typer.Argument(metavar="ALGO", help="An algorithm as in `run`: name, name\\[key=value], or file.py:Class.")
+    ],
+    suite: Annotated[
+        str | None, typer.Option(metavar="SUITE", help="Also show the values that runs of this suite have.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="With --suite: a value as in `run`; may be repeated."),
+    ] = None,
 ) -> None:
-    """List an algorithm's hyperparameters with their defaults; `run --set` changes them."""
+    """List an algorithm's hyperparameters with their defaults, and with --suite the values that a run would have."""
     import algos
+    from flowbench.common.errors import UsageError
     from flowbench.plan import overrides
 
-    rows = [
-        [field.name, field.kind, field.default, field.comment] for field in overrides.describe(algos.find(algo).load())
-    ]
-    table(["hyperparameter", "type", "default", "description"], rows)
+    if suite is None:
+        if settings:
+            raise UsageError("--set shows the values of a run: name its suite with --suite")
+        fields = overrides.describe(algos.find(algo).load())
+        rows = [[field.name, field.kind, field.default, field.comment] for field in fields]
+        table(["hyperparameter", "type", "default", "description"], rows)
+        return
+    import suites
+    from flowbench.plan import expand
+    from flowbench.plan.settings import LEGEND, resolved
+
+    loaded = suites.load(suite, check_tasks=False)
+    for variant in expand.variants(loaded, [algo], settings or [], expand.protocol(loaded)):
+        rows = [
+            [each.field.name, each.field.kind, each.field.default, str(each), each.field.comment]
+            for each in resolved(loaded, variant)
+        ]
+        table(["hyperparameter", "type", "default", f"in {loaded.name}", "description"], rows)
+        typer.echo(LEGEND)

@@ -27,25 +27,16 @@ Strict = Annotated[
 
 def count(option: str, text: str | None, least: int = 1, most: int = 2**53) -> int | None:
     """A whole number from `least` to `most`, also written 1e6 or 1_000_000; None stays None."""
-    from flowbench.common.errors import UsageError
+    from flowbench.common.numbers import whole
 
-    if text is None:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not (least <= number <= most and number.is_integer()):
-        raise UsageError(f"{option} {text!r} is not a whole number of at least {least} and at most {most:,}")
-    return int(number)
+    return whole(option, text, least, most)
 
 
 def named(suite: list[str] | None, algo: list[str] | None) -> tuple[list[str], list[str]]:
     """The names in --suite and --algo, written as for `run`: also a path of a suite file, also "sac,td3"."""
-    from flowbench.plan.overrides import split_outside_brackets
+    from flowbench.plan.request import selected
 
-    suites = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in suite or []]
-    return suites, [name for text in algo or [] for name in split_outside_brackets(text)]
+    return selected(suite or [], algo or [])
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:

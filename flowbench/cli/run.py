@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flowbench.cli.app import app
-from flowbench.cli.options import RESULTS, count
+from flowbench.cli.options import RESULTS
 
 WHAT, LENGTH, WHERE = "What to train", "How long", "Where and how fast"  # the groups of options in the help
 KEEP, SHOW = "What to keep", "What to show"
@@ -229,47 +229,40 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", rich_help_panel=SHOW, help="Print only failures.")] = False,
 ) -> int:
     """Train a grid of tasks, algorithms and seeds. Finished runs are skipped; interrupted runs are resumed."""
-    from flowbench.plan.request import Request
+    from flowbench.plan.expand import parse_seeds
 
-    request = Request.merge(
-        file,
+    if seeds is not None:
+        parse_seeds(seeds)  # before the import below, which takes seconds
+    from flowbench import api
+
+    return api.run(
         suite=suite,
-        algo=algo or [],
-        task=task or [],
+        algo=algo or (),
+        task=task or (),
         seeds=seeds,
-        steps=count("--steps", steps),
-        set=settings or [],
-    )
-    request.check_seeds()  # before the imports below, which take seconds
-    from flowbench.common import duration
-    from flowbench.grid import adaptive_seeds
-    from flowbench.grid.run import run_grid
-    from flowbench.plan.options import RunOptions
-    from flowbench.schedule import executors
-    from flowbench.schedule.groups import parse_shard
-
-    options = RunOptions(
-        device="cuda" if device == "gpu" else device,
+        steps=steps,
+        set=settings or (),
+        file=file,
+        results=results,
+        device=device,
         gpus=gpus,
-        per_gpu="auto" if per_gpu == "auto" else count("--per-gpu", per_gpu),
-        jobs=count("--jobs", jobs, most=10_000),
-        threads=count("--threads", threads, most=1024),
-        stack=None if stack == "auto" else count("--stack", stack),
+        per_gpu=per_gpu,
+        jobs=jobs,
+        threads=threads,
+        stack=stack,
         precision=precision,
-        checkpoint_every=count("--checkpoint-every", checkpoint_every),
+        checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
         keep_weights=keep_weights,
-        log=tuple(name.strip() for name in log.split(",")) if log else (),
+        log=log,
+        engine=engine,
+        address=address,
         dry_run=dry_run,
         calibrate=calibrate,
         force=force,
         fail_fast=fail_fast,
-        retries=count("--retries", retries, least=0) or 0,
-        timeout=duration.parse("--timeout", timeout) if timeout is not None else None,
-        shard=parse_shard(shard) if shard is not None else None,
-        auto=request.auto,
+        retries=retries,
+        timeout=timeout,
+        shard=shard,
         quiet=quiet,
     )
-    run = adaptive_seeds.run if request.auto else run_grid
-    with executors.cluster(engine, address) as cluster:
-        return run(request.cells(), results, options, cluster)

@@ -12,6 +12,7 @@ from flowbench.common import system, text_table
 from flowbench.common.text_table import TextTable, plural
 from flowbench.grid import calibration, cost_model
 from flowbench.grid.cost_model import Conditions, Cost, Measurement
+from flowbench.plan import settings
 from flowbench.plan.cells import Cell
 from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Due, Group
@@ -113,6 +114,11 @@ class Preview(Grid):
             rows.append((*row, *self._line_cost(line)[: len(more)]))
         columns = ("", "steps", "seeds", "to run", "done", "config", *more)
         return TextTable("Cells", columns, tuple(rows))
+
+    def settings(self) -> list[TextTable]:
+        """The resolved hyperparameters of every variant, a table for each algorithm."""
+        variants = {cell.variant.config_id: cell.variant for cell in self.cells}
+        return settings.tables(self.cells[0].suite, list(variants.values())) if self.cells else []
 
     def _bases(self) -> list[str]:
         """What the estimates are based on; "?" for groups with unknown cost."""

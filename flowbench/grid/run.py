@@ -66,7 +66,8 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
         print(f"flowbench: {text}", file=sys.stderr)
     plan = preview(root, Grid(cells, due, groups), make_slots, options)
     if options.dry_run:
-        text_table.show(plan.table(), console)
+        for table in [plan.table(), *plan.settings()]:
+            text_table.show(table, console)
         console.print()
         for line in plan.lines():
             _print(console, line)

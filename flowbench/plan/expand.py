@@ -33,8 +33,7 @@ def expand(
     """
     loaded = suites.load(suite)
     chosen = [loaded.task(name) for name in dict.fromkeys(tasks)] if tasks else list(loaded.tasks)
-    protocol = _protocol(loaded, steps)
-    resolved = variants(loaded, algorithms, settings, protocol)
+    resolved = variants(loaded, algorithms, settings, protocol(loaded, steps))
     numbers = parse_seeds(seeds)
     return [Cell(loaded, task, variant, seed) for seed in numbers for task in chosen for variant in resolved]
 
@@ -73,7 +72,8 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _protocol(suite: suites.Suite, steps: int | None) -> Protocol:
+def protocol(suite: suites.Suite, steps: int | None = None) -> Protocol:
+    """How long a run of the suite trains, by default or for `steps` steps, and how it is evaluated."""
     if steps is None:
         return Protocol(suite.steps, suite.evaluation.every, suite.evaluation.episodes)
     if steps < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import suites
 from flowbench.common.errors import UsageError, unknown
 from flowbench.plan.cells import Cell
-from flowbench.plan.expand import expand, parse_auto, parse_seeds
+from flowbench.plan.expand import expand, parse_auto
+from flowbench.plan.overrides import split_outside_brackets
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Request:
     def merge(file: Path | None, **given: Any) -> Request:
         """The request in a YAML file, if there is one; the arguments given here replace its keys."""
         read = _read_grid(file) if file else {}
-        return Request._checked({**read, **{key: value for key, value in given.items() if value not in (None, [])}})
+        own = {key: list(value) if isinstance(value, (tuple, range)) else value for key, value in given.items()}
+        own = {key: value for key, value in own.items() if value not in (None, [])}
+        return Request._checked({**read, **_as_options(own, "arguments")})
 
     @staticmethod
     def of(keys: Mapping[str, Any], where: str) -> Request:
@@ -45,28 +48,26 @@ class Request:
         return request
 
     @property
-    def _seeds(self) -> str:
-        return "5" if self.seeds is None else self.seeds
-
-    @property
     def auto(self) -> int | None:
         """The maximum number of seeds with `--seeds auto:N`; None if the seeds are fixed."""
         return parse_auto(self.seeds or "")
-
-    def check_seeds(self) -> None:
-        """Raise UsageError if the seeds cannot be read."""
-        parse_seeds(self._seeds)
 
     def cells(self) -> list[Cell]:
         """The cells of the grid; with `--seeds auto:N`, all that it may need."""
         return expand(
             self.suite or "",
             self.algo,
-            self._seeds,
+            "5" if self.seeds is None else self.seeds,
             tasks=[name.strip() for text in self.task for name in text.split(",")],
             steps=self.steps,
             settings=self.set,
         )
+
+
+def selected(suite: Sequence[str], algo: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of suites and algorithms, written as for `flowbench run`: also a suite's file, also "sac,td3"."""
+    suite_names = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in suite]
+    return suite_names, [name for text in algo for name in split_outside_brackets(text)]
 
 
 def _read_grid(file: Path) -> dict[str, Any]:

@@ -62,6 +62,12 @@ class Report:
     seed: int
     pairs_per_task: bool = False
 
+    def _repr_markdown_(self) -> str:
+        """The report as a notebook shows it."""
+        from flowbench.report.formats import render
+
+        return render(self, "markdown")
+
 
 def build(
     runs: pd.DataFrame,

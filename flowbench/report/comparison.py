@@ -48,6 +48,10 @@ class Comparisons:
     reps: int
     seed: int
 
+    def _repr_markdown_(self) -> str:
+        """The comparisons as a notebook shows them."""
+        return _markdown(self)
+
 
 def compare(
     runs: pd.DataFrame,

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from flowbench.common.child_process import Child, Link
-from flowbench.common.numbers import is_flag, is_real
+from flowbench.common.real import is_flag, is_real
 
 _REPLAY = b"a"  # the signal that episodes to replay follow
 FAULT_BYTES = 400  # length limit of an error message
