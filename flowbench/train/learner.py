@@ -68,9 +68,12 @@ class Means:
 
     def restore(self, states: Sequence[State], device: torch.device) -> None:
         """Continue from the `state` of every seed, with the sums on `device`."""
+        for index in range(len(states)):
+            self.clear(index)
         for name in under("sums", states[0]):
             counts = [int(state[f"counts.{name}"]) for state in states]
-            self._sums[name] = torch.stack([state[f"sums.{name}"] for state in states]).to(device)
+            sums = torch.stack([state[f"sums.{name}"] for state in states])
+            self._sums.setdefault(name, torch.zeros_like(sums, device=device)).copy_(sums)  # in place, as in `log`
             self.counts[name] = max(counts)
             for cleared, count in zip(self._cleared, counts, strict=True):
                 cleared[name] = max(counts) - count
@@ -347,14 +350,19 @@ class _Optimiser:
         return found
 
     def restore(self, states: Sequence[State]) -> None:
-        """Continue from the `state` of each seed."""
-        for index, parameter in enumerate(self._parameters if states[0] else ()):
-            kept = {"step": states[0][f"{index}.step"].to(parameter.device, copy=True)}
+        """Continue from the `state` of each seed, in place, because a captured graph keeps writing to these tensors."""
+        for index, parameter in enumerate(self._parameters):
+            kept = self.adam.state[parameter]
+            if not states[0]:  # from before the first step
+                for tensor in kept.values():
+                    tensor.zero_()
+                continue
+            step = states[0][f"{index}.step"]
+            kept.setdefault("step", torch.zeros_like(step, device=parameter.device)).copy_(step)
             for moment in MOMENTS:
                 of_seeds = [state[f"{index}.{moment}"] for state in states]
                 one = of_seeds[0] if self._seeds is None else torch.stack(of_seeds)
-                kept[moment] = one.to(parameter, copy=True)
-            self.adam.state[parameter] = kept
+                kept.setdefault(moment, torch.zeros_like(parameter)).copy_(one)
 
     def _clip(self, gradients: Sequence[Tensor], norm: float) -> None:
         if self._seeds is None:

@@ -54,8 +54,18 @@ def spread(
 
 
 def device(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda". Raises RuntimeError for "cuda" without a CUDA device."""
+    """The device for "auto", "cpu" or "cuda". Raises RuntimeError, with the reason, for "cuda" if it cannot be used."""
     cuda = torch.cuda.is_available()
     if name == "cuda" and not cuda:
-        raise RuntimeError("no CUDA device here; run with --device cpu or auto")
+        raise RuntimeError(
+            f"no CUDA device can be used here ({_why_no_cuda()}); run with --device cpu to train without"
+        )
     return torch.device("cuda" if name != "cpu" and cuda else "cpu")
+
+
+def _why_no_cuda() -> str:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (AssertionError, RuntimeError) as error:
+        return " ".join(str(error).split())
+    return f"torch {torch.__version__} finds none"

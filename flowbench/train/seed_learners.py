@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from algos.agent import Agent, Batch, Config
 from flowbench.common.tensors import State, flat, on_cpu, under
 from flowbench.train import kernels
-from flowbench.train.cuda_graphs import Graphed, source_line
+from flowbench.train.cuda_graphs import Graphed, check, source_line
 from flowbench.train.learner import CannotStack, EagerLearner, StackedLearner
 from flowbench.train.placement import Placement
 from flowbench.train.rng import TorchStream, stream_seed
@@ -26,7 +27,7 @@ class GroupLearner(Protocol):
 
     kind: str  # "separate" or "stacked", for run.json
     logged: list[str]  # the names in `means`
-    note: str  # why seeds are not stacked although they should be; empty otherwise
+    note: str  # why seeds are not stacked, or no CUDA graphs used, although they should be; empty otherwise
     parameters: int  # trained parameters of one seed's agent
     updates: int
 
@@ -55,7 +56,7 @@ class GroupLearner(Protocol):
         ...
 
     def restore(self, states: Sequence[State]) -> None:
-        """Continue from the `state` of every seed. Call it before the first update."""
+        """Continue from the `state` of every seed."""
         ...
 
 
@@ -67,14 +68,19 @@ class Separate:
     def __init__(
         self, agents: Sequence[Agent[Any]], streams: Sequence[TorchStream], placement: Placement, note: str = ""
     ) -> None:
-        self.note = note
         self.updates = 0
         self.parameters = _trained(agents[0])
         self._streams = list(streams)
         self._learners = [EagerLearner(agent, placement.device, placement.autocast) for agent in agents]
         with TorchStream(0, placement.device):
             self.logged = self._learners[0].rehearse()
-        self._run = [Graphed(learner) if placement.device.type == "cuda" else learner for learner in self._learners]
+        # One seed is enough for the check: the others differ in their numbers alone.
+        why = _why_not_graphed(
+            placement, lambda: EagerLearner(copy.deepcopy(agents[0]), placement.device, placement.autocast)
+        )
+        self.note = "; ".join(filter(None, (note, why)))
+        graphed = placement.device.type == "cuda" and not why
+        self._run = [Graphed(learner) if graphed else learner for learner in self._learners]
 
     def update(self, batch: Batch) -> None:
         for index, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
@@ -112,7 +118,6 @@ class Stacked:
     """Seeds that are updated as one batched computation. They share a noise stream, derived from all their seeds."""
 
     kind = "stacked"
-    note = ""
 
     def __init__(self, agents: Sequence[Agent[Any]], seeds: Sequence[int], placement: Placement) -> None:
         """Raises CannotStack. An agent that fails without stacking raises its own error."""
@@ -129,7 +134,9 @@ class Stacked:
                 raise
             except Exception as error:
                 raise CannotStack(f"{source_line(error, agents[0])}: {' '.join(str(error).split())}") from error
-        self._run = Graphed(self._learner) if device.type == "cuda" else self._learner
+        self.note = _why_not_graphed(placement, lambda: StackedLearner(agents, device, placement.autocast))
+        graphed = device.type == "cuda" and not self.note
+        self._run = Graphed(self._learner) if graphed else self._learner
 
     def update(self, batch: Batch) -> None:
         with self._stream:
@@ -183,6 +190,14 @@ def build(
             note = f"seeds are trained one after another, because the algorithm cannot be stacked: {error}"
             return Separate(agents, streams, placement, note)
     return Separate(agents, streams, placement)
+
+
+def _why_not_graphed(placement: Placement, make: Callable[[], EagerLearner | StackedLearner]) -> str:
+    """On a GPU, the reason why CUDA graphs must not be used; empty if they may be, and on a CPU."""
+    if placement.device.type != "cuda":
+        return ""
+    differs = check(make)
+    return f"CUDA graphs are not used, because their replay computed other {differs} than eager mode" if differs else ""
 
 
 def _largest_product(agent: Agent[Any]) -> int:

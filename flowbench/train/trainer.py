@@ -74,7 +74,7 @@ class Trainer:
 
     @property
     def note(self) -> str:
-        """Why seeds are not stacked although they should be; empty otherwise."""
+        """Why seeds are not stacked, or no CUDA graphs used, although they should be; empty otherwise."""
         return self._learner.note
 
     @property

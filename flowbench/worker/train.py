@@ -51,6 +51,7 @@ def train(session: Session, report: Report, started: float) -> None:
         startup=time.perf_counter() - started,
         success_from=success,
         device=str(device),
+        note=trainer.note or None,
         learner=LearnerInfo(trainer.kind, str(trainer.replay_device), spread.environments, spread.evaluation),
         parameters=trainer.parameter_count,
         sizes=Sizes(*trainer.sizes),

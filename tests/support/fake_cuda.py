@@ -166,6 +166,7 @@ class Graph:
     def capture_begin(self, pool: Pool | None = None, capture_error_mode: str = "global") -> None:
         assert self._cuda.capturing is None, "one capture at a time"
         assert self._cuda.stream is not self._cuda.main, "a capture needs a stream of its own"
+        self._cuda.captured_on.append(self._cuda.stream)
         self._pool = pool or Pool()
         self._number = next(self.numbers)
         self._cuda.capturing = self
@@ -203,8 +204,8 @@ class Graph:
         with self._cuda.plainly():
             for graph in list(self._pool.graphs):
                 graph.overwrite(all_of_it=graph._number > self._number)
-            for number, operation in enumerate(self.operations):
-                if (number, self) not in self._cuda.skipped:
+            for operation in self.operations:
+                if operation.function not in self._cuda.left_out:
                     operation.run()
         self._cuda.counts["replays"] += 1
 
@@ -265,9 +266,10 @@ class FakeCuda:
         self.streams: list[Stream] = []  # those made by the code under test
         self.capturing: Graph | None = None
         self.captured: list[weakref.ref[Graph]] = []
+        self.captured_on: list[Stream] = []
         self.counts: Counter[str] = Counter()
         self.fails_to_end = False  # whether ending a capture raises an error
-        self.skipped: set[tuple[int, Graph]] = set()  # operations of a graph that its replays leave out
+        self.left_out: set[Any] = set()  # operations that replays leave out
         self.sync_is_error = False
         self._device, self._pinned = Storages(), Storages()
         self._target: bool | None = None  # where new tensors belong: to the device, the host, or as their inputs do
