@@ -154,13 +154,15 @@ def check(make: Callable[[], EagerLearner | StackedLearner]) -> str:
         actions.append(torch.stack(chosen))
     if not _close(actions[1], actions[0], actions[0]):
         return "actions"
-    if not _close(_weights(copied), _weights(eager), _weights(eager) - before):
-        return "weights"
+    found = _weights(copied)
+    for part, weights in _weights(eager).items():
+        if not _close(found[part], weights, weights - before[part]):
+            return f"weights of {part}"
     for index in range(_seeds(eager)):
-        expected, found = eager.logged.read(index), copied.logged.read(index)
-        for name, mean in expected.items():
-            both_nan = math.isnan(mean) and math.isnan(found.get(name, 0.0))
-            if not both_nan and not math.isclose(found.get(name, math.nan), mean, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        logged = copied.logged.read(index)
+        for name, mean in eager.logged.read(index).items():
+            expected = torch.tensor(mean)
+            if not _close(torch.tensor(logged.get(name, math.nan)), expected, expected.abs() + 1.0):
                 return name
     return ""
 
@@ -174,13 +176,16 @@ def _seeds(learner: EagerLearner | StackedLearner) -> int:
     return learner.seeds if isinstance(learner, StackedLearner) else 1
 
 
-def _weights(learner: EagerLearner | StackedLearner) -> Tensor:
-    """A copy of all weights, in one row."""
+def _weights(learner: EagerLearner | StackedLearner) -> dict[str, Tensor]:
+    """A copy of all weights of each part, in one row."""
     if isinstance(learner, StackedLearner):
         states = [learner.weights(index) for index in range(learner.seeds)]
     else:
         states = [learner.agent.state_dict()]
-    return torch.cat([tensor.double().flatten() for state in states for tensor in state.values()])
+    parts: dict[str, list[Tensor]] = {}
+    for name, tensor in (item for state in states for item in state.items()):
+        parts.setdefault(name.partition(".")[0], []).append(tensor.double().flatten())
+    return {part: torch.cat(tensors) for part, tensors in parts.items()}
 
 
 def _invented(learner: EagerLearner | StackedLearner) -> Batch:

@@ -105,6 +105,19 @@ class Stream:
         pass
 
 
+class On:
+    """Stands in for `torch.cuda.stream`."""
+
+    def __init__(self, cuda: FakeCuda, stream: Stream) -> None:
+        self._cuda, self._stream = cuda, stream
+
+    def __enter__(self) -> None:
+        self._before, self._cuda.stream = self._cuda.stream, self._stream
+
+    def __exit__(self, *error: Any) -> None:
+        self._cuda.stream = self._before
+
+
 @dataclass
 class Pool:
     """The memory that several graphs share."""
@@ -246,7 +259,7 @@ class Capture:
 
     def __init__(self, cuda: FakeCuda, graph: Graph, pool: Pool | None = None, stream: Stream | None = None) -> None:
         self._cuda, self._graph, self._pool = cuda, graph, pool
-        self._stream = cuda.on(stream or cuda.capture_stream)
+        self._stream = On(cuda, stream or cuda.capture_stream)
 
     def __enter__(self) -> None:
         self._stream.__enter__()
@@ -293,14 +306,6 @@ class FakeCuda:
 
     def _group_device(self, lists: list[list[Tensor]]) -> torch.device:
         return DEVICE if self.holds(lists[0][0]) else torch.device("cpu")
-
-    @contextlib.contextmanager
-    def on(self, stream: Stream) -> Iterator[None]:
-        before, self.stream = self.stream, stream
-        try:
-            yield
-        finally:
-            self.stream = before
 
     def new_stream(self) -> Stream:
         self.streams.append(Stream())
@@ -468,7 +473,7 @@ def install(patch: pytest.MonkeyPatch) -> FakeCuda:
         "graph": lambda graph, pool=None, stream=None: Capture(cuda, graph, pool, stream),
         "graph_pool_handle": Pool,
         "Stream": cuda.new_stream,
-        "stream": cuda.on,
+        "stream": lambda stream: On(cuda, stream),
         "current_stream": lambda device=None: cuda.stream,
         "synchronize": lambda device=None: cuda.wait("synchronize"),
         "device": lambda device: contextlib.nullcontext(),
