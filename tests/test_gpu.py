@@ -21,11 +21,11 @@ import algos
 from algos.agent import Batch
 from flowbench.cli import _status
 from flowbench.common import system
+from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.store import records
 from flowbench.train import seed_learners
 from flowbench.train.learner import EagerLearner
 from flowbench.train.placement import Placement
-from flowbench.train.rng import TorchStream, stream_seed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -27,12 +27,12 @@ from stable_baselines3.common.noise import NormalActionNoise
 import algos
 import suites
 from flowbench.common import system
+from flowbench.common.rng import stream_seed
 from flowbench.plan.cells import Cell, Variant
 from flowbench.plan.expand import expand
 from flowbench.store import lock, records
 from flowbench.store.csv_rows import RowWriter
 from flowbench.store.records import MachineInfo, RunRecord
-from flowbench.train.rng import stream_seed
 
 OURS = {"sb3-sac": "sac", "sb3-td3": "td3"}
 

@@ -16,12 +16,12 @@ import algos
 import suites
 from algos.agent import Agent
 from flowbench.common.errors import UsageError
+from flowbench.common.rng import stream_seed
 from flowbench.evaluate import video as videos
 from flowbench.plan import overrides
 from flowbench.store.records import AlgoInfo
 from flowbench.store.weights import Trained
 from flowbench.train.evaluation import Episodes
-from flowbench.train.rng import stream_seed
 from flowbench.train.vecenv import Env
 
 

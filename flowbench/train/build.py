@@ -10,13 +10,13 @@ import torch
 
 import algos
 from algos.agent import Agent, Config
+from flowbench.common.rng import stream_seed
 from flowbench.plan import overrides
 from flowbench.train import seed_learners
 from flowbench.train.clock import Clock
 from flowbench.train.evaluation import BuildAgent, Evaluator
 from flowbench.train.placement import Placement
 from flowbench.train.replay import Replay
-from flowbench.train.rng import stream_seed
 from flowbench.train.trainer import Trainer
 from flowbench.train.vecenv import Env, make_vecenv
 

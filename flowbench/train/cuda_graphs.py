@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import traceback
 from collections import Counter
@@ -13,16 +12,9 @@ import torch
 from torch import Tensor
 
 from algos.agent import Batch
-from flowbench.train.learner import EagerLearner, StackedLearner, invented_batch
-from flowbench.train.rng import TorchStream
+from flowbench.train.learner import EagerLearner, StackedLearner
 
 WARM_UP = 3  # runs before a capture, which create library workspaces, optimiser state and logged sums
-CHECKED = 2  # periods that the self-check replays
-TOLERANCE = 0.05  # of the self-check: Adam turns a gradient of rounding errors into a whole step
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 class Graphed:
@@ -30,16 +22,15 @@ class Graphed:
 
     A graph repeats exactly the recorded launches, so a decision that an algorithm makes in Python is made only once.
     The rules for algorithm files (CONTRIBUTING) keep that harmless. What cannot be recorded runs operation by
-    operation, and a reported line names the place.
+    operation, and a line on standard error names the place.
     """
 
-    def __init__(self, learner: EagerLearner | StackedLearner, report: Callable[[str], None] = _report) -> None:
+    def __init__(self, learner: EagerLearner | StackedLearner) -> None:
         self.learner = learner
         self._pool = torch.cuda.graph_pool_handle()
         # For warm-up and capture. cuBLAS keeps a workspace for each stream. Like this the warm-up allocates it, outside
         # the memory of a graph, which is freed with the graph.
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._report = report
         self._batch: Batch | None = None
         self._updates: dict[int, _Recording] = {}
         self._acts: dict[tuple[Any, ...], tuple[Tensor, _Recording]] = {}
@@ -70,28 +61,20 @@ class Graphed:
         return action.clone()  # the graphs share their memory: the next replay of any of them may overwrite the action
 
     def _recording(self, function: Callable[[], Any]) -> _Recording:
-        logged, agent = self.learner.logged, self.learner.agent
-        return _Recording(function, self._pool, self._stream, logged.counts, agent, self._report)
+        return _Recording(function, self._pool, self._stream, self.learner.logged.counts, self.learner.agent)
 
 
 class _Recording:
     """A function on fixed tensors that is run a few times, then recorded, then replayed."""
 
     def __init__(
-        self,
-        function: Callable[[], Any],
-        pool: Any,
-        stream: torch.cuda.Stream,
-        counts: Counter[str],
-        agent: Any,
-        report: Callable[[str], None],
+        self, function: Callable[[], Any], pool: Any, stream: torch.cuda.Stream, counts: Counter[str], agent: Any
     ) -> None:
         self._function = function
         self._pool = pool
         self._stream = stream
         self._counts = counts
         self._agent = agent
-        self._report = report
         self._warm_up = WARM_UP
         self._refused = False
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -129,77 +112,13 @@ class _Recording:
                 self._result = self._function()
         except Exception as error:
             self._refused = True
-            self._report(f"not captured as a CUDA graph, {source_line(error, self._agent)}: {_line(error)}")
+            print(f"not captured as a CUDA graph, {source_line(error, self._agent)}: {_line(error)}", file=sys.stderr)
         else:
             self._graph = graph
         finally:
             self._counted = self._counts - before
             self._counts.clear()  # nothing is computed during recording, so nothing was logged
             self._counts.update(before)
-
-
-def check(make: Callable[[], EagerLearner | StackedLearner]) -> str:
-    """Compare replays of graphs with single operations, on two copies of a learner that `make` creates.
-
-    Both get the same invented batches and the same noise. Returns what differs; empty if nothing does.
-    """
-    eager, copied = make(), make()
-    device, agent, before = eager.device, eager.agent, _weights(eager)
-    with TorchStream(0, device):
-        batches = [_invented(eager) for _ in range((WARM_UP + CHECKED) * agent.period)]
-    actions = []
-    for learner in (eager, Graphed(copied, report=lambda line: None)):
-        with TorchStream(1, device):
-            chosen = [_step(learner, batch) for batch in batches]
-        actions.append(torch.stack(chosen))
-    if not _close(actions[1], actions[0], actions[0]):
-        return "actions"
-    found = _weights(copied)
-    for part, weights in _weights(eager).items():
-        if not _close(found[part], weights, weights - before[part]):
-            return f"weights of {part}"
-    for index in range(_seeds(eager)):
-        logged = copied.logged.read(index)
-        for name, mean in eager.logged.read(index).items():
-            expected = torch.tensor(mean)
-            if not _close(torch.tensor(logged.get(name, math.nan)), expected, expected.abs() + 1.0):
-                return name
-    return ""
-
-
-def _step(learner: EagerLearner | StackedLearner | Graphed, batch: Batch) -> Tensor:
-    learner.update(batch)
-    return learner.act(batch.obs[..., :1, :], explore=True).float()
-
-
-def _seeds(learner: EagerLearner | StackedLearner) -> int:
-    return learner.seeds if isinstance(learner, StackedLearner) else 1
-
-
-def _weights(learner: EagerLearner | StackedLearner) -> dict[str, Tensor]:
-    """A copy of all weights of each part, in one row."""
-    if isinstance(learner, StackedLearner):
-        states = [learner.weights(index) for index in range(learner.seeds)]
-    else:
-        states = [learner.agent.state_dict()]
-    parts: dict[str, list[Tensor]] = {}
-    for name, tensor in (item for state in states for item in state.items()):
-        parts.setdefault(name.partition(".")[0], []).append(tensor.double().flatten())
-    return {part: torch.cat(tensors) for part, tensors in parts.items()}
-
-
-def _invented(learner: EagerLearner | StackedLearner) -> Batch:
-    """An invented batch of the size of the training."""
-    agent = learner.agent
-    of_seeds = [invented_batch(agent, learner.device, agent.config.batch_size) for _ in range(_seeds(learner))]
-    if not isinstance(learner, StackedLearner):
-        return of_seeds[0]
-    return Batch(*(torch.stack(parts) for parts in zip(*of_seeds, strict=True)))
-
-
-def _close(found: Tensor, expected: Tensor, scale: Tensor) -> bool:
-    apart = torch.where(found.isnan() & expected.isnan(), 0.0, found - expected)
-    return bool(apart.norm() <= TOLERANCE * scale.nan_to_num().norm())
 
 
 def source_line(error: BaseException, agent: Any) -> str:

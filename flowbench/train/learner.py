@@ -16,8 +16,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from algos.agent import Adam, Agent, Batch, Diagnostics, Loss
+from flowbench.common.rng import TorchStream
 from flowbench.common.tensors import State, flat, under
-from flowbench.train.rng import TorchStream
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

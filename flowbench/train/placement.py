@@ -19,6 +19,12 @@ class Placement:
     environments: int = 0  # worker processes that step the training environments; with 0 this process does
     evaluation: int = 0  # worker processes that evaluate concurrently with training; with 0 this process evaluates
     sharers: int = 1  # groups that may train on the device at the same time
+    graphs: bool = True  # on a GPU, replay updates and actions as CUDA graphs
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether updates and actions are replayed as CUDA graphs."""
+        return self.graphs and self.device.type == "cuda"
 
     def apply(self) -> None:
         """Set torch's global switches. They concern GPUs only.

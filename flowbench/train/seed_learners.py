@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from algos.agent import Agent, Batch, Config
+from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.common.tensors import State, flat, on_cpu, under
 from flowbench.train import kernels
-from flowbench.train.cuda_graphs import Graphed, check, source_line
+from flowbench.train.cuda_graphs import Graphed, source_line
 from flowbench.train.learner import CannotStack, EagerLearner, StackedLearner
 from flowbench.train.placement import Placement
-from flowbench.train.rng import TorchStream, stream_seed
 
 # Multiplications in a layer above which stacking is slower on a CPU. There the products take nearly all the time, and
 # the seeds' activations evict each other from the cache: one seed after another is 5 to 17 % faster.
@@ -27,8 +26,9 @@ class GroupLearner(Protocol):
 
     kind: str  # "separate" or "stacked", for run.json
     logged: list[str]  # the names in `means`
-    note: str  # why seeds are not stacked, or no CUDA graphs used, although they should be; empty otherwise
+    note: str  # why seeds are not stacked although they should be; empty otherwise
     parameters: int  # trained parameters of one seed's agent
+    period: int  # updates after which the phases of the algorithm repeat
     updates: int
 
     def update(self, batch: Batch) -> None:
@@ -68,19 +68,15 @@ class Separate:
     def __init__(
         self, agents: Sequence[Agent[Any]], streams: Sequence[TorchStream], placement: Placement, note: str = ""
     ) -> None:
+        self.note = note
         self.updates = 0
         self.parameters = _trained(agents[0])
+        self.period = agents[0].period
         self._streams = list(streams)
         self._learners = [EagerLearner(agent, placement.device, placement.autocast) for agent in agents]
         with TorchStream(0, placement.device):
             self.logged = self._learners[0].rehearse()
-        # One seed is enough for the check: the others differ in their numbers alone.
-        why = _why_not_graphed(
-            placement, lambda: EagerLearner(copy.deepcopy(agents[0]), placement.device, placement.autocast)
-        )
-        self.note = "; ".join(filter(None, (note, why)))
-        graphed = placement.device.type == "cuda" and not why
-        self._run = [Graphed(learner) if graphed else learner for learner in self._learners]
+        self._run = [Graphed(learner) if placement.uses_graphs else learner for learner in self._learners]
 
     def update(self, batch: Batch) -> None:
         for index, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
@@ -118,11 +114,13 @@ class Stacked:
     """Seeds that are updated as one batched computation. They share a noise stream, derived from all their seeds."""
 
     kind = "stacked"
+    note = ""
 
     def __init__(self, agents: Sequence[Agent[Any]], seeds: Sequence[int], placement: Placement) -> None:
         """Raises CannotStack. An agent that fails without stacking raises its own error."""
         self.updates = 0
         self.parameters = _trained(agents[0])
+        self.period = agents[0].period
         device = placement.device
         self._stream = TorchStream(stream_seed(seeds[0], "torch-group", *seeds[1:]), device)
         with TorchStream(0, device):
@@ -134,9 +132,7 @@ class Stacked:
                 raise
             except Exception as error:
                 raise CannotStack(f"{source_line(error, agents[0])}: {' '.join(str(error).split())}") from error
-        self.note = _why_not_graphed(placement, lambda: StackedLearner(agents, device, placement.autocast))
-        graphed = device.type == "cuda" and not self.note
-        self._run = Graphed(self._learner) if graphed else self._learner
+        self._run = Graphed(self._learner) if placement.uses_graphs else self._learner
 
     def update(self, batch: Batch) -> None:
         with self._stream:
@@ -190,14 +186,6 @@ def build(
             note = f"seeds are trained one after another, because the algorithm cannot be stacked: {error}"
             return Separate(agents, streams, placement, note)
     return Separate(agents, streams, placement)
-
-
-def _why_not_graphed(placement: Placement, make: Callable[[], EagerLearner | StackedLearner]) -> str:
-    """On a GPU, the reason why CUDA graphs must not be used; empty if they may be, and on a CPU."""
-    if placement.device.type != "cuda":
-        return ""
-    differs = check(make)
-    return f"CUDA graphs are not used, because their replay computed other {differs} than eager mode" if differs else ""
 
 
 def _largest_product(agent: Agent[Any]) -> int:

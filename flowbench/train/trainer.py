@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from algos.agent import Batch, Config
+from flowbench.common.rng import stream_seed
 from flowbench.common.tensors import State, flat, under
 from flowbench.train import failures
 from flowbench.train.clock import Clock
@@ -21,7 +22,6 @@ from flowbench.train.evaluation import Evaluation, Evaluator, Failed
 from flowbench.train.events import Row, Save, SeedFailed, Tick
 from flowbench.train.failures import FailedSeeds
 from flowbench.train.replay import Replay
-from flowbench.train.rng import stream_seed
 from flowbench.train.seed_learners import GroupLearner
 from flowbench.train.vecenv import ProcessVecEnv, VecEnv
 
@@ -74,7 +74,7 @@ class Trainer:
 
     @property
     def note(self) -> str:
-        """Why seeds are not stacked, or no CUDA graphs used, although they should be; empty otherwise."""
+        """Why seeds are not stacked although they should be; empty otherwise."""
         return self._learner.note
 
     @property

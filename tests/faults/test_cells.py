@@ -19,13 +19,13 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, put_run, without_
 from harm import until
 
 import suites
+from flowbench.common.rng import stream_seed
 from flowbench.store import checkpoint, records
 from flowbench.store.csv_rows import TABLES
 from flowbench.train import trainer
 from flowbench.train.build import build_trainer
 from flowbench.train.events import Row, SeedFailed
 from flowbench.train.placement import Placement
-from flowbench.train.rng import stream_seed
 from flowbench.train.trainer import Trainer
 from flowbench.worker import __main__ as worker_main
 from flowbench.worker import protocol

@@ -17,8 +17,8 @@ import torch
 from fakes import Toy, ToyConfig, Walk
 
 from flowbench.common.child_process import RemoteTraceback
+from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.train.evaluation import EvaluationFault, Evaluator, Failed
-from flowbench.train.rng import TorchStream, stream_seed
 from flowbench.train.vecenv import EnvironmentFault
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from algos.agent import Batch, Config
+from flowbench.common.rng import stream_seed
 from flowbench.train.replay import BLOCK, SHORT_EPISODE, Replay
-from flowbench.train.rng import stream_seed
 
 CPU = torch.device("cpu")
 

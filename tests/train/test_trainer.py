@@ -11,10 +11,10 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk
 
+from flowbench.common.rng import stream_seed
 from flowbench.train.build import build_trainer, replay_device
 from flowbench.train.events import Row, SeedFailed, Tick
 from flowbench.train.placement import Placement
-from flowbench.train.rng import stream_seed
 
 CLOCK = ("seconds", "steps_per_second")
 
