@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
-import itertools
 import re
 import weakref
 from functools import partial
@@ -31,6 +30,7 @@ from flowbench.train.replay import Replay
 SMALL = {"qvpo": {"denoising_steps": 2, "train_samples": 2, "eval_samples": 2, "behaviour_samples": 2}}
 CLOCK = ("seconds", "steps_per_second")
 CPU = torch.device("cpu")
+MIXED = [(name, k % 2 == 0) for k, name in enumerate(algos.names())]  # stacked or not, for tests of what both share
 
 
 def options_of(name: str, stack: bool) -> dict[str, Any]:
@@ -105,10 +105,10 @@ def interrupted(at: int, **options):
     return rows(before + list(second.run()))
 
 
-@pytest.mark.parametrize(("name", "stack", "at"), [
-    *itertools.product(algos.names(), [True], [8]),  # 8: in the middle of the warm-up
-    ("td3", False, 8), ("sac", False, 12), ("td3", True, 12), ("flowrl", False, 12),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "stack", "at"),
+    [*((name, stack, 8) for name, stack in MIXED), ("sac", False, 12), ("td3", True, 12)],  # 8: within the warm-up
+)
 def test_a_resumed_run_gives_the_rows_of_eager_training(name: str, stack: bool, at: int, cuda: FakeCuda) -> None:
     assert interrupted(at, **options_of(name, stack)) == eager(name, stack)
     assert cuda.counts["replays"] > 0
@@ -281,8 +281,7 @@ def test_a_dead_graph_is_freed_at_once(cuda: FakeCuda) -> None:
 # The host does not wait for the device
 
 
-@pytest.mark.parametrize("stack", [False, True])
-@pytest.mark.parametrize("name", algos.names())
+@pytest.mark.parametrize(("name", "stack"), MIXED)
 def test_updates_actions_and_sampling_do_not_wait(name: str, stack: bool, cuda: FakeCuda) -> None:
     options = options_of(name, stack)
     learner = learners(options["algorithm"], options["config"], stack)
