@@ -61,7 +61,7 @@ ARROWS = {
     "grid": {"algos", "plan", "schedule", "stats", "store", "suites", "train"},
     "schedule": {"plan", "store", "worker"},  # of worker its protocol alone
     "worker": {"algos", "learners", "plan", "store", "suites", "train"},
-    "evaluate": {"algos", "learners", "plan", "store", "suites", "train"},
+    "evaluate": {"algos", "plan", "store", "suites", "train"},
     "bench": {"algos", "learners", "plan", "suites", "train"},
     "interop": {"plan", "stats", "store", "suites"},
     "report": {"flowbench", "stats", "store"},

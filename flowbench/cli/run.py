@@ -96,8 +96,8 @@ def run(
         typer.Option(
             metavar="K",
             rich_help_panel=WHERE,
-            help="How many groups (seeds that train together) share a GPU. auto: as many as fit, judged by the memory "
-            "of earlier runs (default: 1).",
+            help="How many groups (seeds that train together) share a GPU, on which they take turns; --stack uses it "
+            "better. auto: as many as fit, judged by the memory of earlier runs (default: 1).",
         ),
     ] = None,
     jobs: Annotated[

@@ -14,11 +14,11 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from algos.agent import Adam, Agent, Batch
+from flowbench.common.rng import TorchStream
 from flowbench.common.tensors import State, flat, under
 from flowbench.learners import stacked_layers
 from flowbench.learners.learner import Autocast, BaseLearner, invented_batch
 from flowbench.learners.optimiser import Optimiser
-from flowbench.learners.rng import TorchStream
 
 
 class CannotStack(ValueError):

@@ -204,6 +204,7 @@ class RunRecord(Struct, kw_only=True):
     startup: float | None = None
     success_from: float | None = None
     learner: LearnerInfo | None = None
+    note: str | None = None  # why seeds are not stacked, or CUDA graphs not used, although they should be
     parameters: int | None = None
     sizes: Sizes | None = None
     versions: Versions | None = None

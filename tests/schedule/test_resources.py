@@ -34,7 +34,7 @@ def machine_of(monkeypatch: pytest.MonkeyPatch):
     ("device", "jobs", "precision", "gpus", "expected"),
     [
         ("auto", None, None, 0, Slots(8, "auto", 1, (), "float32")),
-        ("auto", None, None, 2, Slots(2, "auto", 4, ("0", "1"), "tf32")),
+        ("auto", None, None, 2, Slots(2, "cuda", 4, ("0", "1"), "tf32")),  # so that a worker without its GPU fails
         ("cuda", 4, "bfloat16", 2, Slots(4, "cuda", 2, ("0", "1"), "bfloat16", per_gpu=2)),
         ("cpu", None, None, 2, Slots(8, "cpu", 1, (), "float32")),
         ("cpu", 16, None, 0, Slots(16, "cpu", 1, (), "float32")),
