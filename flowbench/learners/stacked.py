@@ -154,7 +154,7 @@ class StackedLearner(BaseLearner):
             return functional_call(self._call, state, (function, *args))
 
         state = self._seen[part]
-        if casting := torch.is_autocast_enabled(self.device.type):
+        if casting := stacked_layers.autocast_dtype(self.device) is not None:
             state = state | self._cast(part, state)
         state = {f"agent.{name}": tensor for name, tensor in state.items()}
         result = vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)
