@@ -61,11 +61,14 @@ def git_commit() -> str | None:
 def _commit(root: Path) -> str | None:
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return described.stdout.strip() or None
+
+    def git(*arguments: str) -> str:
+        # Without its optional lock, which would stay and block the user's git if this process is killed.
+        command = ["git", "--no-optional-locks", *arguments]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("describe", "--always", "--abbrev=40", "--exclude=*")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no") else commit or None
 
 
 def cpu_model() -> str:

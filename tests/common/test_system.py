@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -74,6 +75,18 @@ def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert system.git_commit() == git("rev-parse", "HEAD").strip()
     (tmp_path / "file").write_text("2")
     assert system.git_commit() == git("rev-parse", "HEAD").strip() + "-dirty"
+
+
+def test_the_index_of_a_checkout_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is killed while git writes the index would leave its lock, and git would refuse to commit."""
+    pretend_installed(monkeypatch, tmp_path)
+    (tmp_path / "file").touch()
+    for words in ("init -q", "add file", "-c user.name=A -c user.email=a@b -c commit.gpgsign=false commit -qm one"):
+        subprocess.run(["git", *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    os.utime(tmp_path / "file", (1, 1))  # git would note the new time
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert system.git_commit()
+    assert (tmp_path / ".git" / "index").read_bytes() == before
 
 
 def test_no_commit_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,18 +275,18 @@ def test_a_record_holds_the_source_and_the_unit_of_steps(tmp_path: Path) -> None
         "algo": "ppo",
         "task": "cartpole_swingup",
         "step_unit": "simulator steps",
-        "simulator_steps_per_step": 4,
+        "simulator_steps_per_step": 8,
     }
     assert (record.status, record.seed) == ("done", 7)
     assert record.algo.name == "published-ppo"
     assert record.task.name == "cartpole-swingup"
-    assert record.protocol.steps == 1000
+    assert record.protocol.steps == 500
 
 
 def test_steps_are_rounded_up_to_those_of_the_suite(tmp_path: Path) -> None:
-    """The suite quick repeats an action 4 times: 8 simulator steps are 2 of its steps, and 9 become 3."""
-    import_csv(tmp_path, "".join(f"ppo,cartpole-swingup,0,{step},{step}\n" for step in (0, 8, 9)), suite="quick")
-    assert list(curves(tmp_path / "out").values()) == [[(0, 0.0), (2, 8.0), (3, 9.0)]]
+    """The suite quick repeats an action 8 times: 16 simulator steps are 2 of its steps, and 17 become 3."""
+    import_csv(tmp_path, "".join(f"ppo,cartpole-swingup,0,{step},{step}\n" for step in (0, 16, 17)), suite="quick")
+    assert list(curves(tmp_path / "out").values()) == [[(0, 0.0), (2, 16.0), (3, 17.0)]]
 
 
 def test_importing_twice_changes_nothing(tmp_path: Path) -> None:
