@@ -55,6 +55,8 @@ def _table(table: TextTable, section: Section, number: int) -> str:
             f" Bold: of the algorithms with enough seeds for a verdict, the highest {what} and those that are not "
             f"found worse {where}, p <= 0.05."
         )
+    if number == 1:
+        caption = " ".join([caption, *(f"{text}." for text in tables.settings(section))])
     body = [
         [_cell(text, bold=(row, column) in table.best) for column, text in enumerate(cells)]
         for row, cells in enumerate(table.rows)

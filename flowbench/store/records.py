@@ -245,6 +245,8 @@ class RunRecord(Struct, kw_only=True):
     def to_builtins(self) -> dict[str, Any]:
         """The record as it is on disk."""
         values: dict[str, Any] = msgspec.to_builtins(self)
+        if self.algo.overrides is None:  # a record of an earlier version stays as it is
+            del values["algo"]["overrides"]
         return {
             key: value
             for key, value in values.items()

@@ -51,6 +51,9 @@ def test_the_note_is_in_every_format(results: Path, flowbench) -> None:
         assert NOTE in text, format
         if format == "csv":
             assert [row["kind"] for row in csv.DictReader(io.StringIO(out)) if row["note"] == NOTE] == ["note"]
+        if format == "latex":  # a comment would not be in the paper
+            captions = [line.replace("\\", "") for line in out.splitlines() if "caption{" in line]
+            assert [NOTE in caption for caption in captions] == [True, *[False] * (len(captions) - 1)]
     _, out, _ = flowbench("report", *common, "--format", "json", "--html", results.parent / "page.html")
     settings = json.loads(out)["suites"][0]["settings"]
     assert settings == {"sac": {}, "td3": {"lr": [0.01], "tau": [0.5], "random_steps": [20]}}
