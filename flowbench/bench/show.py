@@ -39,6 +39,7 @@ UPDATES: Columns = {
     "update\nms": lambda row: number(row["update_ms"]),
     "updates\na second": lambda row: number(row["updates_per_second"]),
     "action\nms": lambda row: number(row["act_ms"]),
+    "kernels": lambda row: number(row["kernels"]),
 }
 LOOP: Columns = {
     "algorithm": lambda row: str(row["algo"]),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from flowbench.bench import peers
+from flowbench.bench import launches, peers
 from flowbench.bench.peers import Peer
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
@@ -40,6 +40,7 @@ class Subject:
     update: Timed
     act: Timed
     peers: Mapping[str, Timed]
+    kernels: tuple[float, int]  # of an update and of an action on a GPU
 
 
 def measure(
@@ -105,7 +106,9 @@ def _subject(
     # Whole periods are timed: if the policy is updated every second time, every second update takes longer.
     period = algorithm(*sizes, variant.config).period
     timed_update = Timed(_repeat(update, period), device, period, seconds)
-    return Subject(variant, learner, seeds, timed_update, Timed(act, device, 1, ACTION_SHARE * seconds), timed_peers)
+    timed_act = Timed(act, device, 1, ACTION_SHARE * seconds)
+    kernels = launches.of_agents(algorithm, *sizes, variant.config, seeds, stacked=seeds > 1 and not learner.note)
+    return Subject(variant, learner, seeds, timed_update, timed_act, timed_peers, kernels)
 
 
 def fill(replay: Replay, seeds: int, obs_dim: int, act_dim: int) -> None:
@@ -139,6 +142,8 @@ def row(subject: Subject, setting: Setting, sizes: Sizes) -> dict[str, Any]:
         "device": setting.device.type,
         "update_ms": 1e3 * update,
         "act_ms": 1e3 * subject.act.seconds,
+        "kernels": subject.kernels[0],
+        "act_kernels": subject.kernels[1],
         "peers": {key: {"update_ms": 1e3 * peer, "ratio": peer / update} for key, peer in others.items()},
         "updates_per_second": 1.0 / update,
         "seed_updates_per_second": seeds / update,

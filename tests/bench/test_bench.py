@@ -80,7 +80,7 @@ def timed_row(seeds: int, **peers: float) -> dict[str, object]:
     update, act, *others = (SimpleNamespace(seconds=seconds) for seconds in (0.2, 0.1, *peers.values()))
     variant = SimpleNamespace(label="sac", config=ToyConfig(), entry=SimpleNamespace(name="sac"))
     learner = SimpleNamespace(kind="stacked", parameters=10)
-    subject = updates.Subject(variant, learner, seeds, update, act, dict(zip(peers, others, strict=True)))
+    subject = updates.Subject(variant, learner, seeds, update, act, dict(zip(peers, others, strict=True)), (60.5, 10))
     return updates.row(subject, CPU, updates.Sizes(3, 1))
 
 
