@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Results:
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
-    "device", "precision", "auto", "published", "origin",
+    "device", "precision", "auto", "published", "origin", "env_args",
 ]  # fmt: skip
 
 
@@ -171,6 +172,7 @@ def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
         "auto": run.auto or 0,
         "published": run.published is not None,
         "origin": run.published.format if run.published else "",
+        "env_args": json.dumps(run.task.env_args, sort_keys=True),
     }
 
 

@@ -56,22 +56,25 @@ class SuiteInfo(Struct, frozen=True):
         return SuiteInfo(suite.name, suite.title, suite.comparable, suite.note, len(suite.tasks), suite.steps)
 
 
-class TaskInfo(Struct, frozen=True):
-    """The task of a run."""
+class TaskInfo(Struct, frozen=True, omit_defaults=True):
+    """The task of a run. `env_args` are on disk only if there are any."""
 
     name: str
     source: str
     action_repeat: Whole
     low: float
     high: float
+    env_args: dict[str, Any] = {}
 
     @staticmethod
     def of(task: suites.Task) -> TaskInfo:
-        return TaskInfo(task.name, task.source, task.action_repeat, task.score.low, task.score.high)
+        bounds = task.score.low, task.score.high
+        return TaskInfo(task.name, task.source, task.action_repeat, *bounds, dict(task.env_args))
 
     def task(self) -> suites.Task:
         """The task itself. Raises SuiteError for values that no task can have."""
-        return suites.Task(self.name, self.source, self.action_repeat, suites.Score(self.low, self.high))
+        score = suites.Score(self.low, self.high)
+        return suites.Task(self.name, self.source, self.action_repeat, score, self.env_args)
 
 
 class AlgoInfo(Struct, frozen=True):
@@ -308,13 +311,14 @@ def status_now(folder: Path, record: RunRecord) -> Status:
 
 
 def check_same_task(root: Path, cell: Cell) -> None:
-    """Raise UsageError if this suite's task was run from another source or with another action repeat."""
+    """Raise UsageError if this suite's task was run with another source, action repeat or arguments."""
+    wanted = TaskInfo.of(cell.task)
     for folder in sorted((root / cell.path).parents[2].glob("*/*/seed-*")):
         record = read_if_valid(folder)
         if record is None:
             continue
-        for key in ("source", "action_repeat"):
-            before, now = getattr(record.task, key), getattr(cell.task, key)
+        for key in ("source", "action_repeat", "env_args"):
+            before, now = getattr(record.task, key), getattr(wanted, key)
             if before != now:
                 raise UsageError(
                     f"suite {cell.suite.name!r}, task {cell.task.name!r}: {key} is {now!r} now, and was {before!r} "
