@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 import suites
 from flowbench.common import system
 from flowbench.common.errors import describe
+from flowbench.common.text_table import plural
 from flowbench.store import lock
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -42,11 +43,10 @@ class Finding:
 
 
 def examine(results: Path, suite: suites.Suite | None = None) -> list[Finding]:
-    """All checks, the most important first; with a suite, only its own sources of tasks are checked."""
+    """All checks, the most important first; with a suite, every task of it is made instead of one of each source."""
     findings = [python(), *libraries(), graphics_card(), folder(results)]
     if suite:
-        first = {task.source: task for task in reversed(suite.tasks)}
-        findings += [source(task) for task in first.values()]
+        findings += tasks(suite)
     else:
         findings += [source(task, needed=task.source == "dm_control") for task in EXAMPLES.values()]
     return [*findings, rendering(), *extras()]
@@ -120,6 +120,21 @@ def folder(results: Path) -> Finding:
     return Finding(what, OK, "can be written, and file locks work")
 
 
+def tasks(suite: suites.Suite) -> Iterator[Finding]:
+    """Whether every task of a suite can be created and stepped: one line for each source, and each task that fails."""
+    for name in dict.fromkeys(task.source for task in suite.tasks):
+        own = [task for task in suite.tasks if task.source == name]
+        found = [source(task) for task in own]
+        good = [finding for finding in found if finding.state == OK]
+        if good:
+            versions = good[0].details.partition(", ")[2]
+            count = "all" if len(good) == len(own) else f"{len(good)} of"
+            yield replace(good[0], details=f"{count} {plural(len(own), 'task')} of {suite.name} run, {versions}")
+        for task, finding in zip(own, found, strict=True):
+            if finding.state != OK:
+                yield replace(finding, what=f"task {task.name}")
+
+
 def source(task: suites.Task, needed: bool = True) -> Finding:
     """Whether a task of a source can be created and stepped."""
     what = f"tasks of {task.source}"
@@ -129,7 +144,8 @@ def source(task: suites.Task, needed: bool = True) -> Finding:
         env.step(env.action_space.sample())
         env.close()
     except suites.SuiteError as error:
-        return Finding(what, MISSING, str(error).partition("; install it with: ")[0], _fix(task.source), needed)
+        reason, _, command = str(error).partition("; install it with: ")
+        return Finding(what, MISSING, reason, command or _fix(task.source), needed)
     except Exception as error:  # each simulator fails in its own way
         return Finding(what, BROKEN, f"{task.name}: {describe(error)}", _fix(task.source), needed)
     used = system.versions(suites.packages(task.source))

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from suites.load import load, names, read_yaml
+from suites.single import single
 from suites.sources import SOURCES, adapter
 from suites.task import Evaluation, Score, Suite, SuiteError, Task
 
@@ -28,6 +29,7 @@ __all__ = [
     "packages",
     "read_yaml",
     "require",
+    "single",
     "sources",
     "success",
     "tasks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import gymnasium
@@ -48,13 +49,31 @@ def make(task: Task, render: bool) -> Env:
     try:
         # Not every environment accepts render_mode.
         drawing: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
-        env = gymnasium.make(task.name, disable_env_checker=True, **drawing)
+        env = gymnasium.make(task.name, disable_env_checker=True, **task.env_args, **drawing)
     except (gymnasium.error.Error, ImportError) as error:
-        raise SuiteError(f"gymnasium task {task.name!r} cannot be made: {_line(error)}") from error
+        raise SuiteError(f"gymnasium task {task.name!r} {_why_not(error)}") from error
+    except TypeError as error:
+        if not task.env_args:
+            raise
+        arguments = ", ".join(f"{key}={value!r}" for key, value in task.env_args.items())
+        reason = f"cannot be made with env_args {arguments}: {_line(error)}"
+        raise SuiteError(f"gymnasium task {task.name!r} {reason}") from error
     if env.spec is None or env.spec.max_episode_steps is None:
         # Without it an episode may never end, and evaluations need whole episodes.
         raise SuiteError(f"gymnasium task {task.name!r} has no time limit; register it with max_episode_steps")
     return standardise(env, task)
+
+
+def _why_not(error: Exception) -> str:
+    """Why an environment cannot be made, with the command that installs what is missing, if the error says so."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return f"needs the package {package!r}, which is not installed; install it with: pip install {package}"
+    commands = re.findall(r"pip install (\"[^\"]+\"|'[^']+'|[\w\[\]-]+)", str(error))
+    if isinstance(error, gymnasium.error.DependencyNotInstalled) and commands:
+        command = " && ".join(f"pip install {package}" for package in commands)
+        return f"needs a package that is not installed; install it with: {command}"
+    return f"cannot be made: {_line(error)}"
 
 
 def _line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -33,7 +34,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _TASK = re.compile(r"[A-Za-z0-9][\w.-]*([/:][A-Za-z0-9][\w.-]*)*", re.ASCII)
 
 _REQUIRED = ("title", "steps", "evaluation", "tasks")
-_TASK_KEYS = ("source", "action_repeat", "score")
+_TASK_KEYS = ("source", "action_repeat", "score", "env_args")
 _KEYS = (*_REQUIRED, *_TASK_KEYS, "overrides", "comparable", "note")
 
 
@@ -129,7 +130,12 @@ def _suite(name: str, value: Any, check_tasks: bool) -> Suite:
     evaluation = _field(data, "evaluation", _evaluation)
     if evaluation.every > steps:
         raise SuiteError(f"evaluation: every: {evaluation.every} is more than the suite's {steps} steps")
-    readers: dict[str, Callable[[Any], Any]] = {"source": _source, "action_repeat": _count, "score": _bounds}
+    readers: dict[str, Callable[[Any], Any]] = {
+        "source": _source,
+        "action_repeat": _count,
+        "score": _bounds,
+        "env_args": _env_args,
+    }
     defaults = {key: _field(data, key, readers[key]) for key in _TASK_KEYS if key in data}
     tasks: dict[str, Task] = {}
     with _at("tasks"):
@@ -177,8 +183,11 @@ def _task(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> Task:
     missing += [f"score {bound}" for bound in ("low", "high") if bound not in bounds]
     if missing:
         raise SuiteError(f"has no {missing[0]}; set it here, or for all tasks at the top of the file")
+    arguments = {**defaults.get("env_args", {}), **own.get("env_args", {})}
+    if arguments and settings["source"] != "gymnasium":
+        raise SuiteError(f"env_args: only gymnasium environments take arguments, not {settings['source']}")
     with _at("score"):
-        return Task(name, settings["source"], settings["action_repeat"], Score(**bounds))
+        return Task(name, settings["source"], settings["action_repeat"], Score(**bounds), arguments)
 
 
 # Values: each function returns the value from YAML or raises SuiteError
@@ -251,6 +260,19 @@ def _source(value: Any) -> str:
 def _bounds(value: Any) -> dict[str, float]:
     data = _mapping(value, ("low", "high"))
     return {key: _field(data, key, _number) for key in data}
+
+
+def _env_args(value: Any) -> dict[str, Any]:
+    data = _mapping(value)
+    for key, argument in data.items():
+        if not key.isidentifier() or key in ("id", "render_mode", "max_episode_steps", "disable_env_checker"):
+            raise SuiteError(f"{key!r} cannot be an argument of an environment here")
+        with _at(key):
+            try:
+                json.dumps(argument, allow_nan=False)
+            except (TypeError, ValueError):
+                raise _wrong("text, a finite number, true, false, or a list or mapping of these", argument) from None
+    return data
 
 
 def _evaluation(value: Any) -> Evaluation:

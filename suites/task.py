@@ -57,6 +57,8 @@ class Task:
     source: str
     action_repeat: int
     score: Score
+    # Keyword arguments of the environment; sources other than gymnasium have none. A mapping cannot be hashed.
+    env_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

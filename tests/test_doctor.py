@@ -122,7 +122,9 @@ def test_source_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     fail(suites.SuiteError("h1 tasks need HumanoidBench (no jax); install it with: pip install this"))
     found = doctor.source(walk)
     assert (found.state, found.details) == (MISSING, "h1 tasks need HumanoidBench (no jax)")
-    assert found.fix.startswith("pip install --no-deps -e")
+    assert found.fix == "pip install this"
+    fail(suites.SuiteError("unknown humanoid_bench task 'h1-walk'"))
+    assert doctor.source(walk).fix.startswith("pip install --no-deps -e")
     fail(AttributeError("flex_vertedge"))
     found = doctor.source(doctor.EXAMPLES["dm_control"])
     assert (found.state, found.details) == (BROKEN, "cartpole-swingup: AttributeError: flex_vertedge")
@@ -148,16 +150,45 @@ def test_rendering_uses_the_chosen_backend(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked[0] == "osmesa"
 
 
+def test_every_task_of_a_suite_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {"walker-walk": "no model", "dog-run": "no fur"}
+
+    def make(task: suites.Task) -> SimpleNamespace:
+        if task.name in broken:
+            raise ValueError(broken[task.name])
+        space = SimpleNamespace(sample=lambda: 0)
+        return SimpleNamespace(reset=lambda seed: 0, step=lambda a: 0, close=lambda: 0, action_space=space)
+
+    monkeypatch.setattr(suites, "make", make)
+    names = ("walker-walk", "cartpole-swingup", "dog-run")
+    score = suites.Score(0.0, 1.0)
+    made = tuple(suites.Task(name, "dm_control", 1, score) for name in names)
+    suite = suites.Suite("mine", "Mine", (*made, suites.Task("Pendulum-v1", "gymnasium", 1, score)), 10,
+                         suites.Evaluation(5, 1))  # fmt: skip
+    good, *bad, other = doctor.tasks(suite)
+    assert good.details.startswith("1 of 3 tasks of mine run, mujoco ")
+    assert [(each.what, each.state, each.details) for each in bad] == [
+        ("task walker-walk", BROKEN, "walker-walk: ValueError: no model"),
+        ("task dog-run", BROKEN, "dog-run: ValueError: no fur"),
+    ]
+    assert all(each.needed for each in bad)
+    assert other.details.startswith("all 1 task of mine run, ")
+
+
 def test_a_suite_needs_only_its_own_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "source", lambda task, needed=True: Finding(task.name, OK, task.source, needed=needed))
     monkeypatch.setattr(doctor, "rendering", lambda: Finding("rendering", OK, ""))
 
     def tried(suite: suites.Suite | None) -> list[tuple[str, bool]]:
         found = doctor.examine(tmp_path, suite)
-        return [(each.what, each.needed) for each in found if each.details in suites.sources()]
+        return [(each.what, each.needed) for each in found if each.what in names]
 
+    names = {"cartpole-swingup", "h1-walk"}
     assert tried(None) == [("cartpole-swingup", True), ("h1-walk", False)]
-    assert tried(suites.load("humanoid-bench", check_tasks=False)) == [("h1-walk", True)]
+    robots = suites.load("humanoid-bench", check_tasks=False)
+    monkeypatch.setattr(doctor, "source", lambda task, needed=True: Finding(task.name, MISSING, "", needed=needed))
+    names = {f"task {task.name}" for task in robots.tasks}
+    assert tried(robots) == [(f"task {task.name}", True) for task in robots.tasks]
 
 
 @pytest.mark.parametrize(("needed", "status"), [(True, 1), (False, 0)])

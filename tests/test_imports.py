@@ -61,7 +61,7 @@ ARROWS = {
     "grid": {"algos", "plan", "schedule", "stats", "store", "suites", "train"},
     "schedule": {"plan", "store", "worker"},  # of worker its protocol alone
     "worker": {"algos", "learners", "plan", "store", "suites", "train"},
-    "evaluate": {"algos", "plan", "store", "suites", "train"},
+    "evaluate": {"algos", "plan", "schedule", "store", "suites", "train"},
     "bench": {"algos", "learners", "plan", "suites", "train"},
     "interop": {"plan", "stats", "store", "suites"},
     "report": {"flowbench", "stats", "store"},
@@ -69,7 +69,7 @@ ARROWS = {
     "doctor": {"store", "suites"},
     "train": {"algos", "flowbench", "learners", "plan"},
     "learners": {"algos"},
-    "store": {"flowbench", "plan", "suites"},
+    "store": {"algos", "flowbench", "plan", "suites"},
     "stats": set(),
     "plan": {"algos", "suites"},
     "common": {"flowbench"},

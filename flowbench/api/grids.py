@@ -35,6 +35,7 @@ def run(
     suite: str | None = None,
     algo: Names = (),
     *,
+    env: str | None = None,
     task: Names = (),
     seeds: str | int | Sequence[int] | None = None,
     steps: Number | None = None,
@@ -70,8 +71,14 @@ def run(
     """
     request = Request.merge(
         Path(file) if file is not None else None,
-        suite=suite, algo=_items(algo), task=_items(task), seeds=seeds, steps=whole("--steps", steps), set=_items(set),
-    )  # fmt: skip
+        suite=suite,
+        env=env,
+        algo=_items(algo),
+        task=_items(task),
+        seeds=seeds,
+        steps=whole("--steps", steps),
+        set=_items(set),
+    )
     options = RunOptions(
         device="cuda" if device == "gpu" else device,
         gpus=gpus,

@@ -19,7 +19,8 @@ STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
 @app.command(epilog="Example: flowbench doctor --suite dmc-hard")
 def doctor(
     suite: Annotated[
-        str | None, typer.Option(metavar="SUITE", help="Check what this suite needs: a name, or path/to/suite.yaml.")
+        str | None,
+        typer.Option(metavar="SUITE", help="Make every task of this suite once: its name or file."),
     ] = None,
     results: Results = RESULTS,
 ) -> int:

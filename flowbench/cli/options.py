@@ -48,6 +48,8 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
 
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.overflow = "fold"
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     Console().print(table)

@@ -24,6 +24,10 @@ def run(
             help="The suite: its name (see flowbench list suites) or a YAML file.",
         ),
     ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Instead of a suite: one gymnasium environment, such as Pendulum-v1."),
+    ] = None,
     algo: Annotated[
         list[str] | None,
         typer.Option(
@@ -237,6 +241,7 @@ def run(
 
     return api.run(
         suite=suite,
+        env=env,
         algo=algo or (),
         task=task or (),
         seeds=seeds,

@@ -102,7 +102,7 @@ def evaluate(
 
 def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
     """The agent with its weights."""
-    algorithm = _algorithm(trained.run.algo, algo)
+    algorithm = find_algorithm(trained.run.algo, algo).load()
     try:
         config = overrides.restore(algorithm.Config, trained.run.config)
         agent = algorithm(trained.obs_dim, trained.act_dim, config)
@@ -113,7 +113,7 @@ def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
     return agent
 
 
-def _algorithm(recorded: AlgoInfo, given: str | None) -> type[Agent[Any]]:
+def find_algorithm(recorded: AlgoInfo, given: str | None) -> algos.Entry:
     """The algorithm of a record, unchanged since the training: one of flowbench's own, or the given file.
 
     A file that only the record names is not executed: a results folder from elsewhere must not run code.
@@ -134,7 +134,7 @@ def _algorithm(recorded: AlgoInfo, given: str | None) -> type[Agent[Any]]:
             raise UsageError(f"algorithm {name!r} was {target} when it was trained, and is {entry.target} here")
     if entry.digest() != recorded.sha256:  # checked before any of its code runs
         raise UsageError(f"algorithm {name!r}: {target} was changed since it was trained")
-    return entry.load()
+    return entry
 
 
 def _check_sizes(trained: Trained, agent: Agent[Any], obs_dim: int, act_dim: int) -> Agent[Any]:

@@ -18,7 +18,7 @@ MAX_SEED = 2**32 - 1
 
 
 def expand(
-    suite: str,
+    suite: str | suites.Suite,
     algorithms: Sequence[str],
     seeds: str = "5",
     *,
@@ -31,7 +31,7 @@ def expand(
     `algorithms` are texts such as "sac,flowrl[flow_steps=5]"; `settings` are "lr=1e-4" or "flowrl.lr=1e-4".
     Raises UsageError, SuiteError or AlgorithmError, which name the bad value and the choices.
     """
-    loaded = suites.load(suite)
+    loaded = suites.load(suite) if isinstance(suite, str) else suite
     chosen = [loaded.task(name) for name in dict.fromkeys(tasks)] if tasks else list(loaded.tasks)
     resolved = variants(loaded, algorithms, settings, protocol(loaded, steps))
     numbers = parse_seeds(seeds)

@@ -19,6 +19,7 @@ class Request:
     """A requested grid; the names in it are not checked yet."""
 
     suite: str | None = None
+    env: str | None = None
     algo: list[str] = field(default_factory=list)
     task: list[str] = field(default_factory=list)
     seeds: str | None = None
@@ -41,8 +42,11 @@ class Request:
     @staticmethod
     def _checked(keys: Mapping[str, Any]) -> Request:
         request = Request(**keys)
-        if not request.suite:
-            raise UsageError("nothing to run: name a suite with --suite (flowbench list suites shows them)")
+        if not (request.suite or request.env):
+            hint = "name a suite with --suite (flowbench list suites shows them), or a gymnasium id with --env"
+            raise UsageError(f"nothing to run: {hint}")
+        if request.suite and request.env:
+            raise UsageError(f"--suite {request.suite} has tasks of its own: leave out --env {request.env}")
         if not request.algo:
             raise UsageError("nothing to run: name an algorithm with --algo (flowbench list algos shows them)")
         return request
@@ -55,7 +59,7 @@ class Request:
     def cells(self) -> list[Cell]:
         """The cells of the grid; with `--seeds auto:N`, all that it may need."""
         return expand(
-            self.suite or "",
+            suites.single(self.env, self.steps) if self.env else self.suite or "",
             self.algo,
             "5" if self.seeds is None else self.seeds,
             tasks=[name.strip() for text in self.task for name in text.split(",")],

@@ -20,6 +20,7 @@ SAME = {
     "every": "number of steps between evaluations",
     "episodes": "number of episodes per evaluation",
     "action_repeat": "action repeat",
+    "env_args": "arguments of the environment",
     "device": "device",
     "precision": "precision of matrix products",
     "mujoco": "version of mujoco",
@@ -87,8 +88,8 @@ def _differing(kinds: Sequence[tuple[str, ...]]) -> list[str]:
 def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Settings in which the runs that count differ although a fair comparison needs them equal, and who has which.
 
-    The action repeat and the score bounds are compared task by task. Of published curves only the bounds are checked:
-    the rest is unknown for most of them.
+    The action repeat, the arguments and the score bounds are compared task by task. Of published curves only the bounds
+    are checked: the rest is unknown for most of them.
     """
     counted = runs.merge(table.loc[table["counts"], RUN], on=RUN)
     texts = []
@@ -100,7 +101,7 @@ def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     for column, name in SAME.items():
         if column in counted:
             known = counted[counted[column] != ""]
-            if column == "action_repeat":
+            if column in ("action_repeat", "env_args"):
                 texts += [_differ(group, column, f"{name} on {task}") for task, group in known.groupby("task")]
             else:
                 texts.append(_differ(known, column, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Results:
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
-    "device", "precision", "auto", "published", "origin", "name", "config", "settings",
+    "device", "precision", "auto", "published", "origin", "name", "config", "settings", "env_args",
 ]  # fmt: skip
 
 
@@ -202,6 +203,7 @@ def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
         "name": run.algo.name,
         "config": run.config,
         "settings": _settings(run),
+        "env_args": json.dumps(run.task.env_args, sort_keys=True),
     }
 
 

@@ -57,22 +57,25 @@ class SuiteInfo(Struct, frozen=True):
         return SuiteInfo(suite.name, suite.title, suite.comparable, suite.note, len(suite.tasks), suite.steps)
 
 
-class TaskInfo(Struct, frozen=True):
-    """The task of a run."""
+class TaskInfo(Struct, frozen=True, omit_defaults=True):
+    """The task of a run. `env_args` are on disk only if there are any."""
 
     name: str
     source: str
     action_repeat: Whole
     low: float
     high: float
+    env_args: dict[str, Any] = {}
 
     @staticmethod
     def of(task: suites.Task) -> TaskInfo:
-        return TaskInfo(task.name, task.source, task.action_repeat, task.score.low, task.score.high)
+        bounds = task.score.low, task.score.high
+        return TaskInfo(task.name, task.source, task.action_repeat, *bounds, dict(task.env_args))
 
     def task(self) -> suites.Task:
         """The task itself. Raises SuiteError for values that no task can have."""
-        return suites.Task(self.name, self.source, self.action_repeat, suites.Score(self.low, self.high))
+        score = suites.Score(self.low, self.high)
+        return suites.Task(self.name, self.source, self.action_repeat, score, self.env_args)
 
 
 class AlgoInfo(Struct, frozen=True):
@@ -328,14 +331,14 @@ def status_now(folder: Path, record: RunRecord) -> Status:
 
 
 def check_same_task(root: Path, cell: Cell) -> None:
-    """Raise UsageError if this suite's task was run with another source, action repeat or score bounds."""
+    """Raise UsageError if this suite's task was run with another source, action repeat, arguments or score bounds."""
     wanted = TaskInfo.of(cell.task)
     for folder in sorted((root / cell.path).parents[2].glob("*/*/seed-*")):
         record = read_if_valid(folder)
         if record is None:
             continue
         names = {"source": "source", "action_repeat": "action_repeat", "low": "score low", "high": "score high"}
-        for key, name in names.items():
+        for key, name in {**names, "env_args": "env_args"}.items():
             before, now = getattr(record.task, key), getattr(wanted, key)
             if before != now:
                 raise UsageError(
