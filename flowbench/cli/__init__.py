@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flowbench import __version__
+from flowbench import __version__, hidden
 from flowbench.cli.app import app
 
 # One module per command, in the order of the help.
@@ -39,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _status(arguments: list[str] | None) -> int:
+    if message := hidden():
+        print(f"flowbench: {message}", file=sys.stderr)
+        return 2
     try:
         return app(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
