@@ -84,6 +84,26 @@ class Entry:
         paper = re.search(r"^Paper:\s*(.+?)(?=\n[A-Z]\w*: |\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
         return text.partition("\n")[0], " ".join(paper[1].split()) if paper else ""
 
+    def hyperparameters(self) -> list[str]:
+        """The names of its hyperparameters, read from the source: fields of its file's Config classes and of `Config`.
+
+        It imports nothing, so fields from other modules are missing. Raises AlgorithmError.
+        """
+        names: dict[str, None] = {}
+        for path in (self._source(), Path(__file__).with_name("agent.py")):
+            for node in ast.parse(path.read_bytes()).body:
+                if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+                    fields = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
+                    names.update(dict.fromkeys(each.id for each in fields if isinstance(each, ast.Name)))
+        return list(names)
+
+    def _source(self) -> Path:
+        """The source file. Raises AlgorithmError if there is none."""
+        try:
+            return self._file()
+        except OSError as error:
+            raise AlgorithmError(f"algorithm {self.name!r}: {self.target} cannot be read: {error}") from error
+
     def _file(self) -> Path:
         """The source file, found without importing the module or its parent packages."""
         if self.path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from flowbench import __version__
+from flowbench import __version__, hidden
 from flowbench.cli.app import app
 
 # One module per command, in the order of the help.
@@ -39,8 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _status(arguments: list[str] | None) -> int:
+    if message := hidden():
+        print(f"flowbench: {message}", file=sys.stderr)
+        return 2
     try:
-        return app(arguments, standalone_mode=False) or 0
+        return _application()(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         return _print_error("interrupted", 130)
     except BrokenPipeError:  # `flowbench report | head`
@@ -62,6 +67,16 @@ def _status(arguments: list[str] | None) -> int:
             raise
         message = error.format_message() or "choose a command"
         return _print_error(f"{message} (see flowbench --help)", 2)
+
+
+def _application() -> Callable[..., int | None]:
+    """The application; while a shell asks for completions, with the values of options and arguments."""
+    if "_FLOWBENCH_COMPLETE" not in os.environ:
+        return app
+    from flowbench.cli import complete
+
+    found: Callable[..., int | None] = complete.completing(app)
+    return found
 
 
 def _usage_errors() -> tuple[type[ValueError], ...]:
