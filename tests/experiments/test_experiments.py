@@ -90,7 +90,7 @@ def test_report_of_a_grid_has_its_own_cells_and_named_published_curves(tmp_path:
             (folder / "evals.csv").write_text(f"step,mean\n{cell.variant.protocol.steps},100\n")
     curves = tmp_path / "curves.csv"
     lines = [
-        f"{algo},{task},0,2400,100\n" for algo in ("tdmpc2", "ppo") for task in ("cartpole-balance", "walker-stand")
+        f"{algo},{task},0,4800,100\n" for algo in ("tdmpc2", "ppo") for task in ("cartpole-balance", "walker-stand")
     ]
     curves.write_text("algo,task,seed,step,return\n" + "".join(lines))
     importing.import_curves("csv", curves, tmp_path, suite="quick")

@@ -167,14 +167,14 @@ def slots_for_auto(root: Path, *, jobs: int | None = None) -> Preview:
 
 
 def test_groups_per_gpu_follow_from_the_memory_of_earlier_runs(two_gpus, tmp_path, monkeypatch) -> None:
-    assert slots_for_auto(tmp_path).slots == Slots(2, "auto", 12, ("0", "1"), "tf32")
+    assert slots_for_auto(tmp_path).slots == Slots(2, "cuda", 12, ("0", "1"), "tf32")
     (note,) = slots_for_auto(tmp_path).notes
     assert "--per-gpu auto: 1, because the memory of 1 of 1 kinds" in note
     monkeypatch.setattr(cost_model, "cost", lambda *given: Cost(60, GIB, 10 * GIB, "1 earlier run"))
     known = slots_for_auto(tmp_path)
-    assert known.slots == Slots(6, "auto", 4, ("0", "1"), "tf32", per_gpu=3)  # the smaller GPU decides
+    assert known.slots == Slots(6, "cuda", 4, ("0", "1"), "tf32", per_gpu=3)  # the smaller GPU decides
     assert known.notes == ["--per-gpu auto: 3, because a group takes 10.0 GiB of a GPU's 40.0 GiB"]
-    assert slots_for_auto(tmp_path, jobs=4).slots == Slots(4, "auto", 6, ("0", "1"), "tf32", per_gpu=2)
+    assert slots_for_auto(tmp_path, jobs=4).slots == Slots(4, "cuda", 6, ("0", "1"), "tf32", per_gpu=2)
 
 
 # Short trainings
