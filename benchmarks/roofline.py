@@ -269,10 +269,10 @@ def main(arguments: list[str] | None = None) -> None:
     setting, sizes = Setting.choose(given.device, given.precision, given.threads), updates.Sizes(given.obs, given.act)
     variants = run.variants(run.NO_SUITE, [given.algo], given.set, {})
     header = setting.header()
-    if given.peers:
-        header["versions"] |= peers.require(variants)
+    others = peers.installed(variants) if given.peers else []
+    header["versions"] |= peers.versions(others)
     with setting.applied():
-        subjects = updates.prepare(variants, given.stack, setting, sizes, given.seconds, given.peers)
+        subjects = updates.prepare(variants, given.stack, setting, sizes, given.seconds, others)
         limits = Limits(setting, RATE_SHARE * given.seconds)
         work = []
         for subject in subjects:
@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
         {**updates.row(subject, setting, sizes), "floor": limits.floor(each, subject.seeds)}
         for subject, each in zip(subjects, work, strict=True)
     ]
-    columns = {**show.UPDATES, **FLOOR, **(show.PEERS if given.peers else {})}
+    columns = {**show.UPDATES, **FLOOR, **show.peer_columns(rows)}
     print(show.text([show.about(header), str(limits)], rows, columns, "markdown"))
 
 

@@ -25,6 +25,7 @@ def standardise(env: gymnasium.Env[Any, Any], task: Task) -> Env:
 
     Raises SuiteError if its observations cannot be flattened or its actions are not continuous and bounded.
     """
+    env = Typed(env)
     if not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) != 1:
         with contextlib.suppress(NotImplementedError):  # rejected below if it is still not a Box
             env = wrappers.FlattenObservation(env)
@@ -52,6 +53,42 @@ def standardise(env: gymnasium.Env[Any, Any], task: Task) -> Env:
 
     env = wrappers.TransformAction(env, inner, actions(int(np.prod(acted.shape))))
     return HeldAction(env, task.action_repeat)
+
+
+class Typed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Raises TypeError where a conversion to real numbers would change a value without a warning."""
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        obs, info = self.env.reset(**options)
+        _check_observation(self.env.observation_space, obs)
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        _check_observation(self.env.observation_space, obs)
+        if not _is_real(reward):
+            raise TypeError(f"the reward is of type {type(reward).__name__}, not a real number")
+        for name, value in (("terminated", terminated), ("truncated", truncated)):
+            if not _is_real(value) or np.size(value) != 1 or np.asarray(value).item() not in (0, 1):
+                raise TypeError(f"{name} is {value!r}, not true or false")
+        return obs, reward, terminated, truncated, info
+
+
+def _check_observation(space: spaces.Space[Any], obs: Any) -> None:
+    """Check the parts of an observation that consist of numbers."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.items():
+            _check_observation(part, obs[key])
+    elif isinstance(space, spaces.Tuple):
+        for part, value in zip(space, obs, strict=True):
+            _check_observation(part, value)
+    elif isinstance(space, spaces.Box) and not _is_real(obs):
+        raise TypeError(f"the observation is of type {np.asarray(obs).dtype}, not of real numbers")
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value consists of booleans, integers or floats."""
+    return np.asarray(value).dtype.kind in "biuf"
 
 
 class HeldAction(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -43,3 +43,12 @@ def script(monkeypatch: pytest.MonkeyPatch):
     from scripts import Script
 
     return Script(monkeypatch)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch):
+    """A CUDA device that is pretended on the CPU."""
+    from fake_cuda import install
+
+    with install(monkeypatch) as device:
+        yield device

@@ -21,11 +21,12 @@ import algos
 from algos.agent import Batch
 from flowbench.cli import _status
 from flowbench.common import system
+from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.learners import seed_learners
 from flowbench.learners.learner import EagerLearner
 from flowbench.learners.placement import Placement
-from flowbench.learners.rng import TorchStream, stream_seed
 from flowbench.store import records
+from flowbench.worker import self_check
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -154,10 +155,20 @@ def test_an_agent_that_cannot_be_captured_is_trained_and_reported(capfd):
     for batch in batches(12, 1):
         learner.update(batch)
     said = capfd.readouterr().err
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert "not captured as a CUDA graph" in said
     assert "test_gpu.py" in said
     assert learner.updates == 12
     assert math.isfinite(learner.means(0)["critic/loss"])
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("stack", [False, True])
+@pytest.mark.parametrize("name", algos.names())
+def test_the_self_check_agrees(name, stack, precision):
+    cls = algos.find(name).load()
+    placement = Placement(torch.device("cuda"), stack=stack, precision=precision)
+    assert self_check.difference(cls, 67, 21, cls.Config(), list(range(5)), placement) == ""
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])

@@ -51,6 +51,7 @@ def of_module_level(path: Path) -> Iterator[str]:
 
 # Which package may import which. Everything may use `common`; nothing imports upward.
 ARROWS = {
+    "__main__": {"cli"},  # `python -m flowbench`
     "cli": {
         "algos", "api", "bench", "doctor", "evaluate", "experiments", "flowbench", "interop", "monitor", "plan",
         "report", "store", "suites",
@@ -60,7 +61,7 @@ ARROWS = {
     "grid": {"algos", "plan", "schedule", "stats", "store", "suites", "train"},
     "schedule": {"plan", "store", "worker"},  # of worker its protocol alone
     "worker": {"algos", "learners", "plan", "store", "suites", "train"},
-    "evaluate": {"algos", "learners", "plan", "schedule", "store", "suites", "train"},
+    "evaluate": {"algos", "plan", "schedule", "store", "suites", "train"},
     "bench": {"algos", "learners", "plan", "suites", "train"},
     "interop": {"plan", "stats", "store", "suites"},
     "report": {"flowbench", "stats", "store"},

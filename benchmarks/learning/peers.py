@@ -27,7 +27,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 import algos
 import suites
 from flowbench.common import system
-from flowbench.learners.rng import stream_seed
+from flowbench.common.rng import stream_seed
 from flowbench.plan.cells import Cell, Variant
 from flowbench.plan.expand import expand
 from flowbench.store import lock, records

@@ -80,7 +80,7 @@ def run(
         set=_items(set),
     )
     options = RunOptions(
-        device=device,
+        device="cuda" if device == "gpu" else device,
         gpus=gpus,
         per_gpu="auto" if per_gpu == "auto" else whole("--per-gpu", per_gpu),
         jobs=whole("--jobs", jobs, most=10_000),

@@ -1,4 +1,4 @@
-"""Speed of updates, actions and whole training runs, also compared with Stable-Baselines3: `flowbench bench`.
+"""Speed of updates, actions and whole training runs, also compared with other libraries: `flowbench bench`.
 
 `run` reads the options, `updates` and `loop` measure, `show` formats the results. Nothing is stored.
 """

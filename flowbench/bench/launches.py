@@ -10,7 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from algos.agent import Agent, Batch, Config
+from flowbench.learners.learner import EagerLearner, invented_batch
+from flowbench.learners.stacked import StackedLearner
 
 # Operations that only allocate memory, create a view, or mark a range for the profiler.
 WITHOUT_KERNEL = {
@@ -37,3 +42,24 @@ def launches(computation: Callable[[], object]) -> Counter[str]:
     with mode:
         computation()
     return mode.counts
+
+
+def of_agents(
+    algorithm: type[Agent[Any]], obs_dim: int, act_dim: int, config: Config, seeds: int, stacked: bool
+) -> tuple[float, int]:
+    """The kernels of an update, as a mean over a period, and of an action, for all seeds together."""
+    cpu = torch.device("cpu")
+    agents = [algorithm(obs_dim, act_dim, config) for _ in range(seeds if stacked else 1)]
+    batch = invented_batch(agents[0], cpu)
+    learner: EagerLearner | StackedLearner = EagerLearner(agents[0], cpu)
+    if stacked:
+        learner = StackedLearner(agents, cpu, few_kernels=True)
+        batch = Batch(*(torch.stack([part] * seeds) for part in batch))
+    period = agents[0].period
+    for _ in range(period):
+        learner.update(batch)  # the first updates also create the state of the optimisers
+    updates = sum(launches(lambda: learner.update(batch)).total() for _ in range(period))
+    obs = batch.obs[..., :1, :]
+    action = launches(lambda: learner.act(obs, explore=True)).total()
+    times = 1 if stacked else seeds
+    return times * updates / period, times * action

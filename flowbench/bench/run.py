@@ -49,12 +49,12 @@ def run_benchmark(
     if task is None:
         _reject("needs --loop", steps=steps)
         chosen = variants(NO_SUITE, names, settings, overridden)
-        if with_peers:
-            header["versions"] |= peers.require(chosen)
+        others = peers.installed(chosen) if with_peers else []
+        header["versions"] |= peers.versions(others)
         header["seconds"] = _seconds(seconds)
         sizes = updates.Sizes(obs or OBS, act or ACT)
         with setting.applied(), spinner:
-            rows = updates.measure(chosen, stacks, setting, sizes, header["seconds"], with_peers)
+            rows = updates.measure(chosen, stacks, setting, sizes, header["seconds"], others)
         print(show.updates(header, rows, format))
         return
     _reject("cannot be combined with --loop", obs=obs, act=act, seconds=seconds, peers=with_peers or None)

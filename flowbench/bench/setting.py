@@ -57,6 +57,7 @@ class Setting:
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "machine": {
                 "cpu": system.cpu_model(),
+                "cpu_generation": system.cpu_generation(),
                 "cores": system.cores(),
                 "threads": self.threads,
                 "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich import box
@@ -30,7 +31,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-TEXTS = ("algorithm", "peer", "part")  # columns that are not numbers
+TEXTS = ("algorithm", "part")  # columns that are not numbers
 
 UPDATES: Columns = {
     "algorithm": lambda row: str(row["algo"]),
@@ -38,11 +39,7 @@ UPDATES: Columns = {
     "update\nms": lambda row: number(row["update_ms"]),
     "updates\na second": lambda row: number(row["updates_per_second"]),
     "action\nms": lambda row: number(row["act_ms"]),
-}
-PEERS: Columns = {
-    "peer": lambda row: row["peer"] or "-",
-    "peer's\nms": lambda row: number(row["peer_update_ms"]),
-    "peer/\nours": lambda row: number(row["ratio"]),
+    "kernels": lambda row: number(row["kernels"]),
 }
 LOOP: Columns = {
     "algorithm": lambda row: str(row["algo"]),
@@ -54,9 +51,22 @@ LOOP: Columns = {
 }
 
 
+def peer_columns(rows: Sequence[Row]) -> Columns:
+    """Two columns for each library that was timed: its milliseconds, and their ratio to ours."""
+    columns: dict[str, Callable[[Row], str]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row["peers"]):
+        columns[f"{key.upper()}\nms"] = partial(_of_peer, key, "update_ms")
+        columns[f"{key.upper()}/\nours"] = partial(_of_peer, key, "ratio")
+    return columns
+
+
+def _of_peer(key: str, value: str, row: Row) -> str:
+    return number(row["peers"].get(key, {}).get(value))
+
+
 def updates(header: Row, rows: Sequence[Row], format: str) -> str:
     """Times of updates and actions, as one text."""
-    columns = {**UPDATES, **PEERS} if any(row["peer"] for row in rows) else UPDATES
+    columns = {**UPDATES, **peer_columns(rows)}
     return _json(header, rows) if format == "json" else text([about(header)], rows, columns, format)
 
 
@@ -83,8 +93,10 @@ def loops(header: Row, rows: Sequence[Row], format: str) -> str:
 def about(header: Row) -> str:
     """The machine, the versions and the date of a measurement, in one line."""
     machine, versions = header["machine"], header["versions"]
-    where = f"{machine['gpu'] or machine['cpu']}, {machine['threads']} of {machine['cores']} cores"
-    software = [f"{name} {versions[name]}" for name in ("flowbench", "torch", "stable_baselines3") if name in versions]
+    processor = f"{machine['cpu']} ({machine['cpu_generation']})"
+    where = f"{machine['gpu'] or processor}, {machine['threads']} of {machine['cores']} cores"
+    names = ("flowbench", "torch", "stable_baselines3", "sbx", "jax")
+    software = [f"{name} {versions[name]}" for name in names if name in versions]
     return f"{where}, {header['precision']}; {', '.join(software)}; {header['date']}"
 
 

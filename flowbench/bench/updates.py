@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from flowbench.bench import peers
+from flowbench.bench import launches, peers
+from flowbench.bench.peers import Peer
 from flowbench.bench.setting import Setting
 from flowbench.bench.timing import Timed, in_rounds
 from flowbench.learners import seed_learners
@@ -31,48 +32,59 @@ class Sizes(NamedTuple):
 
 @dataclass
 class Subject:
-    """One algorithm at one stack size, with its timers; `peer` trains a single seed."""
+    """One algorithm at one stack size, with its timers; those of `peers`, by their keys, train a single seed."""
 
     variant: Variant
     learner: seed_learners.GroupLearner
     seeds: int
     update: Timed
     act: Timed
-    peer: Timed | None
+    peers: Mapping[str, Timed]
+    kernels: tuple[float, int]  # of an update and of an action on a GPU
 
 
 def measure(
-    variants: Sequence[Variant], stacks: Sequence[int], setting: Setting, sizes: Sizes, seconds: float, with_peers: bool
+    variants: Sequence[Variant],
+    stacks: Sequence[int],
+    setting: Setting,
+    sizes: Sizes,
+    seconds: float,
+    others: Sequence[Peer],
 ) -> list[dict[str, Any]]:
     """A row for every algorithm and stack size; each update is timed for `seconds`."""
-    subjects = prepare(variants, stacks, setting, sizes, seconds, with_peers)
+    subjects = prepare(variants, stacks, setting, sizes, seconds, others)
     in_rounds(timers(subjects))
     return [row(subject, setting, sizes) for subject in subjects]
 
 
 def prepare(
-    variants: Sequence[Variant], stacks: Sequence[int], setting: Setting, sizes: Sizes, seconds: float, with_peers: bool
+    variants: Sequence[Variant],
+    stacks: Sequence[int],
+    setting: Setting,
+    sizes: Sizes,
+    seconds: float,
+    others: Sequence[Peer],
 ) -> list[Subject]:
-    """Every algorithm at every stack size, ready to be timed. The peer is built once for each algorithm."""
+    """Every algorithm at every stack size, ready to be timed. A peer is built once for each algorithm."""
     subjects = []
     for variant in variants:
-        peer = None
-        if with_peers and peers.name(variant):
-            step, _ = peers.build(variant, *sizes, TRANSITIONS, setting)
+        timed = {}
+        for peer in others if variant.entry.name in peers.ALGORITHMS else ():
+            step, _ = peers.build(peer, variant, *sizes, TRANSITIONS, setting)
             period = variant.entry.load()(*sizes, variant.config).period
-            peer = Timed(_repeat(step, period), setting.device, period, seconds)
-        subjects += [_subject(variant, seeds, setting, sizes, seconds, peer) for seeds in stacks]
+            timed[peer.key] = Timed(_repeat(step, period), setting.device, period, seconds)
+        subjects += [_subject(variant, seeds, setting, sizes, seconds, timed) for seeds in stacks]
     return subjects
 
 
 def timers(subjects: Sequence[Subject]) -> list[Timed]:
     """All timers, each once; a peer is timed right after the update that it is compared with."""
-    timed = [each for subject in subjects for each in (subject.update, subject.peer, subject.act) if each is not None]
+    timed = [each for subject in subjects for each in (subject.update, *subject.peers.values(), subject.act)]
     return list(dict.fromkeys(timed))
 
 
 def _subject(
-    variant: Variant, seeds: int, setting: Setting, sizes: Sizes, seconds: float, peer: Timed | None
+    variant: Variant, seeds: int, setting: Setting, sizes: Sizes, seconds: float, timed_peers: Mapping[str, Timed]
 ) -> Subject:
     indices, device, algorithm = list(range(seeds)), setting.device, variant.entry.load()
     placement = Placement(device, seeds > 1, setting.precision)
@@ -94,7 +106,9 @@ def _subject(
     # Whole periods are timed: if the policy is updated every second time, every second update takes longer.
     period = algorithm(*sizes, variant.config).period
     timed_update = Timed(_repeat(update, period), device, period, seconds)
-    return Subject(variant, learner, seeds, timed_update, Timed(act, device, 1, ACTION_SHARE * seconds), peer)
+    timed_act = Timed(act, device, 1, ACTION_SHARE * seconds)
+    kernels = launches.of_agents(algorithm, *sizes, variant.config, seeds, stacked=seeds > 1 and not learner.note)
+    return Subject(variant, learner, seeds, timed_update, timed_act, timed_peers, kernels)
 
 
 def fill(replay: Replay, seeds: int, obs_dim: int, act_dim: int) -> None:
@@ -120,16 +134,17 @@ def _repeat(call: Callable[[], object], times: int) -> Callable[[], None]:
 def row(subject: Subject, setting: Setting, sizes: Sizes) -> dict[str, Any]:
     """The measured times of one algorithm and stack size, for all its seeds together."""
     update, seeds, config = subject.update.seconds, subject.seeds, subject.variant.config
-    peer = subject.peer.seconds * seeds if subject.peer else None  # the peer trains one seed after the other
+    # A peer trains one seed after the other.
+    others = {key: seeds * peer.seconds for key, peer in subject.peers.items()}
     return {
         "algo": subject.variant.label,
         "stack": seeds,
         "device": setting.device.type,
         "update_ms": 1e3 * update,
         "act_ms": 1e3 * subject.act.seconds,
-        "peer": peers.name(subject.variant) if peer else None,
-        "peer_update_ms": 1e3 * peer if peer else None,
-        "ratio": peer / update if peer else None,
+        "kernels": subject.kernels[0],
+        "act_kernels": subject.kernels[1],
+        "peers": {key: {"update_ms": 1e3 * peer, "ratio": peer / update} for key, peer in others.items()},
         "updates_per_second": 1.0 / update,
         "seed_updates_per_second": seeds / update,
         "kind": subject.learner.kind,

@@ -89,7 +89,9 @@ def _usage_errors() -> tuple[type[ValueError], ...]:
 
 
 def _print_error(message: str, status: int) -> int:
-    print("flowbench: " + " ".join(message.split()), file=sys.stderr)
+    from flowbench.common.errors import printable
+
+    print(printable("flowbench: " + " ".join(message.split())), file=sys.stderr)
     return status
 
 

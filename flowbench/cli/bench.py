@@ -29,7 +29,7 @@ def bench(
     batch: Annotated[str | None, typer.Option(metavar="N", help="Batch size. Default: the algorithm's own.")] = None,
     seconds: Annotated[str | None, typer.Option(metavar="S", help="How long each update is timed. Default: 3.")] = None,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Also time Stable-Baselines3's SAC and TD3 (extra: peers).")
+        bool, typer.Option("--peers", help="Also time SAC and TD3 of Stable-Baselines3 and SBX (extra: peers).")
     ] = False,
     loop: Annotated[
         str | None,

@@ -10,6 +10,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flowbench.cli.app import app
 from flowbench.cli.options import RESULTS, Results, count
@@ -36,7 +37,7 @@ def evaluate(
     results: Results = RESULTS,
 ) -> None:
     """Evaluate a trained policy from the weights of a run that kept them (`run --keep-weights`)."""
-    from flowbench.common.errors import one_of
+    from flowbench.common.errors import one_of, printable
 
     one_of("format", format, ("table", "json"))
     number = count("--episodes", episodes)
@@ -60,7 +61,8 @@ def evaluate(
         return
     table = Table(
         "return", "score", "std", "min", "max", "length", "episodes", box=box.SIMPLE_HEAD, pad_edge=False,
-        title=f"{result.algo} {result.task} seed {result.seed} at step {result.step:,}", title_justify="left",
+        title=Text(printable(f"{result.algo} {result.task} seed {result.seed} at step {result.step:,}"), "italic"),
+        title_justify="left",
     )  # fmt: skip
     numbers = (
         f"{result.mean:.1f}",

@@ -25,6 +25,7 @@ def export(
     results: Results = RESULTS,
 ) -> None:
     """Export our runs as learning curves in a published format, or as score matrices (runs x tasks) for rliable."""
+    from flowbench.common.errors import printable
     from flowbench.interop import exporting
     from flowbench.store.load import load_results
 
@@ -32,4 +33,4 @@ def export(
     warn(found.problems)
     written = exporting.run(format, path, found.runs, found.evals, step=count("--step", step))
     warn(written.left_out)
-    print(f"wrote {path}: {written.what}")
+    print(printable(f"wrote {path}: {written.what}"))

@@ -19,7 +19,8 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Stop if runs differ in steps, evaluation, action repeat, device, precision, mujoco or dm_control.",
+        help="Stop if runs differ in steps, evaluation, action repeat, score bounds, device, precision, mujoco or "
+        "dm_control.",
     ),
 ]
 
@@ -43,16 +44,20 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     from rich import box
     from rich.table import Table
 
+    from flowbench.common.errors import printable
+
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.overflow = "fold"
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     Console().print(table)
 
 
 def warn(problems: list[Any]) -> None:
     """Print to standard error what could not be read."""
+    from flowbench.common.errors import printable
+
     for problem in problems:
-        print(f"flowbench: left out: {problem}", file=sys.stderr)
+        print(printable(f"flowbench: left out: {problem}"), file=sys.stderr)

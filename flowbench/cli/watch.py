@@ -33,7 +33,8 @@ def watch(
 ) -> None:
     """Show the live progress of a grid that trains on this machine, or on machines that share the results folder.
 
-    It ends when the grid ends, or at Ctrl-C, which does not stop the grid.
+    It ends when the grid ends, or at Ctrl-C, which does not stop the grid, and leaves its last view.
+    If there is no results folder yet, it waits for one.
     If the output is not a terminal, it prints the state once.
     """
     from flowbench.common import duration
@@ -41,11 +42,16 @@ def watch(
 
     seconds = duration.parse("--every", every)
     watcher = Watcher(results, *named(suite, algo))
-    snapshot = watcher.look(check=True)
     console = Console()
-    if not once and sys.stdout.isatty() and not console.is_dumb_terminal:
+    live = not once and _is_terminal(console)
+    snapshot = watcher.look(check=not live or results.is_dir())
+    if live:
         snapshot = _follow(watcher, snapshot, seconds, console, str(results))
     console.print(_dashboard(snapshot, str(results), fit_screen=False))
+
+
+def _is_terminal(console: Console) -> bool:
+    return sys.stdout.isatty() and not console.is_dumb_terminal
 
 
 def _follow(watcher: Watcher, snapshot: Snapshot, seconds: float, console: Console, title: str) -> Snapshot:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any
 from flowbench.common.errors import Killed, signal_name
 
 _DONE, _FAILED = b".", b"!"
+_LOOK = 1.0  # seconds between two looks whether a child that does not signal is alive
 _PATIENCE = 2.0  # seconds that a child has to end by itself
 
 
@@ -38,6 +40,8 @@ class Link:
         self._reader, self._writer = reader, writer
         # Connection.send_bytes() takes several times as long as the system call.
         self._in, self._out = reader.fileno(), writer.fileno()
+        self._signals = select.poll()
+        self._signals.register(self._in, select.POLLIN)
 
     def done(self, byte: bytes = _DONE) -> None:
         """Signal the other end. Raises BrokenPipeError when it is closed."""
@@ -46,6 +50,10 @@ class Link:
     def wait(self) -> bytes:
         """The next signal; empty when the other end is closed."""
         return os.read(self._in, 1)
+
+    def ready(self, seconds: float) -> bool:
+        """Whether a wait would end at once, after waiting for at most so many seconds."""
+        return self._in < 0 or bool(self._signals.poll(1000 * seconds))
 
     def send(self, item: Any) -> None:
         """Send an object. Raises BrokenPipeError when the other end is closed."""
@@ -96,6 +104,10 @@ class Child:
 
     def wait(self) -> None:
         """Wait for the child's signal. Raises the child's exception, or `fault` if it is dead."""
+        while not self._link.ready(_LOOK):
+            # A process that the child has started may keep the pipe open.
+            if not self._process.is_alive() and not self._link.ready(0):
+                raise self._death()
         byte = self._link.wait()
         if byte == _DONE:
             return

@@ -33,7 +33,17 @@ def one_of(kind: str, value: str, choices: Iterable[str]) -> str:
 
 def describe(error: BaseException) -> str:
     """An exception in one line that begins with its type."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return printable(" ".join(f"{type(error).__name__}: {error}".split())).removesuffix(":")
+
+
+def printable(text: str) -> str:
+    """``text`` in one line, with control characters escaped: a terminal would obey them."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else " " if each.isspace() else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def is_divergence(description: str) -> bool:

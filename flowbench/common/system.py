@@ -61,11 +61,14 @@ def git_commit() -> str | None:
 def _commit(root: Path) -> str | None:
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return described.stdout.strip() or None
+
+    def git(*arguments: str) -> str:
+        # Without its optional lock, which would stay and block the user's git if this process is killed.
+        command = ["git", "--no-optional-locks", *arguments]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("describe", "--always", "--abbrev=40", "--exclude=*")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no") else commit or None
 
 
 def cpu_model() -> str:
@@ -75,6 +78,25 @@ def cpu_model() -> str:
     except OSError:
         match = None
     return match[1] if match else platform.processor() or platform.machine()
+
+
+VECTORS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
+ZEN = {"23": "Zen or Zen 2", "25": "Zen 3", "26": "Zen 5"}  # by the family of the processor
+
+
+def cpu_generation(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What decides the speed of matrix products, since the name may not: such as "Zen 4, AVX-512, AVX512-BF16"."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0]
+    except OSError:
+        return platform.machine()
+    known = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", first, re.MULTILINE))
+    flags = known.get("flags", "").split()
+    family = ZEN.get(known.get("cpu family", "")) if known.get("vendor_id") == "AuthenticAMD" else None
+    if family == "Zen 3" and "avx512f" in flags:
+        family = "Zen 4"
+    names = [*filter(None, [family]), *(name for flag, name in VECTORS.items() if flag in flags)]
+    return ", ".join(name for name in names if name != "AVX2" or "AVX-512" not in names) or platform.machine()
 
 
 def cores() -> int:

@@ -13,6 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from flowbench.common.errors import printable
+
 LABEL = 22  # characters; a longer label is wrapped, so that it does not widen its column
 NOTHING = "-"
 
@@ -72,7 +74,7 @@ def plural(number: int, noun: str) -> str:
 
 def show(table: TextTable, console: Console) -> None:
     """Print a table to a terminal. One that is too wide is split into several, so that no number is cut."""
-    console.print(Text(f"\n{table.title}", style="bold" if table.rows else "dim"))
+    console.print(Text(f"\n{printable(table.title)}", style="bold" if table.rows else "dim"))
     if table.rows:
         for index, part in enumerate(_split(table, console)):
             if index:
@@ -83,7 +85,7 @@ def show(table: TextTable, console: Console) -> None:
 def show_items(title: str, items: Sequence[str], console: Console) -> None:
     """Print a bulleted list under a title; nothing if it is empty."""
     if items:
-        console.print(Text(f"\n{title}", style="bold"))
+        console.print(Text(f"\n{printable(title)}", style="bold"))
     for text in items:
         console.print(_item(text))
 
@@ -105,7 +107,7 @@ def markdown_items(heading: str, items: Sequence[str]) -> list[str]:
 
 def escaped(text: str) -> str:
     """``text`` on one line, with the special characters of Markdown and HTML escaped."""
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", printable(" ".join(text.split())))
 
 
 def _split(table: TextTable, console: Console) -> list[Table]:
@@ -126,10 +128,11 @@ def _rich_table(table: TextTable, columns: Sequence[int]) -> Table:
     """Some columns as a table of rich. Cells are Text, not markup: rich would read ``[flow_steps=5]`` as a style."""
     found = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
     for index, column in enumerate(columns):
-        title = Text(wrapped(table.header[column]), style="bold")
+        title = Text(wrapped(printable(table.header[column])), style="bold")
         found.add_column(title, justify="right" if table.numbers and index > 0 else "left", overflow="fold")
     for row in table.rows:
-        cells = [Text(wrapped(row[c]) if c == 0 else row[c]) for c in columns]
+        texts = [(c, printable(row[c])) for c in columns]
+        cells = [Text(text if c else wrapped(text)) for c, text in texts]
         for cell in cells[1:]:
             for word, style in table.styles.items():
                 cell.highlight_words([word], style)
@@ -154,5 +157,5 @@ def _item(text: str) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("-", Text(text))
+    table.add_row("-", Text(printable(text)))
     return table

@@ -16,8 +16,8 @@ import algos
 import suites
 from algos.agent import Agent
 from flowbench.common.errors import UsageError
+from flowbench.common.rng import stream_seed
 from flowbench.evaluate import video as videos
-from flowbench.learners.rng import stream_seed
 from flowbench.plan import overrides
 from flowbench.store.records import AlgoInfo
 from flowbench.store.weights import Trained

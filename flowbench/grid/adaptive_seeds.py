@@ -81,6 +81,11 @@ def _check(labels: Sequence[str], plan: Sequence[int], tasks: int) -> None:
     option = f"--seeds auto:{plan[-1]}"
     if len(labels) < 2:
         raise UsageError(f"{option} compares algorithms: name at least two with --algo, not {labels[0]} alone")
+    if plan[-1] < stats.FEWEST:
+        raise UsageError(
+            f"{option} can decide nothing: a verdict needs at least {stats.FEWEST} seeds of each algorithm; "
+            "allow more seeds"
+        )
     pairs = math.comb(len(labels), 2)
     least = stats.least_p(plan, tasks, pairs)
     if least > stats.LEVEL:
@@ -115,7 +120,6 @@ def _warnings(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     return [
         *cautions.differences(runs, table),
         *cautions.mixed(runs, table),
-        *cautions.normalising(runs),
         *cautions.evaluations(table, step),
     ]
 

@@ -157,6 +157,14 @@ def resume_step(root: Path, group: Group) -> int:
     return min(max(each, default=0) for each in steps)
 
 
+def longest_first(costs: Sequence[Cost | None]) -> list[int]:
+    """The positions of groups in the order in which they start, so that no long group trains alone at the end.
+
+    Groups of unknown cost start first, because they may be long. Equally long groups keep their order.
+    """
+    return sorted(range(len(costs)), key=lambda place: -(each.seconds if (each := costs[place]) else math.inf))
+
+
 def total_seconds(costs: Sequence[Cost | None], jobs: int) -> float | None:
     """Seconds until the last group ends, if `jobs` groups train concurrently in order; None if a cost is unknown."""
     known = [each.seconds for each in costs if each]

@@ -31,6 +31,8 @@ class Grid:
 def preview(root: Path, grid: Grid, make_slots: Callable[..., Slots], options: RunOptions) -> Preview:
     """Estimate the cost from earlier runs in `root`, and from short runs made now if `options.calibrate` is set.
 
+    The groups of the result are in the order in which they start.
+
     `make_slots(per_gpu=...)` returns the slots for a number of groups that share a GPU. Raises UsageError if there is
     no GPU to share.
     """
@@ -50,7 +52,10 @@ def preview(root: Path, grid: Grid, make_slots: Callable[..., Slots], options: R
     slots = dataclasses.replace(slots, jobs=max(1, min(slots.jobs, len(groups))))
     starts = [0 if options.force else cost_model.resume_step(root, group) for group in groups]
     costs = cost_model.costs(groups, measured, Conditions.of(slots), starts)
-    return Preview(grid.cells, grid.due, groups, slots, costs, notes)
+    order = cost_model.longest_first(costs)
+    return Preview(
+        grid.cells, grid.due, [groups[place] for place in order], slots, [costs[place] for place in order], notes
+    )
 
 
 def _groups_per_gpu(groups: Sequence[Group], measured: Sequence[Measurement], slots: Slots) -> tuple[int, str]:

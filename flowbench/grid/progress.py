@@ -92,7 +92,8 @@ class Board:
         with self.mutex:
             self.ended += 1
             self.remaining.end(self.group(outcome))
-            self._show(self.show_outcome, outcome)
+            if outcome.status != "skipped":  # after Ctrl-C, a line for each cell that waits would hide the others
+                self._show(self.show_outcome, outcome)
 
     def group(self, outcome: Outcome) -> Group:
         """The group of the cell."""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import suites
 from flowbench.common import duration, text_table
-from flowbench.common.errors import UsageError, one_of
+from flowbench.common.errors import UsageError, one_of, printable
 from flowbench.common.system import DEVICES, PRECISIONS
 from flowbench.common.text_table import plural
 from flowbench.grid import progress
@@ -25,7 +25,7 @@ from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import enqueue, find_due, make_groups, take_shard, tidy
 from flowbench.schedule.resources import choose_gpus, share, stack_size
 from flowbench.schedule.runner import Outcome, Runner
-from flowbench.store import atomic, loggers
+from flowbench.store import atomic, loggers, records
 
 if TYPE_CHECKING:
     from flowbench.schedule.executors.ray import Cluster
@@ -62,6 +62,8 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
     missing = _missing({cell.task.source for cell in due.due})
     if missing and (options.calibrate or not options.dry_run):
         raise missing[0]
+    for text in _without_effect(root, due.done, options):
+        print(f"flowbench: {text}", file=sys.stderr)
     plan = preview(root, Grid(cells, due, groups), make_slots, options)
     if options.dry_run:
         for table in [plan.table(), *plan.settings()]:
@@ -79,14 +81,32 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
         for line in [plan.summary(), *plan.notes, *([f"on {cluster}"] if cluster else [])]:
             _print(console, line)
     started = time.perf_counter()
-    with progress.board(groups, plan.slots.jobs, console, options.quiet) as board:
+    with progress.board(plan.groups, plan.slots.jobs, console, options.quiet) as board:
         executor = cluster.executor(root, plan.slots) if cluster else None
         runner = Runner(root, plan.slots, board.event, options, executor)
         outcomes = []
-        for outcome in runner.run(groups):
+        for outcome in runner.run(plan.groups):
             board.outcome(outcome)
             outcomes.append(outcome)
     return _summary(console, outcomes, runner.interrupted, options.quiet, time.perf_counter() - started)
+
+
+def _without_effect(root: Path, done: Sequence[Cell], options: RunOptions) -> list[str]:
+    """A line for each option about what a run keeps that finished runs were trained without."""
+    if not (options.keep_weights or options.keep_checkpoints or options.log):
+        return []
+    found = [run for cell in done if (run := records.read_if_valid(root / cell.path))]
+    without = {
+        "--keep-weights": options.keep_weights and [not run.keep_weights for run in found],
+        "--keep-checkpoints": options.keep_checkpoints and [not run.keep_checkpoints for run in found],
+        f"--log {','.join(options.log)}": options.log and [not set(options.log) <= set(run.log or ()) for run in found],
+    }
+    return [
+        f"{option} has no effect on {plural(sum(cells), 'finished cell')}; "
+        "--force trains finished cells again from the start"
+        for option, cells in without.items()
+        if cells and any(cells)
+    ]
 
 
 def _missing(sources: Collection[str]) -> list[suites.SuiteError]:
@@ -110,7 +130,7 @@ def _summary(console: Console, outcomes: Sequence[Outcome], interrupted: bool, q
         _print(console, f"{words} in {duration.clock(seconds)}")
     for outcome in failed:
         reason = f": {outcome.error}" if outcome.error else ""
-        print(f"flowbench: {outcome.cell} {outcome.status}{reason}; log: {outcome.log}", file=sys.stderr)
+        print(printable(f"flowbench: {outcome.cell} {outcome.status}{reason}; log: {outcome.log}"), file=sys.stderr)
     if count["busy"]:
         print(f"flowbench: {plural(count['busy'], 'cell')} not finished: training in another process", file=sys.stderr)
     if interrupted:

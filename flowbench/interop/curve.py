@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from flowbench.common.errors import UsageError, unknown
+from flowbench.common.errors import UsageError
 from flowbench.store.csv_rows import LARGEST
 
 
@@ -107,9 +108,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         header = next(lines, [])
         for column in columns:
             if column not in header:
-                raise UsageError(
-                    f"{path}: line 1: {unknown('column', column, header)}" if header else f"{path}: is empty"
-                )
+                raise UsageError(f"{path}: line 1: {_lacks(column, header)}" if header else f"{path}: is empty")
             if header.count(column) > 1:
                 raise UsageError(f"{path}: line 1: {header.count(column)} columns are named {column!r}")
         for cells in lines:
@@ -120,6 +119,18 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             yield Row(path, lines.line_num, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
         raise UsageError(f"{path}: line {lines.line_num}: {error}") from error
+
+
+def header(path: Path) -> list[str]:
+    """The names of the columns of a CSV file. Raises UsageError if it cannot be read."""
+    return next(csv.reader(text(path).splitlines(keepends=True)[:1]), [])
+
+
+def _lacks(column: str, header: Sequence[str]) -> str:
+    """The message about a column that a file does not have."""
+    near = difflib.get_close_matches(column, header, n=1)
+    hint = f"; the nearest is {near[0]!r}" if near else ""
+    return f"has no column {column!r}{hint} (columns: {', '.join(header)})"
 
 
 def write_rows(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

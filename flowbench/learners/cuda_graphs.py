@@ -29,6 +29,9 @@ class Graphed:
     def __init__(self, learner: EagerLearner | StackedLearner) -> None:
         self.learner = learner
         self._pool = torch.cuda.graph_pool_handle()
+        # For warm-up and capture. cuBLAS keeps a workspace for each stream. Like this the warm-up allocates it, outside
+        # the memory of a graph, which is freed with the graph.
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._batch: Batch | None = None
         self._updates: dict[int, _Recording] = {}
         self._acts: dict[tuple[Any, ...], tuple[Tensor, _Recording]] = {}
@@ -47,26 +50,30 @@ class Graphed:
         learner.updates += 1
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
-        """Actions for obs, valid until the next call."""
+        """Actions for obs, the same as the learner's."""
+        learner = self.learner  # the function must not refer to `self`: the cycle would keep dead graphs in memory
         key = (explore, *obs.shape)
         if key not in self._acts:
             inputs = obs.clone()
-            self._acts[key] = inputs, self._recording(lambda: self.learner.act(inputs, explore))
+            self._acts[key] = inputs, self._recording(lambda: learner.act(inputs, explore))
         static, recording = self._acts[key]
         static.copy_(obs)
         action: Tensor = recording.run()
-        return action
+        return action.clone()  # the graphs share their memory: the next replay of any of them may overwrite the action
 
     def _recording(self, function: Callable[[], Any]) -> _Recording:
-        return _Recording(function, self._pool, self.learner.logged.counts, self.learner.agent)
+        return _Recording(function, self._pool, self._stream, self.learner.logged.counts, self.learner.agent)
 
 
 class _Recording:
     """A function on fixed tensors that is run a few times, then recorded, then replayed."""
 
-    def __init__(self, function: Callable[[], Any], pool: Any, counts: Counter[str], agent: Any) -> None:
+    def __init__(
+        self, function: Callable[[], Any], pool: Any, stream: torch.cuda.Stream, counts: Counter[str], agent: Any
+    ) -> None:
         self._function = function
         self._pool = pool
+        self._stream = stream
         self._counts = counts
         self._agent = agent
         self._warm_up = WARM_UP
@@ -90,18 +97,19 @@ class _Recording:
 
     def _run_on_side_stream(self) -> Any:
         """Run on another stream, which CUDA requires before a capture."""
-        side, main = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
+        main = torch.cuda.current_stream()
+        self._stream.wait_stream(main)
+        with torch.cuda.stream(self._stream):
             result = self._function()
-        main.wait_stream(side)
+        main.wait_stream(self._stream)
         return result
 
     def _record(self) -> None:
         before = self._counts.copy()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
+            # The outer context restores the current stream also if ending the capture fails. Torch's own does not.
+            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 self._result = self._function()
         except Exception as error:
             self._refused = True

@@ -38,7 +38,11 @@ class BaseLearner(ABC):
 
     def take_steps(self, batch: Batch, phase: int) -> None:
         """The computation of an update: what a CUDA graph records."""
-        self.agent.update(batch, self, phase)
+        try:
+            self.agent.update(batch, self, phase)
+        except BaseException:
+            self.logged.drop()  # of a graph that could not be recorded they are memory without values
+            raise
         self.logged.add_up()
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:

@@ -38,6 +38,10 @@ class Means:
             torch._foreach_add_([self._sums[name] for name in self._waiting], list(self._waiting.values()))
             self._waiting = {}
 
+    def drop(self) -> None:
+        """Forget the values since the last `add_up`: an update that failed has logged them."""
+        self._waiting = {}
+
     def read(self, index: int = 0) -> dict[str, float]:
         """The means of one seed since its last `clear`, by name."""
         self.add_up()
@@ -63,9 +67,12 @@ class Means:
 
     def restore(self, states: Sequence[State], device: torch.device) -> None:
         """Continue from the `state` of every seed, with the sums on `device`."""
+        for index in range(len(states)):
+            self.clear(index)
         for name in under("sums", states[0]):
             counts = [int(state[f"counts.{name}"]) for state in states]
-            self._sums[name] = torch.stack([state[f"sums.{name}"] for state in states]).to(device)
+            sums = torch.stack([state[f"sums.{name}"] for state in states])
+            self._sums.setdefault(name, torch.zeros_like(sums, device=device)).copy_(sums)  # in place, as in `add_up`
             self.counts[name] = max(counts)
             for cleared, count in zip(self._cleared, counts, strict=True):
                 cleared[name] = max(counts) - count

@@ -59,7 +59,12 @@ class Optimiser:
     @torch.no_grad()
     def restore(self, states: Sequence[State]) -> None:
         """Continue from the `state` of each seed. Tensors keep their places, because a captured graph uses them."""
-        for k, (parameter, twin) in enumerate(self._places if states[0] else ()):
+        if not states[0]:  # from before the first step
+            for parameter in self._parameters:
+                for tensor in self.adam.state[parameter].values():
+                    tensor.zero_()
+            return
+        for k, (parameter, twin) in enumerate(self._places):
             kept = self.adam.state[parameter]
             if not kept:
                 kept["step"] = torch.zeros((), device=parameter.device)

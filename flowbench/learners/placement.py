@@ -19,6 +19,12 @@ class Placement:
     environments: int = 0  # worker processes that step the training environments; with 0 this process does
     evaluation: int = 0  # worker processes that evaluate concurrently with training; with 0 this process evaluates
     sharers: int = 1  # groups that may train on the device at the same time
+    graphs: bool = True  # on a GPU, replay updates and actions as CUDA graphs
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether updates and actions are replayed as CUDA graphs."""
+        return self.graphs and self.device.type == "cuda"
 
     def apply(self) -> None:
         """Set torch's global switches. They concern GPUs only.
@@ -54,8 +60,18 @@ def spread(
 
 
 def device(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda". Raises RuntimeError for "cuda" without a CUDA device."""
+    """The device for "auto", "cpu" or "cuda". Raises RuntimeError, with the reason, for "cuda" if it cannot be used."""
     cuda = torch.cuda.is_available()
     if name == "cuda" and not cuda:
-        raise RuntimeError("no CUDA device here; run with --device cpu or auto")
+        raise RuntimeError(
+            f"no CUDA device can be used here ({_why_no_cuda()}); run with --device cpu to train without"
+        )
     return torch.device("cuda" if name != "cpu" and cuda else "cpu")
+
+
+def _why_no_cuda() -> str:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (AssertionError, RuntimeError) as error:
+        return " ".join(str(error).split())
+    return f"torch {torch.__version__} finds none"

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from algos.agent import Agent, Batch, Config
+from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.common.tensors import State, flat, on_cpu, under
 from flowbench.learners import kernels
 from flowbench.learners.cuda_graphs import Graphed, source_line
 from flowbench.learners.learner import EagerLearner
 from flowbench.learners.placement import Placement
-from flowbench.learners.rng import TorchStream, stream_seed
 from flowbench.learners.stacked import CannotStack, StackedLearner
 
 # Multiplications in a layer above which stacking is slower on a CPU. There the products take nearly all the time, and
@@ -29,6 +29,7 @@ class GroupLearner(Protocol):
     logged: list[str]  # the names in `means`
     note: str  # why seeds are not stacked although they should be; empty otherwise
     parameters: int  # trained parameters of one seed's agent
+    period: int  # updates after which the phases of the algorithm repeat
     updates: int
 
     def update(self, batch: Batch) -> None:
@@ -56,7 +57,7 @@ class GroupLearner(Protocol):
         ...
 
     def restore(self, states: Sequence[State]) -> None:
-        """Continue from the `state` of every seed. Call it before the first update."""
+        """Continue from the `state` of every seed."""
         ...
 
 
@@ -71,11 +72,12 @@ class Separate:
         self.note = note
         self.updates = 0
         self.parameters = _trained(agents[0])
+        self.period = agents[0].period
         self._streams = list(streams)
         self._learners = [EagerLearner(agent, placement.device, placement.autocast) for agent in agents]
         with TorchStream(0, placement.device):
             self.logged = self._learners[0].rehearse()
-        self._run = [Graphed(learner) if placement.device.type == "cuda" else learner for learner in self._learners]
+        self._run = [Graphed(learner) if placement.uses_graphs else learner for learner in self._learners]
 
     def update(self, batch: Batch) -> None:
         for index, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
@@ -119,6 +121,7 @@ class Stacked:
         """Raises CannotStack. An agent that fails without stacking raises its own error."""
         self.updates = 0
         self.parameters = _trained(agents[0])
+        self.period = agents[0].period
         device = placement.device
         self._stream = TorchStream(stream_seed(seeds[0], "torch-group", *seeds[1:]), device)
         with TorchStream(0, device):
@@ -130,7 +133,7 @@ class Stacked:
                 raise
             except Exception as error:
                 raise CannotStack(f"{source_line(error, agents[0])}: {' '.join(str(error).split())}") from error
-        self._run = Graphed(self._learner) if device.type == "cuda" else self._learner
+        self._run = Graphed(self._learner) if placement.uses_graphs else self._learner
 
     def update(self, batch: Batch) -> None:
         with self._stream:

@@ -14,11 +14,11 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
 from algos.agent import Adam, Agent, Batch
+from flowbench.common.rng import TorchStream
 from flowbench.common.tensors import State, flat, under
 from flowbench.learners import stacked_layers
 from flowbench.learners.learner import Autocast, BaseLearner, invented_batch
 from flowbench.learners.optimiser import Optimiser
-from flowbench.learners.rng import TorchStream
 
 
 class CannotStack(ValueError):
@@ -32,12 +32,23 @@ class StackedLearner(BaseLearner):
     are mapped over the seeds, and each call sees the parameters and the batch of one seed.
     """
 
-    def __init__(self, agents: Sequence[Agent[Any]], device: torch.device, autocast: Autocast = nullcontext) -> None:
+    def __init__(
+        self,
+        agents: Sequence[Agent[Any]],
+        device: torch.device,
+        autocast: Autocast = nullcontext,
+        few_kernels: bool | None = None,
+    ) -> None:
+        """`few_kernels` replaces the layers by those of `stacked_layers`; by default on a GPU only.
+
+        They need fewer operations, but each has more overhead in Python, which a CUDA graph does not repeat.
+        """
         # Only the methods of this copy are used, not its parameters.
         super().__init__(copy.deepcopy(agents[0]), device, autocast, seeds=len(agents))
         self.seeds = len(agents)
         self._example = agents[0]
-        joined = stacked_layers.install(self.agent)
+        self._few_kernels = device.type == "cuda" if few_kernels is None else few_kernels
+        joined = stacked_layers.install(self.agent) if self._few_kernels else {}
         parameters, buffers = stack_module_state([agent.to(device) for agent in agents])
         stacked = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
         # Where each tensor of an agent is stored: under which name and, of two joined twins, as which one.
@@ -109,7 +120,7 @@ class StackedLearner(BaseLearner):
 
     def _rehearsed(self, batch: Batch) -> dict[str, float]:
         """What the first seed logs in one period of updates of a copy, with the same noise in each call."""
-        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast)
+        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast, self._few_kernels)
         # Outside losses and `act` the agent's own tensors belong to no seed. On "meta", computing with them fails.
         twin.agent.to("meta")
         own = dict(_tensors(twin.agent))
@@ -126,7 +137,7 @@ class StackedLearner(BaseLearner):
 
     def _reject_changes(self, batch: Batch) -> None:
         """Raise CannotStack if `update` changes values of the agent's own tensors, also through `.data`."""
-        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast)
+        twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast, self._few_kernels)
         before = {name: tensor.detach().clone() for name, tensor in _tensors(twin.agent)}
         with TorchStream(0, self.device):
             for _ in range(self.agent.period):
@@ -143,7 +154,7 @@ class StackedLearner(BaseLearner):
             return functional_call(self._call, state, (function, *args))
 
         state = self._seen[part]
-        if casting := torch.is_autocast_enabled(self.device.type):
+        if casting := stacked_layers.autocast_dtype(self.device) is not None:
             state = state | self._cast(part, state)
         state = {f"agent.{name}": tensor for name, tensor in state.items()}
         result = vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)

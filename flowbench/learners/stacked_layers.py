@@ -160,8 +160,7 @@ class _Linear(_OfAllSeeds):
         info: Any, in_dims: Any, x: Tensor, weight: Tensor, bias: Tensor | None, twins: bool, one_input: bool
     ) -> tuple[Tensor, int]:
         x, weight, bias = _seeds_first(info.batch_size, in_dims, x, weight, bias)
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
+        if dtype := autocast_dtype(x.device):
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         # With one input for both twins, one product has the outputs of both as neighbouring columns.
         groups = weight.shape[:2] if twins and not one_input else weight.shape[:1]
@@ -177,13 +176,20 @@ class _LayerNorm(_OfAllSeeds):
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, int]:
         x, weight, bias = _seeds_first(info.batch_size, in_dims, x, weight, bias)
-        if torch.is_autocast_enabled(x.device.type):
+        if autocast_dtype(x.device):
             x = x.float()
         n = x.shape[-1]
         g = weight.numel() // n
         rows = x.reshape(g, -1, n).transpose(0, 1).reshape(-1, g * n)  # no copy of a result of `_Product`
         y = torch.group_norm(rows, g, weight.reshape(-1), None if bias is None else bias.reshape(-1), eps)
         return y.view(-1, g, n).transpose(0, 1).view(x.shape), 0
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The precision of products under autocast; None without autocast."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):  # torch rejects "meta" as a device type
+        return None
+    return torch.get_autocast_dtype(device.type)
 
 
 def _seeds_first(seeds: int, dims: Sequence[int | None], *tensors: Tensor | None) -> list[Any]:
@@ -211,7 +217,7 @@ class CastParameters:
                 layer.called = False
         if not (names := self._used.get(part)):
             return {}
-        dtype = torch.get_autocast_dtype(state[names[0]].device.type)
+        dtype = autocast_dtype(state[names[0]].device)
         cast = _CastAll.apply(dtype, *(state[name] for name in names))  # type: ignore[no-untyped-call]
         return {re.sub(r"(weight|bias)$", r"cast_\1", name): each for name, each in zip(names, cast, strict=True)}
 

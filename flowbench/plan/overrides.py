@@ -14,6 +14,7 @@ from flowbench.common.errors import UsageError, unknown
 
 BRACKETED = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<overrides>[^\[\]]*)\])?")
 
+NONE = ("none", "None", "null")
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -50,6 +51,16 @@ def parse_assignment(text: str, where: str) -> tuple[str, str]:
     if not (equals and key and value):
         raise UsageError(f"{where}: {text!r} must have the form key=value")
     return key, value
+
+
+def equals(recorded: Any, text: str) -> bool:
+    """Whether a value in a run.json is the one that a text sets."""
+    if recorded is None:
+        return text in NONE
+    try:
+        return bool(_convert(text, type(recorded)) == recorded)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return False
 
 
 def fields(config: type[Any]) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def _convert(value: Any, kind: Any) -> Any:
                 return choice
         raise ValueError
     if origin in (Union, types.UnionType):
-        if type(None) in typing.get_args(kind) and (value is None or value in ("none", "None", "null")):
+        if type(None) in typing.get_args(kind) and (value is None or value in NONE):
             return None
         for option in typing.get_args(kind):
             if option is not type(None):

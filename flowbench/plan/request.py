@@ -62,7 +62,7 @@ class Request:
             suites.single(self.env, self.steps) if self.env else self.suite or "",
             self.algo,
             "5" if self.seeds is None else self.seeds,
-            tasks=self.task,
+            tasks=[name.strip() for text in self.task for name in text.split(",")],
             steps=self.steps,
             settings=self.set,
         )

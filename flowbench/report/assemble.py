@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +19,7 @@ class Section:
     """One suite at one step: the frames of ``flowbench.stats`` and the texts that belong to them.
 
     ``step`` and ``budgets`` (smallest and largest, of our runs if there are any) are in environment steps.
+    ``settings`` are the values that the suite sets differently from the defaults, by algorithm and hyperparameter.
     ``published`` maps the labels of published curves to the format of their files; they are the last of ``algos``.
     ``differences`` are the warnings about unequal runs; ``warnings`` holds all warnings, including these. The JSON of a
     report has all fields but ``table`` and ``differences``.
@@ -28,6 +30,7 @@ class Section:
     budgets: tuple[int, int]
     comparable: bool
     note: str
+    settings: dict[str, dict[str, list[Any]]]
     algos: tuple[str, ...]
     published: dict[str, str]
     tasks: tuple[str, ...]
@@ -162,7 +165,6 @@ def _section(
         *cautions.unfinished(table),
         *differences,
         *cautions.mixed(runs, table),
-        *cautions.normalising(runs),
         *cautions.scope(runs),
         *cautions.incomplete(table),
         *cautions.uncommon(improvement, improvement_per_task, sorted(set(table["task"]))),
@@ -179,6 +181,7 @@ def _section(
         budgets=(int(ours["steps"].min()), int(ours["steps"].max())),
         comparable=bool(runs["comparable"].all()),
         note="; ".join(notes),
+        settings=_settings(runs),
         algos=(*sorted(set(table["algo"]) - set(origins)), *sorted(origins)),
         published=dict(sorted(origins.items())),
         tasks=tuple(sorted(set(table["task"]))),
@@ -195,3 +198,19 @@ def _section(
         differences=tuple(differences),
         warnings=tuple(warnings),
     )
+
+
+def _settings(runs: pd.DataFrame) -> dict[str, dict[str, list[Any]]]:
+    """What the suite sets differently from the defaults, by algorithm (without variants) and hyperparameter.
+
+    A hyperparameter has several values only if the suite has changed between runs.
+    """
+    found: dict[str, dict[str, list[Any]]] = {}
+    known = [row for row in runs.to_dict("records") if isinstance(row.get("settings"), dict)]
+    for row in sorted(known, key=lambda row: str(row["name"])):
+        of_algo = found.setdefault(str(row["name"]), {})
+        for key, value in row["settings"].items():
+            values = of_algo.setdefault(key, [])
+            if value not in values:
+                values.append(value)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -17,19 +18,25 @@ from flowbench.report.assemble import Section
 from flowbench.report.document import Part
 from flowbench.report.formats import as_json, envelope, records
 from flowbench.stats import power, rank_tests
+from flowbench.store.load import selects
 
 LEFT_OUT = "Not compared"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``algo`` against ``over`` on one suite: the frames of ``stats.versus``, and the report's section on the two."""
+    """``algo`` against ``over`` on one suite: the frames of ``stats.versus``, and the report's section on the two.
+
+    ``in_report`` is the verdict of a report on all algorithms of the suite, which corrects for more pairs: their number
+    (``algorithms``), ``tests``, ``p_holm`` and ``verdict``; None if there are no other algorithms.
+    """
 
     algo: str
     over: str
     overall: pd.DataFrame
     per_task: pd.DataFrame
     section: Section
+    in_report: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -59,38 +66,72 @@ def compare(
 ) -> Comparisons:
     """Compare two algorithms on every suite that has both, at ``step`` or at the common step of each suite.
 
-    Algorithms are given by label, or by a name that has one label only. Raises UsageError for an unknown or ambiguous
-    name, for the same label twice, if no suite has both at that step, and for the reasons of ``assemble.build``.
+    Algorithms are given by label, by a name that has one label only, or as for `flowbench run --algo`. Raises
+    UsageError for an unknown or ambiguous name, for the same label twice, if no suite has both at that step, and for
+    the reasons of ``assemble.build``.
     """
+    plain = runs
     runs, evals = stats.distinct_labels(runs, evals)
     labels = sorted(set(runs["algo"]))
-    algo, over = _label(algo, labels), _label(over, labels)
-    if algo == over:
+    named = [_named(text, plain, runs) for text in (algo, over)]
+    for text, of_suites in zip((algo, over), named, strict=True):
+        _check_known(text, of_suites, labels)
+    pairs = {suite: tuple(of_suites.get(suite, [None])[0] for of_suites in named) for suite in set(runs["suite"])}
+    if all(one == other for one, other in pairs.values() if one and other) and any(all(p) for p in pairs.values()):
         raise UsageError(f"{algo!r} cannot be compared with itself (choices: {', '.join(labels)})")
-    runs = runs[runs["algo"].isin([algo, over])]
-    report = assemble.build(runs, evals, step=step, reps=reps, seed=seed, strict=strict)
+    chosen = [name in pairs[suite] for suite, name in zip(runs["suite"], runs["algo"], strict=True)]
+    report = assemble.build(runs[chosen], evals, step=step, reps=reps, seed=seed, strict=strict)
     found, skipped = [], list(report.skipped)
     for section in report.sections:
-        overall, per_task = stats.versus(section.table, algo, over, reps=reps, seed=seed)
+        one, other = (name or text for name, text in zip(pairs[section.suite], (algo, over), strict=True))
+        overall, per_task = stats.versus(section.table, one, other, reps=reps, seed=seed)
         if per_task.empty:
-            skipped.append((section.suite, _why_not(section, algo, over)))
+            skipped.append((section.suite, _why_not(section, one, other)))
         else:
-            found.append(Comparison(algo, over, overall, per_task, section))
+            all_pairs = _in_report(runs[runs["suite"] == section.suite], evals, section, (one, other), step, seed)
+            found.append(Comparison(one, other, overall, per_task, section, all_pairs))
     if not found:
         raise UsageError("; ".join(f"{suite}: {reason}" for suite, reason in skipped))
     return Comparisons(tuple(found), tuple(skipped), reps, seed)
 
 
-def _label(name: str, labels: list[str]) -> str:
-    """The label of this name, or of the only variant of the algorithm of this name."""
-    if name in labels:
-        return name
-    variants = [label for label in labels if re.split(r"[\[#]", label)[0] == name]
-    if len(variants) > 1:
-        raise UsageError(f"{name!r} is ambiguous: choose one of {', '.join(variants)}")
-    if not variants:
-        raise unknown("algorithm in these results", name, labels)
-    return variants[0]
+def _in_report(
+    runs: pd.DataFrame, evals: pd.DataFrame, section: Section, pair: tuple[str, str], step: int | None, seed: int
+) -> dict[str, Any] | None:
+    """The verdict on a pair in a report on all algorithms of the suite, at the same step."""
+    runs = stats.on_our_tasks(runs)
+    if step is None:
+        runs, _ = stats.full_length(runs)
+    table = stats.at_step(runs, evals, section.step)
+    pairs = stats.both_ways(stats.improvement(table, reps=1, seed=seed)[0])  # no interval is needed
+    rows = pairs[(pairs["algo"] == pair[0]) & (pairs["over"] == pair[1])].to_dict("records")
+    if not rows or rows[0]["tests"] < 2:  # a report leaves out both, if they train for less than the others
+        return None
+    (row,) = rows
+    return {"algorithms": table["algo"].nunique(), **{key: row[key] for key in ("tests", "p_holm", "verdict")}}
+
+
+def _named(text: str, plain: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[str]]:
+    """The labels in each suite that a text means; one alone if it is the label itself. Suites without any are left out.
+
+    ``runs`` are the runs of ``plain`` with distinct labels.
+    """
+    found: dict[str, list[str]] = {}
+    facts = plain.assign(distinct=runs["algo"]).drop_duplicates(["suite", "distinct"]).to_dict("records")
+    for row in facts:
+        name = str(row.get("name", re.split(r"[\[#]", row["distinct"])[0]))  # frames made by hand have no names
+        if text == row["distinct"] or selects(text, name, row["algo"], row["config_id"], row.get("config", {})):
+            found.setdefault(str(row["suite"]), []).append(str(row["distinct"]))
+    return {suite: [text] if text in its_labels else sorted(its_labels) for suite, its_labels in found.items()}
+
+
+def _check_known(text: str, of_suites: dict[str, list[str]], labels: list[str]) -> None:
+    """Raise UsageError for a text that means no algorithm, or several."""
+    if not of_suites:
+        raise unknown("algorithm in these results", text, labels)
+    for variants in of_suites.values():
+        if len(variants) > 1:
+            raise UsageError(f"{text!r} is ambiguous: choose one of {', '.join(variants)}")
 
 
 def _why_not(section: Section, algo: str, over: str) -> str:
@@ -104,6 +145,7 @@ def verdict(comparison: Comparison) -> list[str]:
     count = tasks["verdict"].value_counts()
     wins, losses, undecided, few = (count.get(kind, 0) for kind in ("better", "worse", "undecided", "too few seeds"))
     outcome = {"better": f"{algo} is better than {over}", "worse": f"{over} is better than {algo}"}
+    everywhere = comparison.in_report
     chance = interval(row["estimate"], row["low"], row["high"], digits=3)
     difference = interval(row["difference"], row["difference_low"], row["difference_high"], digits=3)
     return [
@@ -111,6 +153,15 @@ def verdict(comparison: Comparison) -> list[str]:
         + (f"; too few seeds on {few}." if few else "."),
         f"Over the {plural(row['tasks'], 'task')}: {outcome.get(row['verdict'], row['verdict'])} "
         f"(p {p_value(row['p'], '= ')}). P({algo} > {over}) is {chance}, the difference in IQM {difference}.",
+        *(
+            [
+                f"In a report on all {everywhere['algorithms']} algorithms of this suite, with Holm's correction for "
+                f"{everywhere['tests']} pairs: {outcome.get(everywhere['verdict'], everywhere['verdict'])} "
+                f"(p {p_value(everywhere['p_holm'], '= ')})."
+            ]
+            if everywhere
+            else []
+        ),
         *_too_few(tasks),
         *_needed(comparison),
     ]
@@ -166,6 +217,7 @@ def heading(comparison: Comparison, reps: int) -> list[str]:
         f"each task: exact Mann-Whitney test, Holm's correction for {plural(len(tasks), 'task')}; over all tasks: "
         f"{tables.TEST}, {tables.correction(section)}; decided if p <= {stats.LEVEL:.2f}; "
         f"{plural(reps, 'bootstrap resample')}",
+        *tables.settings(section),
     ]
 
 
@@ -217,6 +269,7 @@ def _json(comparisons: Comparisons) -> str:
             "verdict": verdict(comparison),
             "overall": records(comparison.overall)[0],
             "per_task": records(comparison.per_task),
+            "in_report": comparison.in_report,
             "missing": records(comparison.section.missing),
             "warnings": list(comparison.section.warnings),
         }

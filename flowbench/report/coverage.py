@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flowbench.common import text_table
-from flowbench.common.errors import UsageError
+from flowbench.common.errors import UsageError, printable
 from flowbench.common.text_table import TextTable, ranges
 from flowbench.stats import distinct_labels, is_published
 
@@ -48,7 +48,7 @@ def show(runs: pd.DataFrame, console: Console) -> None:
         _show_ours(matrix(runs[~published]), console)
     for suite, of_suite in runs[published].groupby("suite"):
         algorithms = ", ".join(sorted(set(of_suite["algo"])))
-        console.print(Text(f"{suite}: {len(of_suite)} published runs for reference: {algorithms}"))
+        console.print(Text(printable(f"{suite}: {len(of_suite)} published runs for reference: {algorithms}")))
 
 
 def _show_ours(covered: pd.DataFrame, console: Console) -> None:

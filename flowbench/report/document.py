@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flowbench.common import text_table
+from flowbench.common.errors import printable
 from flowbench.common.text_table import TextTable, escaped, markdown_items
 
 Left = tuple[tuple[str, str], ...]  # (suite, reason) of suites that are left out
@@ -30,13 +31,13 @@ def show(parts: Sequence[Part], left_out: str, suites: Left, console: Console) -
     """Print to a terminal; the ``suites`` that are left out come last, under the title ``left_out``."""
     for part in parts:
         console.print()
-        console.print(Text(part.title, style="bold"))
+        console.print(Text(printable(part.title), style="bold"))
         for place, line in enumerate(part.lines):
-            console.print(Text(line, style="bold yellow" if part.warning and not place else ""))
+            console.print(Text(printable(line), style="bold yellow" if part.warning and not place else ""))
         if part.verdict:
             console.print()
         for place, line in enumerate(part.verdict):
-            console.print(Text(line, style="bold" if place < 2 else ""))
+            console.print(Text(printable(line), style="bold" if place < 2 else ""))
         for table in part.tables:
             text_table.show(table, console)
         text_table.show_items("Warnings", part.warnings, console)

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from flowbench.common.csv_cells import cell
 from flowbench.common.errors import one_of
 from flowbench.report import document, latex, tables
 from flowbench.report.assemble import Report, Section
@@ -66,9 +67,11 @@ def _csv(report: Report) -> str:
     writer.writeheader()
     for section in report.sections:
         for row in _rows(section):
-            writer.writerow({"suite": section.suite, "step": section.step} | {k: _plain(v) for k, v in row.items()})
+            writer.writerow(
+                {"suite": cell(section.suite), "step": section.step} | {k: cell(_plain(v)) for k, v in row.items()}
+            )
     for suite, reason in report.skipped:
-        writer.writerow({"suite": suite, "kind": "warning", "note": reason})
+        writer.writerow({"suite": cell(suite), "kind": "warning", "note": cell(reason)})
     return out.getvalue()
 
 
@@ -93,8 +96,8 @@ def _rows(section: Section) -> Iterator[dict[Any, Any]]:
         yield {"kind": "warning", "note": tables.heading(section, 0)[0]}
     elif section.note:
         yield {"kind": "note", "note": section.note}
-    if section.published:
-        yield {"kind": "note", "note": tables.references(section)}
+    for text in [*tables.settings(section), *([tables.references(section)] if section.published else [])]:
+        yield {"kind": "note", "note": text}
     for text in section.warnings:
         yield {"kind": "warning", "note": text}
 

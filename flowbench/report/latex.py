@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from flowbench.common.errors import printable
 from flowbench.common.text_table import TextTable
 from flowbench.report import tables
 from flowbench.report.assemble import Report, Section
@@ -38,7 +39,7 @@ def render(report: Report) -> str:
 
 def escaped(text: str) -> str:
     """``text`` on one line, with the special characters of LaTeX escaped."""
-    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+    return "".join(SPECIAL.get(character, character) for character in printable(" ".join(text.split())))
 
 
 def _table(table: TextTable, section: Section, number: int) -> str:
@@ -50,7 +51,12 @@ def _table(table: TextTable, section: Section, number: int) -> str:
         )
         if table.header[0] == "algorithm":
             what, where = "IQM", f"over the tasks ({tables.TEST}, {tables.correction(section)})"
-        caption += f" Bold: the highest {what} and those that are not found worse {where}, p <= 0.05."
+        caption += (
+            f" Bold: of the algorithms with enough seeds for a verdict, the highest {what} and those that are not "
+            f"found worse {where}, p <= 0.05."
+        )
+    if number == 1:
+        caption = " ".join([caption, *(f"{text}." for text in tables.settings(section))])
     body = [
         [_cell(text, bold=(row, column) in table.best) for column, text in enumerate(cells)]
         for row, cells in enumerate(table.rows)
@@ -84,4 +90,4 @@ def _cell(text: str, *, bold: bool) -> str:
 
 
 def _comments(lines: list[str]) -> str:
-    return "\n".join(f"% {' '.join(line.split())}" for line in lines)
+    return "\n".join(f"% {printable(' '.join(line.split()))}" for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -33,7 +34,23 @@ def heading(section: Section, reps: int) -> list[str]:
     )
     if section.published:
         lines.append(references(section))
-    return [*lines, f"normalised scores; {plural(reps, 'bootstrap resample')}"]
+    return [*lines, f"normalised scores; {plural(reps, 'bootstrap resample')}", *settings(section)]
+
+
+def settings(section: Section) -> list[str]:
+    """The line with the values that the suite sets differently from the defaults; nothing if there are none."""
+    if not any(section.settings.values()):
+        return []
+    named = {
+        algo: [f"{key} {' or '.join(map(_setting, values))}" for key, values in own.items()]
+        for algo, own in section.settings.items()
+    }
+    listed = "; ".join(f"{algo}: {', '.join(own) or 'none'}" for algo, own in named.items())
+    return [f"Settings of this suite that differ from the defaults: {listed}"]
+
+
+def _setting(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def seeds(counts: list[int]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flowbench.common.errors import UsageError
 from flowbench.plan.cells import Cell
-from flowbench.store import checkpoint, lock, records
+from flowbench.store import checkpoint, lease, lock, records
 from flowbench.store.records import RunRecord
 
 
@@ -75,13 +75,15 @@ def enqueue(root: Path, cells: Sequence[Cell]) -> None:
 
 
 def tidy(root: Path, done: Sequence[Cell]) -> None:
-    """Remove checkpoints of finished cells whose worker was killed before it could remove them."""
+    """Remove checkpoints and leases of finished cells that were left when a process was killed."""
     for cell in done:
         folder = root / cell.path
         record = records.read_if_valid(folder)
-        if (folder / checkpoint.FOLDER).exists() and not (record and record.keep_checkpoints):
-            with suppress(lock.Busy, OSError), lock.hold(folder):
-                checkpoint.remove(folder)
+        unneeded = (folder / checkpoint.FOLDER).exists() and not (record and record.keep_checkpoints)
+        if unneeded or (folder / lease.FOLDER).exists():
+            with suppress(lock.Busy, OSError), lock.hold(folder):  # releasing it removes a lease that was left
+                if unneeded:
+                    checkpoint.remove(folder)
 
 
 def is_done(folder: Path, cell: Cell) -> bool:

@@ -19,7 +19,7 @@ class Slots:
     """How many groups train at the same time, on which device, with how many threads each."""
 
     jobs: int
-    device: str  # "auto", "cpu" or "cuda"
+    device: str  # "auto", "cpu" or "cuda"; "cuda" if there are GPUs, so that a worker without its GPU fails
     threads: int  # per group
     gpus: tuple[str, ...] = ()  # named as in CUDA_VISIBLE_DEVICES
     precision: str = "float32"  # of matrix products
@@ -84,7 +84,7 @@ def share(
         wanted = jobs or len(gpus) or sum(cores)
     return Slots(
         wanted,
-        device,
+        "cuda" if gpus else device,
         threads or max(1, min(cores) // math.ceil(wanted / len(cores))),
         gpus,
         precision or ("tf32" if gpus else "float32"),

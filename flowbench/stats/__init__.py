@@ -16,7 +16,7 @@ from flowbench.stats.curve import curves, task_curves
 from flowbench.stats.pairs import both_ways, improvement
 from flowbench.stats.profile import profiles
 from flowbench.stats.published import is_published, on_our_tasks, within_our_budget
-from flowbench.stats.rank_tests import DECIDED, LEVEL
+from flowbench.stats.rank_tests import DECIDED, FEWEST, LEVEL
 from flowbench.stats.scores import (
     RUN,
     at_step,
@@ -32,7 +32,7 @@ from flowbench.stats.versus import versus
 
 # fmt: off
 __all__ = [
-    "CONFIDENCE", "DECIDED", "LEVEL", "METRICS", "REPS", "RUN", "Pair", "aggregates", "at_step", "both_ways",
+    "CONFIDENCE", "DECIDED", "FEWEST", "LEVEL", "METRICS", "REPS", "RUN", "Pair", "aggregates", "at_step", "both_ways",
     "common_step", "complete_seeds", "curves", "distinct_labels", "ended_diverged", "full_length", "improvement",
     "is_published", "least_p", "looks", "missing", "on_our_tasks", "pairs", "per_task", "profiles",
     "score_matrices", "success_rates", "task_curves", "versus", "within_our_budget",

@@ -88,12 +88,16 @@ def _differing(kinds: Sequence[tuple[str, ...]]) -> list[str]:
 def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Settings in which the runs that count differ although a fair comparison needs them equal, and who has which.
 
-    The action repeat and the arguments are compared task by task. Published curves are not checked: most of this is
-    unknown for them.
+    The action repeat, the arguments and the score bounds are compared task by task. Of published curves only the bounds
+    are checked: the rest is unknown for most of them.
     """
     counted = runs.merge(table.loc[table["counts"], RUN], on=RUN)
-    counted = counted[~is_published(counted)]
     texts = []
+    if {"low", "high"} <= set(counted):
+        bounds = [f"{low:.15g} to {high:.15g}" for low, high in zip(counted["low"], counted["high"], strict=True)]
+        for task, group in counted.assign(bounds=bounds).groupby("task"):
+            texts.append(_differ(group, "bounds", f"score bounds on {task}"))
+    counted = counted[~is_published(counted)]
     for column, name in SAME.items():
         if column in counted:
             known = counted[counted[column] != ""]
@@ -134,14 +138,6 @@ def resamples(reps: int) -> list[str]:
     if reps >= ROUGH:
         return []
     return [f"{plural(reps, 'bootstrap resample')}: the intervals are rough; {REPS:,} are usual"]
-
-
-def normalising(runs: pd.DataFrame) -> list[str]:
-    """Tasks whose runs have different score bounds, so that their scores cannot be compared."""
-    bounds = runs[["task", "low", "high"]].drop_duplicates().groupby("task").size()
-    return [
-        f"{task}: the scores of its runs were normalised with different bounds" for task in bounds.index[bounds > 1]
-    ]
 
 
 def scope(runs: pd.DataFrame) -> list[str]:

@@ -56,8 +56,8 @@ def pairs(table: pd.DataFrame, plan: Sequence[int], *, reps: int | None = None, 
     `plan` is the result of `looks`: a look at n uses seeds 0 to n - 1; further seeds are ignored. p is the smallest
     level at which one of the looks so far decides the pair, after Holm's correction for the number of pairs. The
     correction is valid for sequential tests as well (Maurer and Bretz 2013, "Multiple testing in group sequential
-    trials using graphical approaches"). A pair is decided where p is at most 0.05. A pair without a first look is
-    undecided with p = 1.
+    trials using graphical approaches"). A pair is decided where p is at most 0.05 and both have three seeds or
+    more. A pair without a first look is undecided with p = 1.
 
     Takes the table of ``at_step``; repeatability and errors: see ``aggregates``. By default there are as many
     permutations as are needed to tell p from 0.05 with this number of looks and pairs.
@@ -88,7 +88,7 @@ def pairs(table: pd.DataFrame, plan: Sequence[int], *, reps: int | None = None, 
         levels.append(level)
         sides.append(side)
     return [
-        Pair(*numbers, p, rank_tests.verdict(p, side))
+        Pair(*numbers, p, rank_tests.verdict(p, side) if numbers[2] >= rank_tests.FEWEST else rank_tests.UNDECIDED)
         for numbers, p, side in zip(found, rank_tests.holm(levels), sides, strict=True)
     ]
 

@@ -46,6 +46,18 @@ class Checkpoint:
     transitions: list[dict[str, Tensor]]
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of what a checkpoint of one cell needs. It does not change while training continues."""
+
+    step: int
+    tables: Mapping[str, int]  # bytes of each CSV file that belong to it
+    state: bytes
+    transitions: bytes  # those since the checkpoint before
+    replay: str  # the file that they go to
+    oldest: int  # the number of the oldest transition that replay holds
+
+
 def steps(run: Path) -> list[int]:
     """The steps of a run's checkpoints, oldest first, unverified; none if the folder is a link."""
     if (run / FOLDER).is_symlink():
@@ -117,30 +129,34 @@ class Writer:
         writer._prune()
         return writer
 
-    def write(
+    def snapshot(
         self,
         step: int,
         tables: Sequence[str],
         state: Mapping[str, Tensor],
         transitions: Callable[[int], Mapping[str, Tensor]],
         held: int,
-    ) -> None:
-        """Write a checkpoint. `transitions(start)` returns those from a number on; `held` is how many replay holds.
+    ) -> Snapshot:
+        """Copy what a checkpoint needs, so that training may continue while `write` writes it.
 
-        A checkpoint that cannot be written leaves no files.
+        `transitions(start)` returns those from a number on; `held` is how many replay holds. The checkpoint before this
+        one must have been written.
         """
-        folder = self.run / FOLDER
+        sizes = {name: (self.run / name).stat().st_size for name in tables}
+        chunk = transitions(max((_range(name)[1] for name in self._replay), default=0))
+        start, stop = (int(number) for number in chunk["numbers"])
+        return Snapshot(step, sizes, _bytes(state), _bytes(chunk), f"{start}-{stop}.replay.safetensors", stop - held)
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint. One that cannot be written leaves no files."""
+        folder, step = self.run / FOLDER, snapshot.step
         folder.mkdir(exist_ok=True)
         try:
-            kept = {name: _synced(self.run / name) for name in tables}
-            start = max((_range(name)[1] for name in self._replay), default=0)
-            chunk = transitions(start)
-            start, stop = (int(number) for number in chunk["numbers"])
-            name = f"{start}-{stop}.replay.safetensors"
-            self._replay[name] = _write(folder / name, chunk)
-            self._replay = {name: digest for name, digest in self._replay.items() if _range(name)[1] > stop - held}
-            files = {_state_name(step): _write(folder / _state_name(step), state), **self._replay}
-            manifest = {"schema": SCHEMA, "step": step, "tables": kept, "files": files}
+            tables = {name: _synced(self.run / name, size) for name, size in snapshot.tables.items()}
+            self._replay[snapshot.replay] = _write(folder / snapshot.replay, snapshot.transitions)
+            self._replay = {name: digest for name, digest in self._replay.items() if _range(name)[1] > snapshot.oldest}
+            files = {_state_name(step): _write(folder / _state_name(step), snapshot.state), **self._replay}
+            manifest = {"schema": SCHEMA, "step": step, "tables": tables, "files": files}
             atomic.replace(folder / f"{step}.json", (json.dumps(manifest, indent=1) + "\n").encode())
             _sync_folder(folder)
         finally:
@@ -191,11 +207,16 @@ def _range(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors and return the SHA-256 of the file."""
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors in the format of safetensors."""
     from safetensors.torch import save
 
     content: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    return content
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Write a file and return its SHA-256."""
     atomic.write_and_sync(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -219,11 +240,10 @@ def _digest(path: Path, size: int | None = None) -> str:
     return found.hexdigest()
 
 
-def _synced(path: Path) -> dict[str, int | str]:
-    """Size and SHA-256 of a file that is appended to, after it was written to disk."""
+def _synced(path: Path, size: int) -> dict[str, int | str]:
+    """Size and SHA-256 of the first `size` bytes of a file that is appended to, after they were written to disk."""
     with name_file(path), path.open("rb") as file:
         os.fsync(file.fileno())
-    size = path.stat().st_size
     return {"bytes": size, "sha256": _digest(path, size)}
 
 

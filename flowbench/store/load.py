@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import suites
 from flowbench.common.errors import UsageError, unknown
+from flowbench.plan import overrides
 from flowbench.plan.cells import Cell
 from flowbench.store import csv_rows
 from flowbench.store.records import NotARun, RunRecord, Segment, folders, read_placed, status_now
@@ -34,7 +36,7 @@ class Results:
 RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
-    "device", "precision", "auto", "published", "origin", "env_args",
+    "device", "precision", "auto", "published", "origin", "name", "config", "settings", "env_args",
 ]  # fmt: skip
 
 
@@ -52,27 +54,53 @@ def check_root(root: Path) -> None:
         )
 
 
+def selects(text: str, name: str, label: str, config_id: str, config: Mapping[str, Any]) -> bool:
+    """Whether a text means a run with this algorithm, label and configuration.
+
+    It is the name of the algorithm, its label in reports, or what `flowbench run --algo` accepts for this variant:
+    values that the suite sets already may be repeated, and `name[]` is the variant without values of its own.
+    """
+    if text in (label, f"{label}#{config_id}"):
+        return True
+    head, bracket, _ = text.partition("[")
+    wanted = head.rpartition(":")[2].lower() if ".py:" in head else head
+    if wanted != name or not bracket:
+        return wanted == name
+    try:
+        given, own = (overrides.parse_variant(each)[1] for each in (text, label))
+    except UsageError:
+        return False
+    # `steps` in a label is no hyperparameter: the run is shorter than the suite says.
+    return own.keys() - {"steps"} <= given.keys() and all(
+        key in config and overrides.equals(config[key], value) for key, value in given.items()
+    )
+
+
 class Selection:
-    """The runs of the named suites and algorithms (by name or label), or all."""
+    """The runs of the named suites and algorithms (in the words of `selects`), or all."""
 
     def __init__(self, suite_names: Sequence[str], algo_names: Sequence[str]) -> None:
-        self._wanted = {"suite": suite_names, "algorithm": algo_names}
-        self._seen: dict[str, set[str]] = {kind: set() for kind in self._wanted}
+        self._suites, self._algos = list(suite_names), list(algo_names)
+        self._found: set[tuple[str, str]] = set()  # names that have selected a run
+        self._seen: dict[str, set[str]] = {"suite": set(), "algorithm": set()}
 
     def accepts(self, run: RunRecord) -> bool:
         """Whether a record belongs to a selected run."""
-        names = {"suite": {run.suite.name}, "algorithm": {run.algo.name, run.algo.label}}
-        for kind, wanted in self._wanted.items():
-            self._seen[kind] |= names[kind]
-            if wanted and names[kind].isdisjoint(wanted):
-                return False
-        return True
+        suite, algo = run.suite.name, run.algo
+        self._seen["suite"].add(suite)
+        if self._suites and suite not in self._suites:
+            return False
+        self._found.add(("suite", suite))
+        self._seen["algorithm"] |= {algo.name, algo.label}
+        texts = [text for text in self._algos if selects(text, algo.name, algo.label, run.config_id, run.config)]
+        self._found |= {("algorithm", text) for text in texts}
+        return bool(texts) or not self._algos
 
     def check(self, root: Path) -> None:
         """Raise UsageError if a name has selected none of the runs below `root`."""
-        for kind, wanted in self._wanted.items():
+        for kind, wanted in (("suite", self._suites), ("algorithm", self._algos)):
             for name in wanted:
-                if name not in self._seen[kind]:
+                if (kind, name) not in self._found:
                     raise UsageError(f"{root}: {unknown(f'{kind} in these results', name, sorted(self._seen[kind]))}")
 
 
@@ -172,8 +200,27 @@ def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
         "auto": run.auto or 0,
         "published": run.published is not None,
         "origin": run.published.format if run.published else "",
+        "name": run.algo.name,
+        "config": run.config,
+        "settings": _settings(run),
         "env_args": json.dumps(run.task.env_args, sort_keys=True),
     }
+
+
+def _settings(run: RunRecord) -> dict[str, Any] | None:
+    """What the suite sets to other values than the defaults; None if unknown.
+
+    Records of early versions do not have it: of a shipped suite, what it sets now, where the run has this value.
+    """
+    if run.published or run.algo.overrides is not None:
+        return run.algo.overrides
+    now = _shipped_overrides(run.suite.name).get(run.algo.name, {})
+    return {k: run.config[k] for k, v in now.items() if k in run.config and overrides.equals(run.config[k], str(v))}
+
+
+@lru_cache
+def _shipped_overrides(suite: str) -> Mapping[str, Mapping[str, Any]]:
+    return suites.load(suite, check_tasks=False).overrides if suite in suites.names() else {}
 
 
 def _software(run: RunRecord) -> tuple[str, ...]:

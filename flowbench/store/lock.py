@@ -56,8 +56,9 @@ def hold(folder: Path, abandoned: Collection[Path] = ()) -> Iterator[Held]:
             yield Held(descriptor, leased)
         finally:
             leased.release()
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also if a process that has inherited the lock still runs
     finally:
-        os.close(descriptor)  # a child process that inherited it keeps holding the lock
+        os.close(descriptor)
 
 
 def is_held(folder: Path) -> bool:

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 
 import suites
 from flowbench.common.errors import UsageError
+from flowbench.plan import overrides
 from flowbench.plan.cells import Cell, task_folder
 from flowbench.store import atomic, csv_rows, lock
 
@@ -78,12 +79,28 @@ class TaskInfo(Struct, frozen=True, omit_defaults=True):
 
 
 class AlgoInfo(Struct, frozen=True):
-    """The algorithm of a run; `sha256` is that of its file, for an algorithm given by file."""
+    """The algorithm of a run; `sha256` is that of its file, for an algorithm given by file.
+
+    `overrides` are the hyperparameters that the suite sets to other values than the defaults of the algorithm.
+    """
 
     name: str
     label: str
     target: str
     sha256: str | None = None
+    overrides: dict[str, Any] | None = None  # None: not recorded
+
+    @staticmethod
+    def of(cell: Cell) -> AlgoInfo:
+        variant = cell.variant
+        defaults = {field.name: field.default for field in dataclasses.fields(variant.config)}
+        config = dataclasses.asdict(variant.config)
+        own = {
+            key: config[key]
+            for key, value in cell.suite.overrides.get(variant.entry.name, {}).items()
+            if config[key] != defaults[key] and overrides.equals(config[key], str(value))
+        }
+        return AlgoInfo(variant.entry.name, variant.label, variant.entry.target, variant.source, own)
 
 
 class ProtocolInfo(Struct, frozen=True):
@@ -190,6 +207,7 @@ class RunRecord(Struct, kw_only=True):
     startup: float | None = None
     success_from: float | None = None
     learner: LearnerInfo | None = None
+    note: str | None = None  # why seeds are not stacked, or CUDA graphs not used, although they should be
     parameters: int | None = None
     sizes: Sizes | None = None
     versions: Versions | None = None
@@ -208,7 +226,7 @@ class RunRecord(Struct, kw_only=True):
             status="queued",
             suite=SuiteInfo.of(cell.suite),
             task=TaskInfo.of(cell.task),
-            algo=AlgoInfo(variant.entry.name, variant.label, variant.entry.target, variant.source),
+            algo=AlgoInfo.of(cell),
             config_id=variant.config_id,
             config=dataclasses.asdict(variant.config),
             protocol=ProtocolInfo(protocol.steps, protocol.every, protocol.episodes),
@@ -230,6 +248,8 @@ class RunRecord(Struct, kw_only=True):
     def to_builtins(self) -> dict[str, Any]:
         """The record as it is on disk."""
         values: dict[str, Any] = msgspec.to_builtins(self)
+        if self.algo.overrides is None:  # a record of an earlier version stays as it is
+            del values["algo"]["overrides"]
         return {
             key: value
             for key, value in values.items()
@@ -311,17 +331,18 @@ def status_now(folder: Path, record: RunRecord) -> Status:
 
 
 def check_same_task(root: Path, cell: Cell) -> None:
-    """Raise UsageError if this suite's task was run with another source, action repeat or arguments."""
+    """Raise UsageError if this suite's task was run with another source, action repeat, arguments or score bounds."""
     wanted = TaskInfo.of(cell.task)
     for folder in sorted((root / cell.path).parents[2].glob("*/*/seed-*")):
         record = read_if_valid(folder)
         if record is None:
             continue
-        for key in ("source", "action_repeat", "env_args"):
+        names = {"source": "source", "action_repeat": "action_repeat", "low": "score low", "high": "score high"}
+        for key, name in {**names, "env_args": "env_args"}.items():
             before, now = getattr(record.task, key), getattr(wanted, key)
             if before != now:
                 raise UsageError(
-                    f"suite {cell.suite.name!r}, task {cell.task.name!r}: {key} is {now!r} now, and was {before!r} "
+                    f"suite {cell.suite.name!r}, task {cell.task.name!r}: {name} is {now!r} now, and was {before!r} "
                     f"in {folder}; rename the changed suite or use another --results"
                 )
 

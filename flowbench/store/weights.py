@@ -6,6 +6,7 @@ Reading them executes no code: safetensors holds tensors and text, and the text 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,21 @@ def write(folder: Path, run: RunRecord, step: int, obs_dim: int, act_dim: int, w
     }
     values = run.to_builtins()
     metadata |= {key: values[key] for key in RECORDED}
-    atomic.replace(folder / FILE, save(dict(weights), {key: json.dumps(value) for key, value in metadata.items()}))
+    content = save(dict(weights), {key: json.dumps(value) for key, value in metadata.items()})
+    atomic.replace(folder / FILE, _in_order(content))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes it in random order.
+
+    The file begins with the length of its header; the header is JSON, padded with spaces to a multiple of eight bytes.
+    """
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def find(name: str, root: Path) -> Trained:

@@ -10,9 +10,9 @@ import torch
 
 import algos
 from algos.agent import Agent, Config
+from flowbench.common.rng import stream_seed
 from flowbench.learners import seed_learners
 from flowbench.learners.placement import Placement
-from flowbench.learners.rng import stream_seed
 from flowbench.plan import overrides
 from flowbench.train.clock import Clock
 from flowbench.train.evaluation import BuildAgent, Evaluator

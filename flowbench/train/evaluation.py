@@ -17,8 +17,8 @@ from torch import Tensor
 from algos.agent import Agent
 from flowbench.common.child_process import Child, Link
 from flowbench.common.errors import describe
+from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.learners import kernels
-from flowbench.learners.rng import TorchStream, stream_seed
 from flowbench.train.vecenv import Env, EnvironmentFault, advance, close_all, reset
 
 MakeEnv = Callable[[], Env]

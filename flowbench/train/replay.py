@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from algos.agent import Batch, Config
-from flowbench.learners.rng import stream_seed
+from flowbench.common.rng import stream_seed
 
 BLOCK = 64  # batches whose random numbers are drawn at once
 SHORT_EPISODE = 100  # steps; initially there is room for the final observations of episodes of this length

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from algos.agent import Batch, Config
+from flowbench.common.rng import stream_seed
 from flowbench.common.tensors import State, flat, under
-from flowbench.learners.rng import stream_seed
 from flowbench.learners.seed_learners import GroupLearner
 from flowbench.train import failures
 from flowbench.train.clock import Clock

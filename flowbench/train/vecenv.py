@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from flowbench.common.child_process import Child, Link
+from flowbench.common.real import is_flag, is_real
 
 _REPLAY = b"a"  # the signal that episodes to replay follow
 FAULT_BYTES = 400  # length limit of an error message
@@ -274,9 +275,14 @@ def reset(env: Env, seed: int) -> np.ndarray:
 
 
 def advance(env: Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-    """Observation, reward, terminated, truncated. Raises EnvironmentFault for invalid observations and rewards."""
+    """Observation, reward, terminated, truncated. Raises EnvironmentFault for invalid values."""
     reward: Any
     obs, reward, terminated, truncated, _ = env.step(action)
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        if not is_flag(value):
+            raise EnvironmentFault(f"the environment returned {name} as {value!r}, not as true or false")
+    if not is_real(reward):
+        raise EnvironmentFault(f"the environment returned a reward of type {type(reward).__name__}, not a real number")
     if np.size(reward) != 1:
         raise EnvironmentFault(f"the environment returned a reward of shape {np.shape(reward)}")
     with np.errstate(over="ignore"):  # replay stores float32, where large values become infinite
@@ -300,6 +306,9 @@ def _observation(env: Env, obs: Any) -> np.ndarray:
     if np.shape(obs) != env.observation_space.shape:
         shapes = f"shape {np.shape(obs)}; its space says {env.observation_space.shape}"
         raise EnvironmentFault(f"the environment returned an observation of {shapes}")
+    if not is_real(obs):
+        kind = np.asarray(obs).dtype
+        raise EnvironmentFault(f"the environment returned an observation of type {kind}, not of real numbers")
     given = np.asarray(obs, dtype=np.float32)
     if not np.isfinite(given).all():
         raise EnvironmentFault("the environment returned an observation that is not finite")

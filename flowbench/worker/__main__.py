@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from flowbench.common import errors
 from flowbench.store import lease, lock, records
@@ -163,5 +165,18 @@ def _report(events: TextIO, **event: Any) -> None:
         raise Stopped from None
 
 
+def _exit(status: int) -> NoReturn:
+    """End this process, also if an algorithm or environment has started threads or processes that still run.
+
+    Python waits for those that are not daemons.
+    """
+    names = [each.name for each in threading.enumerate() if not each.daemon and each != threading.main_thread()]
+    names += [each.name for each in multiprocessing.active_children() if not each.daemon]
+    if names:
+        print(f"still running when the worker ended: {', '.join(names)}", file=sys.stderr, flush=True)
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _exit(main(sys.argv[1:]))

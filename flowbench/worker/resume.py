@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import msgspec
@@ -17,13 +19,15 @@ from flowbench.worker.session import Session
 
 
 class Checkpoints:
-    """Resumes a trainer from the newest checkpoint of its cells, and writes new ones."""
+    """Resumes a trainer from the newest checkpoint of its cells, and writes new ones in a thread."""
 
     def __init__(self, session: Session, trainer: Trainer, note: Callable[[str], None]) -> None:
         """`note` is given what the user should know about the resume. Raises RuntimeError if it fails."""
         self.sizes: list[Mapping[str, int]] = [{} for _ in session.folders]  # bytes of each table that are kept
         self._session, self._trainer = session, trainer
         self._writers = [checkpoint.Writer(folder) for folder in session.folders]
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
         found = checkpoint.newest(session.folders)
         if found:
             self._resume(found, note)
@@ -60,10 +64,47 @@ class Checkpoints:
             note(text)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint of every cell, failed ones included: the others need them to resume together."""
+        """Copy the state of every cell and write it in a thread, so that training continues meanwhile.
+
+        Failed cells are included: the others need them to resume together. This waits until the checkpoint before is
+        written, and raises its error.
+        """
+        self.wait()
         trainer = self._trainer
-        for index, writer in enumerate(self._writers):
-            writer.write(step, TABLES, trainer.state(index), partial(trainer.transitions, index), trainer.held)
+        snapshots = [
+            writer.snapshot(step, TABLES, trainer.state(index), partial(trainer.transitions, index), trainer.held)
+            for index, writer in enumerate(self._writers)
+        ]
+        self._writing = self._thread.submit(self._write, snapshots)
+
+    def _write(self, snapshots: Sequence[checkpoint.Snapshot]) -> None:
+        for writer, snapshot in zip(self._writers, snapshots, strict=True):
+            self._session.check_leases()
+            writer.write(snapshot)
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written, without waiting."""
+        if self._writing and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written, and raise its error."""
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for the last checkpoint. After another error, which goes first, its own is only printed."""
+        self._thread.shutdown()
+        try:
+            self.wait()
+        except Exception:
+            if kind is None:
+                raise
+            traceback.print_exc()
 
 
 def _changes(before: Segment, now: Segment) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ from flowbench.store.records import LearnerInfo, MachineInfo, Sizes
 from flowbench.train.build import build_agent, build_trainer
 from flowbench.train.events import Row, Save, SeedFailed, Tick
 from flowbench.train.trainer import Trainer
+from flowbench.worker import self_check
 from flowbench.worker.resume import Checkpoints
 from flowbench.worker.session import Session, Stopped
 
@@ -45,12 +47,13 @@ def train(session: Session, report: Report, started: float) -> None:
     report(event="stage", text="building")
     task = run.task.task()
     success = suites.success(task)
-    trainer, spread = _trainer(session, task, success, device, report)
+    trainer, spread, note = _trainer(session, task, success, device, report)
     loading = trainer.clock.started - started
     session.update(
         startup=time.perf_counter() - started,
         success_from=success,
         device=str(device),
+        note=note or None,
         learner=LearnerInfo(trainer.kind, str(trainer.replay_device), spread.environments, spread.evaluation),
         parameters=trainer.parameter_count,
         sizes=Sizes(*trainer.sizes),
@@ -67,8 +70,13 @@ def train(session: Session, report: Report, started: float) -> None:
         session.trainer = trainer
         session.child_processes = spread.environments + spread.evaluation
         session.check_leases()
-        with _tables(session, trainer.columns, checkpoints.sizes) as tables, _loggers(session, trainer.step) as copies:
+        with (
+            checkpoints,
+            _tables(session, trainer.columns, checkpoints.sizes) as tables,
+            _loggers(session, trainer.step) as copies,
+        ):
             for event in trainer.run():
+                checkpoints.check()
                 if isinstance(event, Row):
                     session.check_leases()
                     tables[event.table, event.seed].append(event.values)
@@ -100,8 +108,8 @@ def _report(report: Report, event: Row | Tick | SeedFailed | Save) -> None:
 
 def _trainer(
     session: Session, task: suites.Task, success: float | None, device: torch.device, report: Report
-) -> tuple[Trainer, Placement]:
-    """The trainer that the records describe, and its placement."""
+) -> tuple[Trainer, Placement, str]:
+    """The trainer that the records describe, its placement, and what the user should know about them."""
     run = session.first
     entry = algos.Entry(run.algo.name, run.algo.target)
     algorithm = entry.load()
@@ -115,22 +123,34 @@ def _trainer(
         per_gpu=run.per_gpu or 1,
     )
     spread.apply()
-    trainer = build_trainer(
-        partial(suites.make, task),
-        algorithm,
-        overrides.restore(algorithm.Config, run.config),
-        [record.seed for record in session.runs],
-        steps=run.protocol.steps,
-        evaluate_every=run.protocol.every,
-        evaluation_episodes=run.protocol.episodes,
-        placement=spread,
-        build_agent=partial(build_agent, run.algo.name, run.algo.target, run.config),
-        save_every=run.checkpoint_every,
-        success=success,
-    )
-    if trainer.note:
-        _note(session, report, trainer.note)
-    return trainer, spread
+    config = overrides.restore(algorithm.Config, run.config)
+    seeds = [record.seed for record in session.runs]
+
+    def build(spread: Placement) -> Trainer:
+        return build_trainer(
+            partial(suites.make, task),
+            algorithm,
+            config,
+            seeds,
+            steps=run.protocol.steps,
+            evaluate_every=run.protocol.every,
+            evaluation_episodes=run.protocol.episodes,
+            placement=spread,
+            build_agent=partial(build_agent, run.algo.name, run.algo.target, run.config),
+            save_every=run.checkpoint_every,
+            success=success,
+        )
+
+    trainer = build(spread)
+    notes = [trainer.note] if trainer.note else []
+    if differs := self_check.difference(algorithm, *trainer.sizes, config, seeds, spread):
+        trainer.close()
+        spread = replace(spread, graphs=False)
+        trainer = build(spread)
+        notes.append(f"CUDA graphs are not used, because their replay computed other {differs} than eager mode")
+    for text in notes:
+        _note(session, report, text)
+    return trainer, spread, "; ".join(notes)
 
 
 def _keep_weights(session: Session, trainer: Trainer) -> None:

@@ -69,20 +69,38 @@ def test_json_holds_the_times_and_the_machine(flowbench, small) -> None:
     ]  # fmt: skip
     for row in printed["rows"]:
         assert (row["obs"], row["act"], row["batch"], row["hidden"], row["threads"]) == (3, 1, 4, 8, 1)
-        assert (row["device"], row["peer"], row["peer_update_ms"], row["ratio"]) == ("cpu", None, None, None)
+        assert (row["device"], row["peers"]) == ("cpu", {})
         assert row["update_ms"] > 0
         assert row["act_ms"] > 0
         assert row["seed_updates_per_second"] == pytest.approx(row["stack"] * row["updates_per_second"])
 
 
-def test_ratio_compares_the_same_number_of_seeds() -> None:
-    update, act, peer = (SimpleNamespace(seconds=seconds) for seconds in (0.2, 0.1, 0.3))
+def timed_row(seeds: int, **peers: float) -> dict[str, object]:
+    """The row of an update of 0.2 s; `peers` are seconds."""
+    update, act, *others = (SimpleNamespace(seconds=seconds) for seconds in (0.2, 0.1, *peers.values()))
     variant = SimpleNamespace(label="sac", config=ToyConfig(), entry=SimpleNamespace(name="sac"))
     learner = SimpleNamespace(kind="stacked", parameters=10)
-    row = updates.row(updates.Subject(variant, learner, 4, update, act, peer), CPU, updates.Sizes(3, 1))
-    assert row["peer"] == "sb3-sac"
-    assert row["peer_update_ms"] == pytest.approx(1200)
-    assert row["ratio"] == pytest.approx(6.0)
+    subject = updates.Subject(variant, learner, seeds, update, act, dict(zip(peers, others, strict=True)), (60.5, 10))
+    return updates.row(subject, CPU, updates.Sizes(3, 1))
+
+
+def test_ratio_compares_the_same_number_of_seeds() -> None:
+    row = timed_row(4, sb3=0.3, sbx=0.04)
+    assert row["peers"] == {
+        "sb3": {"update_ms": pytest.approx(1200), "ratio": pytest.approx(6.0)},
+        "sbx": {"update_ms": pytest.approx(160), "ratio": pytest.approx(0.8)},
+    }
+
+
+def test_the_table_has_the_ratio_to_each_peer() -> None:
+    header = {**CPU.header(), "versions": {"flowbench": "1", "torch": "2", "sbx": "3", "jax": "4"}}
+    rows = [timed_row(4, sb3=0.3, sbx=0.04), timed_row(1)]
+    assert list(show.peer_columns(rows)) == ["SB3\nms", "SB3/\nours", "SBX\nms", "SBX/\nours"]
+    shown = show.updates(header, rows, "markdown")
+    assert "SB3 ms | SB3/ours | SBX ms | SBX/ours |" in shown
+    assert "| 1,200 | 6.00 | 160 | 0.800 |" in shown
+    assert "| - | - | - | - |" in shown
+    assert "sbx 3, jax 4" in shown
 
 
 @pytest.mark.parametrize("format", ["table", "markdown"])
@@ -95,17 +113,21 @@ def test_output_for_people(flowbench, small, format: str) -> None:
 
 
 @pytest.mark.slow
-def test_peer_has_a_time_and_a_ratio(flowbench, small) -> None:
-    pytest.importorskip("stable_baselines3")
+@pytest.mark.parametrize("key", ["sb3", "sbx"])
+def test_peer_has_a_time_and_a_ratio(flowbench, small, monkeypatch, key: str) -> None:
+    (peer,) = (peer for peer in peers.PEERS if peer.key == key)
+    pytest.importorskip(peer.module)
+    monkeypatch.setattr(peers, "PEERS", (peer,))
     status, out, err = flowbench(
-        "bench", "--peers", "--algo", "sac,td3,flowrl", "--stack", "1", *TINY_UPDATE, "--format", "json"
-    )
+        "bench", "--peers", "--algo", "sac,td3,flowrl", "--stack", "1", *TINY_UPDATE, "--threads", "1",
+        "--format", "json",
+    )  # fmt: skip
     assert (status, err) == (0, "")
     printed = json.loads(out)
-    assert printed["header"]["versions"]["stable_baselines3"]
-    assert [row["peer"] for row in printed["rows"]] == ["sb3-sac", "sb3-td3", None]
+    assert printed["header"]["versions"][peer.module]
+    assert [list(row["peers"]) for row in printed["rows"]] == [[key], [key], []]
     for row in printed["rows"][:2]:
-        assert row["ratio"] == pytest.approx(row["peer_update_ms"] / row["update_ms"])
+        assert row["peers"][key]["ratio"] == pytest.approx(row["peers"][key]["update_ms"] / row["update_ms"])
 
 
 def test_peer_has_our_networks_and_a_full_replay() -> None:
@@ -113,7 +135,7 @@ def test_peer_has_our_networks_and_a_full_replay() -> None:
     for name in ("sac", "td3"):
         config = algos.find(name).load().Config(hidden=8, batch_size=4, lr=1e-3)
         variant = SimpleNamespace(entry=algos.find(name), config=config)
-        step, model = peers.build(variant, 3, 1, 20, CPU)
+        step, model = peers.build(peers.PEERS[0], variant, 3, 1, 20, CPU)
         ours = algos.find(name).load()(3, 1, config)
         assert sum(p.numel() for p in model.critic.parameters()) == sum(p.numel() for p in ours.critic.parameters())
         assert sum(p.numel() for p in model.actor.parameters()) == sum(p.numel() for p in ours.actor.parameters())
@@ -124,6 +146,31 @@ def test_peer_has_our_networks_and_a_full_replay() -> None:
         step()
         after = model.actor.state_dict()["mu.weight" if name == "sac" else "mu.0.weight"]
         assert not torch.equal(before, after)
+
+
+def test_sbx_has_our_networks_and_a_full_replay() -> None:
+    pytest.importorskip("sbx")
+    import jax
+    import numpy as np
+
+    def numbers(parameters: object) -> list[np.ndarray]:
+        return [np.array(leaf) for leaf in jax.tree.leaves(parameters)]
+
+    for name in ("sac", "td3"):
+        config = algos.find(name).load().Config(hidden=8, batch_size=4, lr=1e-3)
+        variant = SimpleNamespace(entry=algos.find(name), config=config)
+        step, model = peers.build(peers.PEERS[1], variant, 3, 1, 20, CPU)
+        ours = algos.find(name).load()(3, 1, config)
+        actor, critic = model.policy.actor_state.params, model.policy.qf_state.params
+        assert sum(each.size for each in numbers(critic)) == sum(p.numel() for p in ours.critic.parameters())
+        assert sum(each.size for each in numbers(actor)) == sum(p.numel() for p in ours.actor.parameters())
+        assert model.replay_buffer.full
+        assert (model.learning_rate, model.qf_learning_rate, model.tau, model.batch_size) == (1e-3, 1e-3, config.tau, 4)
+        before = numbers(actor)
+        step()
+        step()
+        after = numbers(model.policy.actor_state.params)
+        assert not any(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 # Whole training runs
@@ -201,12 +248,27 @@ def test_usage_error_is_one_line(flowbench, monkeypatch, arguments: list[str], w
         assert word in err
 
 
-def test_missing_stable_baselines3_is_a_usage_error(flowbench, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "stable_baselines3", None)  # as if it were not installed
+def test_without_any_peer_it_is_a_usage_error(flowbench, monkeypatch) -> None:
+    for module in ("stable_baselines3", "sbx"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     status, out, err = flowbench("bench", "--peers", "--algo", "sac")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "pip install" in err
     assert "[peers]" in err
+
+
+def test_a_missing_peer_is_named_and_the_other_is_used(monkeypatch, capsys) -> None:
+    variant = SimpleNamespace(entry=SimpleNamespace(name="sac"))
+    sb3, sbx = peers.PEERS
+    monkeypatch.setattr(peers.Peer, "is_installed", property(lambda peer: peer is sb3))
+    assert peers.installed([variant]) == [sb3]
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "SBX" in err
+    assert "pip install sbx-rl" in err
+    monkeypatch.setattr(peers.Peer, "is_installed", property(lambda peer: True))
+    assert peers.installed([variant]) == [sb3, sbx]
+    assert capsys.readouterr().err == ""
 
 
 def test_torch_settings_are_restored(flowbench, small) -> None:

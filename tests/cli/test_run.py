@@ -58,6 +58,32 @@ def test_finished_grid_is_not_run_again(grid, flowbench, no_workers) -> None:
     assert snapshot(results) == before
 
 
+KEPT = [
+    (("--keep-weights",), "keep_weights", True, "--keep-weights"),
+    (("--keep-checkpoints",), "keep_checkpoints", True, "--keep-checkpoints"),
+    (("--log", "tensorboard"), "log", ["tensorboard"], "--log tensorboard"),
+]
+
+
+@pytest.mark.parametrize(("options", "key", "value", "named"), KEPT)
+@pytest.mark.parametrize("more", [(), ("--quiet",), ("--dry-run",)])
+def test_options_that_do_nothing_for_finished_cells_say_so(
+    flowbench, tmp_path: Path, no_workers, monkeypatch, options, key: str, value, named: str, more
+) -> None:
+    monkeypatch.setattr("flowbench.store.loggers.check", lambda names: None)
+    suite = write_suite(tmp_path, tasks=["pendulum-swingup"])
+    for cell in expand(suite, [f"td3[{TINY}]"], "3"):
+        put_run(tmp_path, cell, **({key: value} if cell.seed == 2 else {}))
+    arguments = ["run", "--suite", suite, "--algo", f"td3[{TINY}]", "--seeds", "3", "--results", tmp_path]
+    assert flowbench(*arguments, *more)[2] == ""
+    status, _, err = flowbench(*arguments, *options, *more)
+    assert status == 0
+    assert err == (
+        f"flowbench: {named} has no effect on 2 finished cells; --force trains finished cells again from the start\n"
+    )
+    assert flowbench(*arguments[:-3], "2-2", "--results", tmp_path, *options, *more)[2] == ""
+
+
 def test_dry_run_shows_what_is_done_and_what_is_due(grid, flowbench, no_workers) -> None:
     arguments, results = grid
     before = snapshot(results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -76,6 +77,18 @@ def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert system.git_commit() == git("rev-parse", "HEAD").strip() + "-dirty"
 
 
+def test_the_index_of_a_checkout_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is killed while git writes the index would leave its lock, and git would refuse to commit."""
+    pretend_installed(monkeypatch, tmp_path)
+    (tmp_path / "file").touch()
+    for words in ("init -q", "add file", "-c user.name=A -c user.email=a@b -c commit.gpgsign=false commit -qm one"):
+        subprocess.run(["git", *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    os.utime(tmp_path / "file", (1, 1))  # git would note the new time
+    before = (tmp_path / ".git" / "index").read_bytes()
+    assert system.git_commit()
+    assert (tmp_path / ".git" / "index").read_bytes() == before
+
+
 def test_no_commit_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_installed(monkeypatch, tmp_path)
     (tmp_path / ".git").mkdir()
@@ -118,3 +131,23 @@ def test_graphics_cards_that_the_driver_lists(
 
 def test_the_version_is_a_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", flowbench.__version__)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "flags", "named"),
+    [
+        ("AuthenticAMD", 25, "avx2 avx512f avx512_bf16", "Zen 4, AVX-512, AVX512-BF16"),
+        ("AuthenticAMD", 25, "avx2", "Zen 3, AVX2"),
+        ("AuthenticAMD", 26, "avx2 avx512f avx512_bf16", "Zen 5, AVX-512, AVX512-BF16"),
+        ("GenuineIntel", 6, "avx2 avx512f avx512_bf16 amx_bf16", "AVX-512, AVX512-BF16, AMX"),
+        ("GenuineIntel", 25, "avx2", "AVX2"),
+    ],
+)
+def test_generation_of_a_processor(tmp_path: Path, vendor: str, family: int, flags: str, named: str) -> None:
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: X\nflags\t\t: fpu {flags}\n\n"
+    (tmp_path / "cpuinfo").write_text(2 * core)
+    assert system.cpu_generation(tmp_path / "cpuinfo") == named
+
+
+def test_generation_of_an_unknown_processor(tmp_path: Path) -> None:
+    assert system.cpu_generation(tmp_path / "none") == platform.machine()

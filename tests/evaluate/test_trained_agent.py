@@ -202,7 +202,7 @@ def test_an_unknown_module_is_not_imported(flowbench, tmp_path, monkeypatch) -> 
     folder = kept(tmp_path / "run")
     found = weights.find(str(folder), tmp_path)
     for name in ("td3", "elsewhere"):
-        algo = {"name": name, "label": name, "target": "elsewhere:TD3", "sha256": None}
+        algo = replace(found.run.algo, name=name, label=name, target="elsewhere:TD3", sha256=None)
         weights.write(folder, replace(found.run, algo=algo), 40, 3, 1, found.weights)
         status, out, err = flowbench("eval", folder)
         assert (status, out, err.count("\n")) == (2, "", 1)

@@ -19,8 +19,8 @@ from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, put_run, without_
 from harm import until
 
 import suites
+from flowbench.common.rng import stream_seed
 from flowbench.learners.placement import Placement
-from flowbench.learners.rng import stream_seed
 from flowbench.store import checkpoint, records
 from flowbench.store.csv_rows import TABLES
 from flowbench.train import trainer

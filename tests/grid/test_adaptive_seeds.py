@@ -158,13 +158,20 @@ def test_one_configuration_under_two_labels_is_two_runs(train, tmp_path, capsys)
     [
         (("td3",), 20, {}, r"auto:20 compares algorithms.*not td3 alone"),
         (("td3", "sac"), 20, {"shard": (1, 2)}, r"--shard"),
-        (("td3", "sac", "qvpo"), 2, {}, r"auto:2 can decide nothing.*p would be 0\.167 with 2 tasks and 3 pairs"),
+        (("td3", "sac"), 2, {}, r"auto:2 can decide nothing: .* at least 3 seeds of each algorithm; allow more seeds"),
     ],
 )
 def test_what_cannot_be_decided_is_refused(train, tmp_path, names, most: int, options, said: str) -> None:
     cells = [cell for cell in cells_of(*names) if cell.seed < most]
     with pytest.raises(UsageError, match=said):
         adaptive_seeds.run(cells, tmp_path, RunOptions(auto=most, **options))
+    assert not train()
+
+
+def test_a_plan_without_a_possible_verdict_is_refused(train, tmp_path) -> None:
+    cells = [cell for cell in cells_of("td3", "sac", "qvpo") if cell.seed < 3 and cell.task == SUITE.tasks[0]]
+    with pytest.raises(UsageError, match=r"auto:3 can decide nothing.*p would be 0\.300 with 1 task and 3 pairs"):
+        adaptive_seeds.run(cells, tmp_path, RunOptions(auto=3))
     assert not train()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fakes import TINY, make_cell, make_suite, write_algorithm, write_suite
+from msgspec.structs import replace
 
 from flowbench.common import system
 from flowbench.grid import calibration, cost_model
@@ -17,8 +18,8 @@ from flowbench.grid.preview import Grid, Preview
 from flowbench.plan.options import RunOptions
 from flowbench.schedule.groups import Due, Group, make_groups
 from flowbench.schedule.resources import Slots, share
-from flowbench.store import records
-from flowbench.store.records import ProtocolInfo
+from flowbench.store import checkpoint, records
+from flowbench.store.records import LearnerInfo, MachineInfo, Memory, ProtocolInfo, RunRecord, Sizes
 
 GIB = 2**30
 SUITE = make_suite(tasks=("Pendulum-v1", "Acrobot-v1"))
@@ -82,6 +83,66 @@ def test_finished_grid_costs_nothing(tmp_path: Path) -> None:
     assert ended.lines() == ["1 cell, 0 to run, 1 done already"]
     assert ended.slots.jobs == 1
     assert ended.table().header[-1] == "config"
+
+
+# The order in which groups start
+
+
+def finished_run(root: Path, cell, seconds: float) -> None:
+    """A finished run of a cell that took `seconds` of training."""
+    wall = {"environment": 0.0, "act": 0.0, "replay": 0.0, "update": seconds, "evaluation": 0.0, "other": 0.0}
+    record = RunRecord.of(cell, [cell.seed])
+    record = replace(
+        record, status="done", device="cpu", threads=1, precision="float32", startup=1.0, seconds=seconds + 1,
+        wall={**wall, "total": seconds}, memory=Memory(GIB), sizes=Sizes(3, 1),
+        learner=LearnerInfo("separate", "cpu", 0, 0), machine=MachineInfo("EPYC", 2, 2),
+    )  # fmt: skip
+    records.begin_run(root / cell.path, record)
+
+
+def started_order(root: Path, cells) -> list[tuple[str, int]]:
+    """The algorithm and seed of each cell, in the order in which they start."""
+    grid = Grid(cells, Due(due=cells), make_groups(cells, 1, root))
+    plan = grid_preview.preview(root, grid, lambda per_gpu: Slots(2, "cpu", 1), RunOptions())
+    known = [cost.seconds for cost in plan.costs if cost]
+    assert known == sorted(known, reverse=True)  # each cost is still that of its group
+    return [(group.cells[0].variant.label, group.cells[0].seed) for group in plan.groups]
+
+
+def test_the_longest_groups_start_first(tmp_path: Path) -> None:
+    cells = [make_cell(algo, label=algo, suite=SUITE, seed=seed) for algo in ("td3", "qvpo", "sac") for seed in (0, 1)]
+    given = [("td3", 0), ("td3", 1), ("qvpo", 0), ("qvpo", 1), ("sac", 0), ("sac", 1)]
+    assert started_order(tmp_path, cells) == given  # nothing is known
+    for algo, seconds in (("td3", 10.0), ("qvpo", 90.0)):
+        finished_run(tmp_path, make_cell(algo, suite=SUITE, seed=9), seconds)
+    assert started_order(tmp_path, cells) == [*given[4:], *given[2:4], *given[:2]]  # SAC is unknown: it may be long
+    finished_run(tmp_path, make_cell("sac", suite=SUITE, seed=9), 30.0)
+    assert started_order(tmp_path, cells) == [*given[2:4], *given[4:], *given[:2]]
+
+
+def test_a_resumed_group_counts_only_what_is_left(tmp_path: Path) -> None:
+    cells = [make_cell(suite=SUITE, seed=seed) for seed in range(3)]
+    finished_run(tmp_path, make_cell(suite=SUITE, seed=9), 60.0)
+    folder = tmp_path / cells[0].path / checkpoint.FOLDER
+    folder.mkdir(parents=True)
+    (folder / "30.json").touch()  # of 40 steps, the first 20 without updates
+    assert started_order(tmp_path, cells) == [("td3", 1), ("td3", 2), ("td3", 0)]
+
+
+@pytest.mark.slow
+def test_a_grid_trains_its_longest_groups_first(flowbench, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    suite = write_suite(tmp_path)
+    arguments = ["run", "--suite", suite, "--algo", f"td3[{TINY}],sac[{TINY}]", "--task", "pendulum-swingup",
+                 "--device", "cpu", "--results", results]  # fmt: skip
+    assert flowbench(*arguments, "--seeds", "1")[0] == 0
+    for path in results.glob("*/*/*/*/seed-0/run.json"):
+        run = records.read_run(path.parent)
+        more = 1000.0 * (run.algo.name == "sac")
+        records.write_run(path.parent, replace(run, startup=run.startup + more, seconds=run.seconds + more))
+    _, out, _ = flowbench(*arguments, "--seeds", "2", "--jobs", "1")
+    lines = [line for line in out.splitlines() if line.startswith("[")]
+    assert re.findall(r"(td3|sac)", " ".join(line.split("]")[1].split("[")[0] for line in lines)) == ["sac", "td3"]
 
 
 # --per-gpu auto

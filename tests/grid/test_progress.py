@@ -167,3 +167,14 @@ def test_bars_are_removed_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), board:
         _ = 1 / 0
     assert not board._progress.live.is_started
+
+
+@pytest.mark.parametrize("kind", [Lines, Bars])
+def test_cells_that_are_skipped_have_no_line(kind: type[Board]) -> None:
+    groups = [group(seed=seed) for seed in range(3)]
+    with kind(groups, 1, screen(terminal=kind is Bars)) as board:
+        board.outcome(outcome(groups[0], "stopped"))
+        for waiting in groups[1:]:
+            board.outcome(outcome(waiting, "skipped"))
+    assert "seed 0 stopped" in text(board)
+    assert "skipped" not in text(board)

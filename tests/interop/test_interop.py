@@ -24,6 +24,7 @@ from flowbench.store.records import RunRecord
 
 SIMBA = ",exp_name,env_name,seed,metric,env_step,value\n"
 PLAIN = "algo,task,seed,step,return\n"
+EXPORTED = "algo,task,seed,simulator_step,return\n"
 JSON = '{"walk": {"SAC": {"seed_0": {%s}}}}'
 
 
@@ -132,7 +133,13 @@ def test_a_later_value_at_the_same_step_wins_and_is_reported(tmp_path: Path) -> 
 
 BAD = {
     "no rows": ("csv", "", "is empty"),
-    "a near column": ("csv", "algo,task,seed,step,returns\n", "did you mean 'returns'?"),
+    "a near column": (
+        "csv",
+        "algo,task,seed,step,returns\n",
+        "line 1: has no column 'return'; the nearest is 'returns' (columns: algo, task, seed, step, returns)",
+    ),
+    "no task": ("csv", "algo,seed,step,return\n", "line 1: has no column 'task' (columns: algo, seed, step, return)"),
+    "no steps": ("csv", "algo,task,seed,return\n", "line 1: has no column 'simulator_step'"),
     "text for a return": ("csv", PLAIN + "ppo,dog-run,0,10,1\nppo,dog-run,0,20,high\n", "line 3: return is 'high'"),
     "two returns": ("csv", "algo,task,seed,step,return,return\n", "line 1: 2 columns are named 'return'"),
     "half a step": ("csv", PLAIN + "ppo,dog-run,0,10.5,1\n", "line 2: step is '10.5'"),
@@ -268,18 +275,18 @@ def test_a_record_holds_the_source_and_the_unit_of_steps(tmp_path: Path) -> None
         "algo": "ppo",
         "task": "cartpole_swingup",
         "step_unit": "simulator steps",
-        "simulator_steps_per_step": 4,
+        "simulator_steps_per_step": 8,
     }
     assert (record.status, record.seed) == ("done", 7)
     assert record.algo.name == "published-ppo"
     assert record.task.name == "cartpole-swingup"
-    assert record.protocol.steps == 1000
+    assert record.protocol.steps == 500
 
 
 def test_steps_are_rounded_up_to_those_of_the_suite(tmp_path: Path) -> None:
-    """The suite quick repeats an action 4 times: 8 simulator steps are 2 of its steps, and 9 become 3."""
-    import_csv(tmp_path, "".join(f"ppo,cartpole-swingup,0,{step},{step}\n" for step in (0, 8, 9)), suite="quick")
-    assert list(curves(tmp_path / "out").values()) == [[(0, 0.0), (2, 8.0), (3, 9.0)]]
+    """The suite quick repeats an action 8 times: 16 simulator steps are 2 of its steps, and 17 become 3."""
+    import_csv(tmp_path, "".join(f"ppo,cartpole-swingup,0,{step},{step}\n" for step in (0, 16, 17)), suite="quick")
+    assert list(curves(tmp_path / "out").values()) == [[(0, 0.0), (2, 16.0), (3, 17.0)]]
 
 
 def test_importing_twice_changes_nothing(tmp_path: Path) -> None:
@@ -440,13 +447,28 @@ def test_simulator_steps_are_exported(tmp_path: Path) -> None:
     )
 
 
+def test_the_plain_format_names_simulator_steps_as_such(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, action_repeat=2)
+    ours(tmp_path / "ours", seeds=(0,), suite=suites.load(suite, check_tasks=False))
+    found = load_results(tmp_path / "ours")
+    exporting.run("csv", tmp_path / "out.csv", found.runs, found.evals)
+    text = (tmp_path / "out.csv").read_text()
+    assert text == EXPORTED + "td3,cartpole-balance,0,40,1.5\ntd3,cartpole-balance,0,80,2.25\n"
+    both = EXPORTED.replace("simulator_step", "step,simulator_step") + "td3,cartpole-balance,0,20,40,1.5\n"
+    for name, content in (("new", text), ("old", text.replace("simulator_step", "step")), ("both", both)):
+        write(tmp_path / f"{name}.csv", content)
+        importing.import_curves("csv", tmp_path / f"{name}.csv", tmp_path / name, suite=suite)
+        ((_, points),) = curves(tmp_path / name).items()
+        assert points[0] == (20, 1.5)
+
+
 def test_published_runs_are_not_exported(tmp_path: Path) -> None:
     ours(tmp_path / "ours", seeds=(0,))
     path = write(tmp_path / "a.csv", PLAIN + "ppo,dog-run,0,10,1\n")
     importing.import_curves("csv", path, tmp_path / "ours", suite="dmc-hard")
     found = load_results(tmp_path / "ours")
     exporting.run("csv", tmp_path / "out.csv", found.runs, found.evals)
-    assert (tmp_path / "out.csv").read_text() == PLAIN + "td3,Pendulum-v1,0,20,1.5\ntd3,Pendulum-v1,0,40,2.25\n"
+    assert (tmp_path / "out.csv").read_text() == EXPORTED + "td3,Pendulum-v1,0,20,1.5\ntd3,Pendulum-v1,0,40,2.25\n"
 
 
 def test_scores_are_runs_by_tasks(tmp_path: Path) -> None:

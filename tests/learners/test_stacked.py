@@ -75,15 +75,16 @@ def of_seed(batch: Batch, k: int) -> Batch:
     return Batch(*(part[k] for part in batch))
 
 
+@pytest.mark.parametrize("few_kernels", [False, True])
 @pytest.mark.parametrize(("name", "config"), CASES)
-def test_stacked_equals_separate(name: str, config: dict, noise) -> None:
+def test_stacked_equals_separate(name: str, config: dict, few_kernels: bool, noise) -> None:
     cls = algos.find(name).load()
     settings = cls.Config(hidden=12, **config)
     torch.manual_seed(0)
     # In double precision: in single, Adam turns a gradient of rounding errors into a whole step.
     agents = [cls(OBS, ACT, settings).double() for _ in range(SEEDS)]
     separate = [EagerLearner(copy.deepcopy(agent), CPU) for agent in agents]
-    stacked = StackedLearner(agents, CPU)
+    stacked = StackedLearner(agents, CPU, few_kernels=few_kernels)
     for batch in batches(10, dtype=torch.float64):
         noise()
         stacked.update(batch)

@@ -95,7 +95,7 @@ def batch() -> Batch:
 def pair(algorithm) -> tuple[StackedLearner, list[EagerLearner]]:
     torch.manual_seed(0)
     agents = [algorithm(OBS, ACT, algorithm.Config()).double() for _ in range(SEEDS)]
-    return StackedLearner(agents, CPU), [EagerLearner(copy.deepcopy(agent), CPU) for agent in agents]
+    return StackedLearner(agents, CPU, few_kernels=True), [EagerLearner(copy.deepcopy(agent), CPU) for agent in agents]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_layer_norm_between_products_copies_nothing():
 def in_bfloat16(algorithm):
     torch.manual_seed(0)
     agents = [algorithm(OBS, ACT, algorithm.Config()) for _ in range(SEEDS)]
-    return StackedLearner(agents, CPU, lambda: torch.autocast("cpu", torch.bfloat16))
+    return StackedLearner(agents, CPU, lambda: torch.autocast("cpu", torch.bfloat16), few_kernels=True)
 
 
 class UsedOnce(Penalised):
@@ -211,7 +211,7 @@ def test_casting_all_parameters_at_once_gives_the_same_numbers(algorithm, monkey
 def test_the_weights_of_a_layer_are_cast_once_in_an_update():
     cls = algos.find("td3").load()
     agents = [cls(OBS, ACT, cls.Config(hidden=8, policy_delay=1)) for _ in range(SEEDS)]
-    learner = StackedLearner(agents, CPU, lambda: torch.autocast("cpu", torch.bfloat16))
+    learner = StackedLearner(agents, CPU, lambda: torch.autocast("cpu", torch.bfloat16), few_kernels=True)
     single = Batch(*(part.float() for part in batch()))
     learner.update(single)
     # What is left: the input of the first layer of each network, its gradient, and the outputs.

@@ -208,3 +208,24 @@ def test_ctrl_c_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise KeyboardInterrupt
 
     assert follow(tmp_path, monkeypatch, interrupted).counts == {"queued": 1}
+
+
+@pytest.mark.parametrize("ending", ["done", "Ctrl-C"])
+def test_a_folder_that_is_about_to_come_is_waited_for(flowbench, tmp_path: Path, monkeypatch, ending: str) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(watch, "_is_terminal", lambda console: True)
+    root, slept = tmp_path / "soon" / "results", list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            put_run(root, make_cell(), "done" if ending == "done" else "queued")
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    status, out, err = flowbench("watch", "--results", root)
+    assert (status, err) == (0, "")
+    assert len(slept) == (2 if ending == "done" else 3)
+    last = out.rpartition("\x1b[?1049l")[2]  # after the screen of the live display
+    assert ("1 done" if ending == "done" else "1 queued") in last

@@ -6,6 +6,7 @@ import json
 import pandas as pd
 import pytest
 from frames import grid, join
+from reports import build
 from rich.console import Console
 
 from flowbench.report import comparison
@@ -48,8 +49,47 @@ def test_the_verdict_in_words():
     assert said[0] == "sac is better on 1 of 3 tasks, td3[tau=0.1] on 1; undecided on 1."
     assert said[1].startswith("Over the 3 tasks: undecided (p = ")
     assert "P(sac > td3[tau=0.1]) is 0.467 [" in said[1]
-    assert len(said) == 3
-    assert said[2].endswith("came out like these: more than 50 for dog-walk, all tasks together.")
+    assert said[2].startswith("In a report on all 3 algorithms of this suite, with Holm's correction for 3 pairs: ")
+    assert len(said) == 4
+    assert said[3].endswith("came out like these: more than 50 for dog-walk, all tasks together.")
+
+
+def close(seeds=8):
+    """Frames in which sac and td3 differ by a p between 0.05 / 6 and 0.05, among four algorithms."""
+    scores = {"sac": [3, 5, 6, 8, 9, 10, 11, 12], "td3": [1, 2, 4, 7, 2.5, 3.5, 4.5, 5.5]}
+    scores |= {"qvpo": [1, 5, 6, 7, 8, 9, 2, 3], "flowrl": [2, 4, 5, 6, 8, 9, 1, 3.2]}
+    return join(
+        *(grid({"dog-run": dict(enumerate(map(float, own)))}, algo=algo, **FACTS) for algo, own in scores.items())
+    )
+
+
+def test_the_verdict_of_a_report_on_all_algorithms_is_said_too():
+    runs, evals = close()
+    pairs = build(runs, evals, reps=50).sections[0].improvement
+    (row,) = pairs[(pairs["algo"] == "sac") & (pairs["over"] == "td3")].to_dict("records")
+    assert (row["verdict"], row["tests"]) == ("undecided", 6)
+    for algo, over in (("sac", "td3"), ("td3", "sac")):
+        comparisons = comparison.compare(runs, evals, algo, over, reps=50)
+        said = comparison.verdict(comparisons.of_suites[0])
+        assert "sac is better than td3" in said[1]
+        assert said[2] == (
+            f"In a report on all 4 algorithms of this suite, with Holm's correction for 6 pairs: undecided "
+            f"(p = {row['p_holm']:.3f})."
+        )
+        suite = json.loads(comparison.FORMATS["json"](comparisons))["suites"][0]
+        assert suite["in_report"] == {"algorithms": 4, "tests": 6, "p_holm": row["p_holm"], "verdict": "undecided"}
+    two = runs["algo"].isin(["sac", "td3"])
+    alone = comparison.compare(runs[two], evals, "sac", "td3", reps=50)
+    assert not any("In a report" in text for text in comparison.verdict(alone.of_suites[0]))
+    assert json.loads(comparison.FORMATS["json"](alone))["suites"][0]["in_report"] is None
+
+
+def test_the_verdict_of_a_report_names_the_better_of_the_two():
+    tasks = {f"t{k}": ([6, 7, 8, 9, 10], [1, 2, 3, 4, 5]) for k in range(4)}
+    runs, evals = join(frames(tasks), grid({task: {0: 1.0} for task in tasks}, algo="flowrl", **FACTS))
+    for algo, over in (("sac", "td3"), ("td3", "sac")):
+        said = comparison.verdict(comparison.compare(runs, evals, algo, over, reps=50).of_suites[0])
+        assert any("for 3 pairs: sac is better than td3[tau=0.1] (p " in text for text in said)
 
 
 def test_seeds_too_few_for_so_many_tasks_are_said_so():
@@ -141,6 +181,12 @@ def test_one_that_trains_for_less_is_left_out_unless_a_step_is_named():
     runs, evals = runs[runs["algo"] != "qvpo"], evals[evals["algo"] != "qvpo"]
     with pytest.raises(ValueError, match="sac is left out: it trains for 50 steps only"):
         made(runs, evals)
+
+
+def test_two_that_a_report_leaves_out_as_too_short_have_no_verdict_there():
+    runs, evals = frames(suite_steps=200)
+    runs.loc[runs["algo"] == "qvpo", "steps"] = 200
+    assert made(runs, evals).of_suites[0].in_report is None
 
 
 def test_strict_refuses_runs_that_differ():

@@ -136,7 +136,7 @@ def test_other_cautions():
     runs.loc[0, "high"] = 500.0
     text = "\n".join(build(runs, evals).sections[0].warnings)
     assert "1 of the suite's 7 tasks: the aggregates are over these only" in text
-    assert "a: the scores of its runs were normalised with different bounds" in text
+    assert "the runs differ in their score bounds on a: 0 to 1000 (sac) | 0 to 500 (sac)" in text
     assert "sac: its last evaluation at or before step 10,000 is used, at step 9,000" in text
 
 
@@ -386,6 +386,23 @@ def test_runs_that_differ_are_named_and_refused_where_asked(column, value, said)
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("bound", ["low", "high"])
+def test_runs_with_other_score_bounds_are_named_and_refused_where_asked(bound, published):
+    runs, evals = alike()
+    changed = (runs["algo"] == "td3") & (runs["task"] == "b")
+    runs.loc[changed, bound] = 1.5
+    runs["published"] = (runs["algo"] == "td3") & published
+    section = build(runs, evals).sections[0]
+    (text,) = section.differences
+    assert text.startswith("the runs differ in their score bounds on b: ")
+    assert "(sac)" in text
+    assert "(td3)" in text
+    assert text in section.warnings
+    with pytest.raises(ValueError, match=r"--strict: .*score bounds on b"):
+        build(runs, evals, strict=True)
+
+
 def test_what_is_not_known_or_does_not_count_is_no_difference():
     runs, evals = alike()
     runs.loc[runs["algo"] == "td3", "mujoco"] = ""
@@ -408,12 +425,25 @@ def test_latex_tables_are_whole_and_escaped(holed):
         rows = [line for line in table.splitlines() if line.endswith(r" \\")]
         assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
     assert len(set(re.findall(r"\\label\{.*?\}", text))) == 4
-    assert "Bold: the highest IQM and those that are not found worse over the tasks (permutation test" in text
+    assert (
+        "Bold: of the algorithms with enough seeds for a verdict, the highest IQM and those that are not found worse "
+        in text
+    )
     assert r"flowrl[flow\_steps=5,constraint=false]" in text
     assert r"a\textbar{}b [red]went[/red] *wrong*" in text
     row = holed.sections[0].aggregates.iloc[0]
     assert f"{row['estimate']:.3f}}} {{\\scriptsize [{row['low']:.3f}, {row['high']:.3f}]}}" in text
     assert all(f"% Warning: {warning}" in text for warning in holed.sections[0].warnings)
+
+
+def test_the_caption_says_why_the_highest_may_not_be_bold():
+    runs, evals = frames(algos=("sac", "td3", "qvpo"), seeds=range(5))
+    kept = (runs["algo"] != "qvpo") | (runs["seed"] < 2)
+    evals.loc[evals["algo"] == "qvpo", ["mean", "score"]] = [999.0, 0.999]  # the highest, of two seeds
+    text = report.render(build(runs[kept], evals), "latex")
+    first = text[text.index(r"\begin{table*}") : text.index(r"\end{table*}")]
+    assert r"\textbf{0.999}" not in first
+    assert "Bold: of the algorithms with enough seeds for a verdict, the highest IQM" in first
 
 
 def test_best_is_what_the_test_does_not_find_worse_than_the_highest():

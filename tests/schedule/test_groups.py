@@ -12,7 +12,7 @@ from fakes import make_cell, make_suite, put_run
 
 from flowbench.common.errors import UsageError
 from flowbench.schedule.groups import Group, find_due, make_groups, parse_shard, take_shard, tidy
-from flowbench.store import lock
+from flowbench.store import lease, lock
 
 
 @pytest.mark.parametrize("status", ["failed", "stopped", "running", "queued"])
@@ -57,6 +57,16 @@ def test_changed_task_is_rejected(tmp_path: Path) -> None:
     task = dataclasses.replace(suite.tasks[0], action_repeat=4)
     put_run(tmp_path, make_cell(suite=dataclasses.replace(suite, tasks=(task,))))
     with pytest.raises(UsageError, match="action_repeat"):
+        find_due(tmp_path, [make_cell(seed=1)])
+
+
+@pytest.mark.parametrize("changes", [{"low": -1000.0}, {"high": 1.0}])
+def test_changed_score_bounds_are_rejected(tmp_path: Path, changes: dict[str, float]) -> None:
+    suite = make_suite()
+    task = dataclasses.replace(suite.tasks[0], score=dataclasses.replace(suite.tasks[0].score, **changes))
+    put_run(tmp_path, make_cell(suite=dataclasses.replace(suite, tasks=(task,))))
+    (bound,) = changes
+    with pytest.raises(UsageError, match=f"score {bound} is .* now, and was {changes[bound]} in"):
         find_due(tmp_path, [make_cell(seed=1)])
 
 
@@ -129,6 +139,17 @@ def test_checkpoints_of_finished_cells_are_removed_unless_kept(tmp_path: Path) -
     tidy(tmp_path, [make_cell(seed=seed) for seed in range(3)])
     assert not (tmp_path / make_cell(seed=0).path / "checkpoint").exists()
     assert (tmp_path / make_cell(seed=1).path / "checkpoint" / "100.json").exists()
+
+
+@pytest.mark.parametrize("left", [f"{lease.host()}.0123456789abcdef", None, "another-host.0123456789abcdef"])
+def test_lease_that_a_finished_cell_has_kept_is_removed(tmp_path: Path, left: str | None) -> None:
+    folder = put_run(tmp_path, make_cell())
+    (folder / "lease").mkdir()
+    if left:
+        (folder / "lease" / left).write_text("1 1\n")
+    tidy(tmp_path, [make_cell()])
+    assert (folder / "lease").exists() == bool(left and left.startswith("another"))
+    assert not list(folder.glob("lease-*"))
 
 
 def test_an_interrupted_group_keeps_its_order(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 from flowbench.common import system
 from flowbench.common.errors import UsageError
 from flowbench.schedule import resources
-from flowbench.schedule.executors.local import LocalExecutor
+from flowbench.schedule.executors.local import SPIN_COUNT, LocalExecutor
 from flowbench.schedule.resources import GpuPool, Slots, choose_gpus, share
 
 
@@ -33,7 +34,7 @@ def machine_of(monkeypatch: pytest.MonkeyPatch):
     ("device", "jobs", "precision", "gpus", "expected"),
     [
         ("auto", None, None, 0, Slots(8, "auto", 1, (), "float32")),
-        ("auto", None, None, 2, Slots(2, "auto", 4, ("0", "1"), "tf32")),
+        ("auto", None, None, 2, Slots(2, "cuda", 4, ("0", "1"), "tf32")),  # so that a worker without its GPU fails
         ("cuda", 4, "bfloat16", 2, Slots(4, "cuda", 2, ("0", "1"), "bfloat16", per_gpu=2)),
         ("cpu", None, None, 2, Slots(8, "cpu", 1, (), "float32")),
         ("cpu", 16, None, 0, Slots(16, "cpu", 1, (), "float32")),
@@ -153,6 +154,50 @@ def test_worker_sees_only_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CUDA_DEVICE_ORDER" not in seen
     for device in ("cpu", "auto"):  # also a GPU that nvidia-smi does not list is left alone
         assert LocalExecutor(Slots(jobs=2, device=device, threads=1))._environment(None)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ({}, {"GOMP_SPINCOUNT": SPIN_COUNT}),
+        ({"GOMP_SPINCOUNT": "300000"}, {"GOMP_SPINCOUNT": "300000"}),  # the user's choice
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_idle_threads_of_a_worker_soon_sleep(monkeypatch: pytest.MonkeyPatch, given, seen) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environment = LocalExecutor(Slots(1, "cpu", 2))._environment(None)
+    assert {name: environment[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in environment} == seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
+def test_a_worker_keeps_freed_memory_for_its_next_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = "import resource\nfor _ in range(50): x = bytearray(2**21)\n"
+    count = "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+    environment = LocalExecutor(Slots(1, "cpu", 1))._environment(None)
+    faults = []
+    for each in (environment, {k: v for k, v in environment.items() if not k.startswith("MALLOC_")}):
+        ended = subprocess.run(
+            [sys.executable, "-c", work + count], env=each, capture_output=True, text=True, check=True
+        )
+        faults.append(int(ended.stdout))
+    assert faults[0] < faults[1]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")  # the user's choice
+    assert LocalExecutor(Slots(1, "cpu", 1))._environment(None)["MALLOC_TRIM_THRESHOLD_"] == "0"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has another OpenMP there")
+def test_the_openmp_of_torch_reads_the_spin_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {**LocalExecutor(Slots(1, "cpu", 2))._environment(None), "OMP_DISPLAY_ENV": "verbose"}
+    command = [sys.executable, "-c", "import torch"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in ended.stderr
 
 
 def test_workers_fill_the_gpus_evenly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -45,6 +45,16 @@ def test_a_look_spends_its_part_of_the_level() -> None:
     assert (pair.seeds, pair.estimate, pair.verdict) == (3, 1.0, "undecided")
 
 
+def test_two_seeds_give_no_verdict() -> None:
+    tasks = 8  # the least p is 2 / 6^8
+    scores = {"a": np.full((tasks, 2), 2.0), "b": np.full((tasks, 2), 1.0)}
+    (pair,) = stats.pairs(table(**scores), (2,))
+    assert pair.p < 0.001
+    assert (pair.seeds, pair.estimate, pair.verdict) == (2, 1.0, "undecided")
+    more = {name: np.concatenate([own, own[:, :1]], axis=1) for name, own in scores.items()}
+    assert stats.pairs(table(**more), (3,))[0].verdict == "better"
+
+
 def test_two_looks_by_hand() -> None:
     """Two and two more: 2 of 6 orders are extreme at the first look, 2 of 36 are at the second of those still there.
 

@@ -53,7 +53,7 @@ NOISE = {
 
 def keys_of_a_record() -> list[tuple[str, ...]]:
     run = RunRecord.of(make_cell(), [0]).to_builtins()
-    optional = {("algo", "sha256"), ("group",), ("suite",), ("task",), ("algo",), ("protocol",)}
+    optional = {("algo", "sha256"), ("algo", "overrides"), ("group",), ("suite",), ("task",), ("algo",), ("protocol",)}
     nested = [(room, key) for room in ("suite", "task", "algo", "protocol") for key in run[room]]
     return [path for path in [*((key,) for key in run), *nested] if path not in optional]
 

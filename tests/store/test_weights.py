@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,20 @@ def test_run_without_keep_weights_leaves_none_and_removes_earlier_ones(folder: P
     assert not (folder / weights.FILE).exists()
     with pytest.raises(UsageError, match=r"\(done\) has no weights: .* --keep-weights"):
         weights.find(str(folder), tmp_path)
+
+
+def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, dtype=torch.float64), "c.d": torch.zeros(1, dtype=torch.bool)}
+    written = set()
+    for _ in range(20):
+        weights.write(tmp_path, RECORD, 40, 3, 1, tensors)
+        written.add((tmp_path / weights.FILE).read_bytes())
+    assert len(written) == 1
+    found = weights.find(str(tmp_path), tmp_path).weights
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    (size,) = struct.unpack("<Q", written.pop()[:8])
+    assert size % 8 == 0  # tensors are aligned, as other readers of the format may need
 
 
 @pytest.mark.parametrize(

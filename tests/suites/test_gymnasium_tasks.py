@@ -105,6 +105,32 @@ def test_bounds_beyond_float32_become_infinite_without_a_warning(register: Any) 
     assert env.observation_space == spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
 
+WRONG = {
+    "reward": ("1.5", "the reward is of type str, not a real number"),
+    "terminated": (None, "terminated is None, not true or false"),
+    "truncated": ("no", "truncated is 'no', not true or false"),
+    "obs": (np.ones(2, complex), "the observation is of type complex128, not of real numbers"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("nested", [False, True])
+def test_values_of_wrong_types_are_not_converted(register: Any, monkeypatch, name: str, nested: bool) -> None:
+    value, words = WRONG[name]
+
+    def step(self: Awkward, action: Any) -> tuple[Any, ...]:
+        found = {"obs": self.observation_space.sample(), "reward": 1.0, "terminated": False, "truncated": False}
+        found[name] = {"a": value, "b": 0} if name == "obs" and nested else value
+        return *found.values(), {}
+
+    observation = spaces.Dict({"a": VECTOR, "b": spaces.Discrete(2)}) if nested else VECTOR
+    env = suites.make(register(observation, VECTOR))
+    env.reset(seed=0)
+    monkeypatch.setattr(Awkward, "step", step)
+    with pytest.raises(TypeError, match=words):
+        env.step(np.zeros(2, np.float32))
+
+
 @pytest.mark.parametrize(
     ("observation", "action", "words"),
     [

@@ -37,7 +37,7 @@ def test_every_suite_loads_and_its_tasks_exist(name: str) -> None:
     assert len(suite.tasks) == COUNTS[name]
     for task in suite.tasks:
         assert task.name in suites.tasks(task.source)
-        assert task.action_repeat == (1 if suite.comparable else 4)
+        assert task.action_repeat == {"quick": 8, "small": 4}.get(name, 1)
         assert suite.task(task.name) is task
         if task.source == "dm_control":
             assert task.score == suites.Score(0.0, 1000.0)
@@ -46,11 +46,12 @@ def test_every_suite_loads_and_its_tasks_exist(name: str) -> None:
 @pytest.mark.parametrize("name", suites.names())
 def test_budgets(name: str) -> None:
     suite = suites.load(name, check_tasks=False)
-    steps = {"quick": 6_000, "small": 8_000, "dmc-easy": 500_000}.get(name, 1_000_000)
-    episodes = 5 if name in ("quick", "small", "flowrl-paper") else 10
+    steps = {"quick": 2_000, "small": 8_000, "dmc-easy": 500_000}.get(name, 1_000_000)
+    episodes = {"quick": 3, "small": 5, "flowrl-paper": 5}.get(name, 10)
+    every = {"quick": 500, "small": 1_000}.get(name, 10_000)
     assert suite.steps == steps
     assert suite.comparable == (name not in ("quick", "small"))
-    assert suite.evaluation == suites.Evaluation(every=10_000 if suite.comparable else 1_000, episodes=episodes)
+    assert suite.evaluation == suites.Evaluation(every, episodes)
     assert suite.comparable or suite.note
 
 

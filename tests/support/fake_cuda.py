@@ -105,6 +105,19 @@ class Stream:
         pass
 
 
+class On:
+    """Stands in for `torch.cuda.stream`."""
+
+    def __init__(self, cuda: FakeCuda, stream: Stream) -> None:
+        self._cuda, self._stream = cuda, stream
+
+    def __enter__(self) -> None:
+        self._before, self._cuda.stream = self._cuda.stream, self._stream
+
+    def __exit__(self, *error: Any) -> None:
+        self._cuda.stream = self._before
+
+
 @dataclass
 class Pool:
     """The memory that several graphs share."""
@@ -166,6 +179,7 @@ class Graph:
     def capture_begin(self, pool: Pool | None = None, capture_error_mode: str = "global") -> None:
         assert self._cuda.capturing is None, "one capture at a time"
         assert self._cuda.stream is not self._cuda.main, "a capture needs a stream of its own"
+        self._cuda.captured_on.append(self._cuda.stream)
         self._pool = pool or Pool()
         self._number = next(self.numbers)
         self._cuda.capturing = self
@@ -203,8 +217,8 @@ class Graph:
         with self._cuda.plainly():
             for graph in list(self._pool.graphs):
                 graph.overwrite(all_of_it=graph._number > self._number)
-            for number, operation in enumerate(self.operations):
-                if (number, self) not in self._cuda.skipped:
+            for operation in self.operations:
+                if operation.function not in self._cuda.left_out:
                     operation.run()
         self._cuda.counts["replays"] += 1
 
@@ -245,7 +259,7 @@ class Capture:
 
     def __init__(self, cuda: FakeCuda, graph: Graph, pool: Pool | None = None, stream: Stream | None = None) -> None:
         self._cuda, self._graph, self._pool = cuda, graph, pool
-        self._stream = cuda.on(stream or cuda.capture_stream)
+        self._stream = On(cuda, stream or cuda.capture_stream)
 
     def __enter__(self) -> None:
         self._stream.__enter__()
@@ -265,9 +279,10 @@ class FakeCuda:
         self.streams: list[Stream] = []  # those made by the code under test
         self.capturing: Graph | None = None
         self.captured: list[weakref.ref[Graph]] = []
+        self.captured_on: list[Stream] = []
         self.counts: Counter[str] = Counter()
         self.fails_to_end = False  # whether ending a capture raises an error
-        self.skipped: set[tuple[int, Graph]] = set()  # operations of a graph that its replays leave out
+        self.left_out: set[Any] = set()  # operations that replays leave out
         self.sync_is_error = False
         self._device, self._pinned = Storages(), Storages()
         self._target: bool | None = None  # where new tensors belong: to the device, the host, or as their inputs do
@@ -291,14 +306,6 @@ class FakeCuda:
 
     def _group_device(self, lists: list[list[Tensor]]) -> torch.device:
         return DEVICE if self.holds(lists[0][0]) else torch.device("cpu")
-
-    @contextlib.contextmanager
-    def on(self, stream: Stream) -> Iterator[None]:
-        before, self.stream = self.stream, stream
-        try:
-            yield
-        finally:
-            self.stream = before
 
     def new_stream(self) -> Stream:
         self.streams.append(Stream())
@@ -466,7 +473,7 @@ def install(patch: pytest.MonkeyPatch) -> FakeCuda:
         "graph": lambda graph, pool=None, stream=None: Capture(cuda, graph, pool, stream),
         "graph_pool_handle": Pool,
         "Stream": cuda.new_stream,
-        "stream": cuda.on,
+        "stream": lambda stream: On(cuda, stream),
         "current_stream": lambda device=None: cuda.stream,
         "synchronize": lambda device=None: cuda.wait("synchronize"),
         "device": lambda device: contextlib.nullcontext(),

@@ -17,7 +17,7 @@ import torch
 from fakes import Toy, ToyConfig, Walk
 
 from flowbench.common.child_process import RemoteTraceback
-from flowbench.learners.rng import TorchStream, stream_seed
+from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.train.evaluation import EvaluationFault, Evaluator, Failed
 from flowbench.train.vecenv import EnvironmentFault
 

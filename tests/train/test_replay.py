@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from algos.agent import Batch, Config
-from flowbench.learners.rng import stream_seed
+from flowbench.common.rng import stream_seed
 from flowbench.train.replay import BLOCK, SHORT_EPISODE, Replay
 
 CPU = torch.device("cpu")

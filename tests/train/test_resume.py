@@ -295,7 +295,7 @@ def test_a_wrong_manifest_is_rejected(tmp_path: Path, change) -> None:
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
     chunk = {"numbers": torch.tensor([0, 3]), "obs": torch.zeros(3, 2)}
-    writer.write(3, TABLES, {"a": torch.ones(2)}, lambda start: chunk, 3)
+    writer.write(writer.snapshot(3, TABLES, {"a": torch.ones(2)}, lambda start: chunk, 3))
     assert checkpoint.load(tmp_path, 3).state["a"].tolist() == [1, 1]
     path = tmp_path / "checkpoint" / "3.json"
     manifest = json.loads(path.read_text())
@@ -332,7 +332,7 @@ def test_other_files_are_removed_from_the_checkpoint_folder(tmp_path: Path) -> N
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
-    writer.write(3, TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
+    writer.write(writer.snapshot(3, TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3))
     for name in ("0999.json", "-5.json", "\u0669.json"):
         (tmp_path / "checkpoint" / name).write_text("{}")
     for name in ("900.json", "other"):
@@ -351,7 +351,7 @@ def test_the_target_of_a_link_to_a_table_is_not_changed(tmp_path: Path) -> None:
     writer = checkpoint.Writer(tmp_path)
     for table in TABLES:
         (tmp_path / table).write_text("step\n")
-    writer.write(3, TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3)
+    writer.write(writer.snapshot(3, TABLES, {}, lambda start: {"numbers": torch.tensor([0, 3])}, 3))
     (tmp_path / "evals.csv").rename(tmp_path / "mine")
     (tmp_path / "evals.csv").symlink_to(tmp_path / "mine")
     with pytest.raises(checkpoint.Damaged):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk
 
+from flowbench.common.rng import stream_seed
 from flowbench.learners.placement import Placement
-from flowbench.learners.rng import stream_seed
 from flowbench.train.build import build_trainer, replay_device
 from flowbench.train.events import Row, SeedFailed, Tick
 

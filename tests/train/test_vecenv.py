@@ -185,19 +185,49 @@ def test_an_environment_with_values_that_are_not_finite_is_not_stepped_again(bad
         ((np.float32(1.0), 0.0), r"an observation of shape \(\)"),
         ((np.zeros(2, np.float32), np.zeros(2)), r"a reward of shape \(2,\)"),
         ((np.zeros(2, np.float32), 1e300), "a reward that is not finite"),  # in float32, which replay holds
-        ((["a", "b"], 0.0), "the environment raised ValueError"),
-        ((np.zeros(2, np.float32), None), "a reward that is not finite"),
+        ((["a", "b"], 0.0), "an observation of type <U1, not of real numbers"),
+        ((np.array(["1", "2"]), 0.0), "an observation of type <U1, not of real numbers"),
+        ((np.zeros(2, complex), 0.0), "an observation of type complex128, not of real numbers"),
+        ((np.array([None, 1.0]), 0.0), "an observation of type object, not of real numbers"),
+        ((np.zeros(2, np.float32), None), "a reward of type NoneType, not a real number"),
+        ((np.zeros(2, np.float32), "1.5"), "a reward of type str, not a real number"),
+        ((np.zeros(2, np.float32), 1 + 2j), "a reward of type complex, not a real number"),
+        ((np.zeros(2, np.float32), 0.0, None), "terminated as None, not as true or false"),
+        ((np.zeros(2, np.float32), 0.0, "no"), "terminated as 'no', not as true or false"),
+        ((np.zeros(2, np.float32), 0.0, False, float("nan")), "truncated as nan, not as true or false"),
     ],
 )
-def test_values_of_a_wrong_shape_are_rejected(returned, fault: str) -> None:
+def test_values_of_a_wrong_shape_or_type_are_rejected(returned, fault: str) -> None:
     class Broken(Tally):
         def step(self, action):
-            return *returned, False, False, {}
+            return *returned, *[False] * (4 - len(returned)), {}
 
     envs = VecEnv([Tally(), Broken()], seed_of)
     step(envs, 0.0, 0.0)
     assert envs.faults.keys() == {1}
     assert re.search(fault, envs.faults[1])
+
+
+@pytest.mark.parametrize("flag", [np.bool_(True), 1, np.array([True]), 1.0])
+def test_flags_may_be_numbers_and_arrays(flag) -> None:
+    class Flagged(Tally):
+        def step(self, action):
+            return *super().step(action)[:2], flag, np.bool_(False), {}
+
+    envs = VecEnv([Flagged()], seed_of)
+    assert step(envs, 0.0).terminated.tolist() == [True]
+    assert not envs.faults
+
+
+def test_a_first_observation_of_a_wrong_type_is_rejected() -> None:
+    class Broken(Tally):
+        def reset(self, **options):
+            obs, info = super().reset(**options)
+            return obs.astype(complex), info
+
+    assert VecEnv([Broken()], seed_of).faults == {
+        0: "the environment returned an observation of type complex128, not of real numbers"
+    }
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -19,11 +19,13 @@ import pytest
 import torch
 from fakes import make_cell, make_suite, put_run, without_clock, write_algorithm
 
-from flowbench.common import errors
+from flowbench.common import errors, system
 from flowbench.learners import placement
 from flowbench.plan.cells import Cell
+from flowbench.schedule.resources import choose_gpus, share
 from flowbench.store import checkpoint, lock, records
 from flowbench.store.records import ProtocolInfo, RunRecord, Sizes
+from flowbench.train.trainer import Trainer
 from flowbench.worker import __main__ as worker_main
 from flowbench.worker import protocol
 from flowbench.worker.session import Session
@@ -208,6 +210,32 @@ def test_missing_device_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="no CUDA device"):
         placement.device("cuda")
+
+
+def test_a_worker_that_was_given_a_gpu_and_finds_none_fails_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old\n(found version 11040)")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    # As the scheduler writes it for a machine with a GPU and without --device.
+    monkeypatch.setattr(system, "gpus", lambda: ["0"])
+    slots = share("auto", None, gpus=choose_gpus("auto", None))
+    folder = queue(tmp_path, cell(), device=slots.device, precision=slots.precision)
+    assert train(folder)[0] == protocol.EXIT_FAILED
+    run = records.read_run(folder)
+    assert run.status == "failed"
+    assert "no CUDA device can be used here (The NVIDIA driver on your system is too old (found version" in run.error
+    assert not (folder / "train.csv").exists()
+
+
+def test_a_note_of_the_trainer_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "note", "seeds are trained one after another")
+    folder = queue(tmp_path, cell(steps=20, every=20))
+    assert train(folder)[0] == 0
+    assert json.loads((folder / "run.json").read_text())["note"] == "seeds are trained one after another"
 
 
 def test_run_stops_if_nobody_reads_its_events(tmp_path: Path) -> None:

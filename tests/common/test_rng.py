@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from flowbench.learners.rng import TorchStream, stream_seed
+from flowbench.common.rng import TorchStream, stream_seed
 
 CPU = torch.device("cpu")
 
