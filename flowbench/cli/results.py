@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from flowbench.cli.app import app
+from flowbench.cli.app import App, app
 from flowbench.cli.options import RESULTS, Results, named, table, warn
 
-results_app = typer.Typer(no_args_is_help=True, help="List, show, compare, remove and merge what is in a folder.")
+results_app = App(no_args_is_help=True, help="List, show, compare, remove and merge what is in a folder.")
 app.add_typer(results_app, name="results")
 
 VARIANT = "Its config id, its label, or the folder of one of its runs."
@@ -28,26 +29,27 @@ def list_results(
 ) -> None:
     """List the variants in a results folder, with their runs, size on disk and the time of the last run."""
     from flowbench.common.errors import UsageError
-    from flowbench.common.text_table import ranges
+    from flowbench.common.text_table import TextTable, ranges, show
     from flowbench.store import manage
 
     found = manage.variants(results, *named(suite, algo))
     if not found:
         raise UsageError(f"{str(results)!r} contains no runs yet; start some with `flowbench run`")
     rows = [
-        [
-            each.suite,
+        (
             each.label,
+            each.suite,
             each.config_id,
             str(len({run.task.name for run in each.runs})),
             ranges({run.seed for run in each.runs}),
             each.statuses(),
             f"{each.size() / 1e6:.1f} MB",
             each.ended(),
-        ]
+        )
         for each in found
     ]
-    table(["suite", "algorithm", "config", "tasks", "seeds", "runs", "size", "last end (UTC)"], rows)
+    columns = ("algorithm", "suite", "config", "tasks", "seeds", "runs", "size", "last end (UTC)")
+    show(TextTable(str(results), columns, tuple(rows)), Console())
 
 
 @results_app.command(

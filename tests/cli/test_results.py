@@ -43,7 +43,7 @@ def config(algo: str) -> str:
 def test_variants_are_listed_with_their_runs(root: Path, flowbench: Any) -> None:
     status, out, _ = flowbench("results", "ls", "--results", root)
     assert status == 0
-    assert re.search(rf"mini +sac +{config('sac')} +1 +0-1 +2 done +0\.0 MB", out)
+    assert re.search(rf"sac +mini +{config('sac')} +1 +0-1 +2 done +0\.0 MB", out)
     assert out.count(" done ") == 3
     assert "td3" not in flowbench("results", "ls", "--results", root, "--algo", "sac")[1]
     (root / make_cell("sac").path / "big").write_bytes(bytes(2_500_000))
