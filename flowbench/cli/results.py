@@ -16,7 +16,7 @@ from flowbench.cli.options import RESULTS, Results, named, table, warn
 results_app = App(no_args_is_help=True, help="List, show, compare, remove and merge what is in a folder.")
 app.add_typer(results_app, name="results")
 
-VARIANT = "Its config id, its label, or the folder of one of its runs."
+VARIANT = "Its config id, its label or name as in `run`, or the folder of one of its runs."
 
 
 @results_app.command("ls", epilog="Example: flowbench results ls --suite quick")
@@ -94,7 +94,7 @@ def diff_variants(
 
 @results_app.command("rm", epilog="Example: flowbench results rm --dead --yes")
 def remove_variants(
-    variant: Annotated[list[str] | None, typer.Argument(metavar="[VARIANT]...", help=f"Variants. {VARIANT}")] = None,
+    variant: Annotated[list[str] | None, typer.Argument(metavar="VARIANT", help=f"Variants. {VARIANT}")] = None,
     dead: Annotated[
         bool,
         typer.Option("--dead", help="Variants whose own file was edited or is gone, and runs replaced with --force."),
