@@ -104,7 +104,7 @@ def remove_variants(
     results: Results = RESULTS,
 ) -> int:
     """Remove all runs of variants. It lists them and asks first. Runs in training stay; then the exit status is 1."""
-    from flowbench.common.errors import UsageError
+    from flowbench.common.errors import UsageError, printable
     from flowbench.store import manage
 
     if not (variant or dead):
@@ -116,14 +116,14 @@ def remove_variants(
         print("nothing is dead")
         return 0
     for text in found.values():
-        print(f"remove {text}")
+        print(printable(f"remove {text}"))
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nothing was removed: the answer cannot be asked for here; give --yes")
         typer.confirm("Remove them?", abort=True)
     kept = manage.remove(results, [folder for folders in found for folder in folders])
     for folder in kept:
-        print(f"flowbench: not removed, another process trains it: {folder}", file=sys.stderr)
+        print(printable(f"flowbench: not removed, another process trains it: {folder}"), file=sys.stderr)
     return int(bool(kept))
 
 
@@ -137,13 +137,14 @@ def merge_folders(
     If both have different runs of one cell, or a task has other settings there, it is a conflict: conflicts are listed,
     the other runs are copied, and the exit status is 1. Queued and running cells are left out.
     """
+    from flowbench.common.errors import printable
     from flowbench.common.text_table import plural
     from flowbench.store import manage
 
     merged = manage.merge(source, results)
     warn(merged.left_out)
     for text in merged.conflicts:
-        print(f"flowbench: conflict: {text}", file=sys.stderr)
+        print(printable(f"flowbench: conflict: {text}"), file=sys.stderr)
     print(
         f"{plural(len(merged.copied), 'run')} copied, {len(merged.there_already)} there already, "
         f"{plural(len(merged.conflicts), 'conflict')}"
