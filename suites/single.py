@@ -9,8 +9,8 @@ from suites.task import Evaluation, Score, Suite, Task
 
 STEPS, EVALUATIONS, EPISODES = 100_000, 20, 5
 NOTE = (
-    "Scores are returns, not normalised, because the score bounds of this environment are not known. The optimality "
-    "gap has no meaning then. A suite file with score bounds gives normalised scores."
+    "Scores are returns, because the score bounds of this environment are not known. A suite file with score bounds "
+    "gives normalised scores."
 )
 
 

@@ -83,6 +83,7 @@ def train(
         raise UsageError(f"seed {seed!r} is not a whole number from 0 to {MAX_SEED}")
     variant = _variant(algo, set, protocol)
     make_env, acts = _factory(env)
+    device = "cuda" if device == "gpu" else device
     one_of("device", device, DEVICES)
     one_of("precision", precision, PRECISIONS)
     where = placement.device(device)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from flowbench.cli.app import app
+from flowbench.cli.app import App, app
 from flowbench.cli.options import RESULTS, Results, named, table, warn
 
-results_app = typer.Typer(no_args_is_help=True, help="List, show, compare, remove and merge what is in a folder.")
+results_app = App(no_args_is_help=True, help="List, show, compare, remove and merge what is in a folder.")
 app.add_typer(results_app, name="results")
 
-VARIANT = "Its config id, its label, or the folder of one of its runs."
+VARIANT = "Its config id, its label or name as in `run`, or the folder of one of its runs."
 
 
 @results_app.command("ls", epilog="Example: flowbench results ls --suite quick")
@@ -28,26 +29,27 @@ def list_results(
 ) -> None:
     """List the variants in a results folder, with their runs, size on disk and the time of the last run."""
     from flowbench.common.errors import UsageError
-    from flowbench.common.text_table import ranges
+    from flowbench.common.text_table import TextTable, ranges, show
     from flowbench.store import manage
 
     found = manage.variants(results, *named(suite, algo))
     if not found:
         raise UsageError(f"{str(results)!r} contains no runs yet; start some with `flowbench run`")
     rows = [
-        [
-            each.suite,
+        (
             each.label,
+            each.suite,
             each.config_id,
             str(len({run.task.name for run in each.runs})),
             ranges({run.seed for run in each.runs}),
             each.statuses(),
             f"{each.size() / 1e6:.1f} MB",
             each.ended(),
-        ]
+        )
         for each in found
     ]
-    table(["suite", "algorithm", "config", "tasks", "seeds", "runs", "size", "last end (UTC)"], rows)
+    columns = ("algorithm", "suite", "config", "tasks", "seeds", "runs", "size", "last end (UTC)")
+    show(TextTable(str(results), columns, tuple(rows)), Console())
 
 
 @results_app.command(
@@ -92,7 +94,7 @@ def diff_variants(
 
 @results_app.command("rm", epilog="Example: flowbench results rm --dead --yes")
 def remove_variants(
-    variant: Annotated[list[str] | None, typer.Argument(metavar="[VARIANT]...", help=f"Variants. {VARIANT}")] = None,
+    variant: Annotated[list[str] | None, typer.Argument(metavar="VARIANT", help=f"Variants. {VARIANT}")] = None,
     dead: Annotated[
         bool,
         typer.Option("--dead", help="Variants whose own file was edited or is gone, and runs replaced with --force."),
@@ -102,7 +104,7 @@ def remove_variants(
     results: Results = RESULTS,
 ) -> int:
     """Remove all runs of variants. It lists them and asks first. Runs in training stay; then the exit status is 1."""
-    from flowbench.common.errors import UsageError
+    from flowbench.common.errors import UsageError, printable
     from flowbench.store import manage
 
     if not (variant or dead):
@@ -114,14 +116,14 @@ def remove_variants(
         print("nothing is dead")
         return 0
     for text in found.values():
-        print(f"remove {text}")
+        print(printable(f"remove {text}"))
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nothing was removed: the answer cannot be asked for here; give --yes")
         typer.confirm("Remove them?", abort=True)
     kept = manage.remove(results, [folder for folders in found for folder in folders])
     for folder in kept:
-        print(f"flowbench: not removed, another process trains it: {folder}", file=sys.stderr)
+        print(printable(f"flowbench: not removed, another process trains it: {folder}"), file=sys.stderr)
     return int(bool(kept))
 
 
@@ -135,13 +137,14 @@ def merge_folders(
     If both have different runs of one cell, or a task has other settings there, it is a conflict: conflicts are listed,
     the other runs are copied, and the exit status is 1. Queued and running cells are left out.
     """
+    from flowbench.common.errors import printable
     from flowbench.common.text_table import plural
     from flowbench.store import manage
 
     merged = manage.merge(source, results)
     warn(merged.left_out)
     for text in merged.conflicts:
-        print(f"flowbench: conflict: {text}", file=sys.stderr)
+        print(printable(f"flowbench: conflict: {text}"), file=sys.stderr)
     print(
         f"{plural(len(merged.copied), 'run')} copied, {len(merged.there_already)} there already, "
         f"{plural(len(merged.conflicts), 'conflict')}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from flowbench.cli.app import app
 from flowbench.cli.options import RESULTS, Results
+
+if TYPE_CHECKING:
+    from flowbench.evaluate.verify import Verification
 
 SHOWN = 3  # evaluations that differ
 
@@ -26,6 +30,7 @@ def verify(
 
     It trains in a temporary folder and changes nothing in the results. The exit status is 1 if an evaluation differs.
     """
+    from flowbench.common.errors import printable
     from flowbench.evaluate import verify as verification
     from flowbench.store.manage import run_folder
 
@@ -34,19 +39,23 @@ def verify(
         found = verification.verify(
             folder, algo, lambda step, steps: status.update(f"training again: step {step:,} of {steps:,}")
         )
+    for line in _lines(found):
+        print(printable(line))
+    return int(not found.repeats)
+
+
+def _lines(found: Verification) -> Iterator[str]:
+    """The result, the first differences, and what was not as recorded."""
     count = len(found.differences)
     if found.error:
-        print(f"{found.run}: could not be trained again: {found.error}")
+        yield f"{found.run}: could not be trained again: {found.error}"
     elif found.repeats:
-        print(f"{found.run}: all {found.evaluations} evaluations repeat exactly")
+        yield f"{found.run}: all {found.evaluations} evaluations repeat exactly"
     else:
-        print(f"{found.run}: {count} of {found.evaluations} evaluations differ")
-    for text in found.differences[:SHOWN]:
-        print(f"  {text}")
+        yield f"{found.run}: {count} of {found.evaluations} evaluations differ"
+    yield from (f"  {text}" for text in found.differences[:SHOWN])
     if count > SHOWN:
-        print(f"  and {count - SHOWN} more")
+        yield f"  and {count - SHOWN} more"
     if found.conditions:
-        print("not as recorded:")
-        for text in found.conditions:
-            print(f"  {text}")
-    return int(not found.repeats)
+        yield "not as recorded:"
+        yield from (f"  {text}" for text in found.conditions)

@@ -187,7 +187,7 @@ def _section(
         tasks=tuple(sorted(set(table["task"]))),
         seeds={str(algo): int(count) for algo, count in table.groupby("algo")["seed"].nunique().items()},
         table=table,
-        aggregates=aggregates,
+        aggregates=aggregates if _is_normalised(runs) else aggregates[aggregates["metric"] != "Optimality Gap"],
         per_task=per_task,
         success=stats.success_rates(table, reps=reps, seed=seed),
         improvement=improvement,
@@ -198,6 +198,11 @@ def _section(
         differences=tuple(differences),
         warnings=tuple(warnings),
     )
+
+
+def _is_normalised(runs: pd.DataFrame) -> bool:
+    """Whether scores are normalised: with the bounds 0 and 1 they are returns, which have no optimality gap."""
+    return not {"low", "high"} <= set(runs) or bool(((runs["low"] != 0.0) | (runs["high"] != 1.0)).any())
 
 
 def _settings(runs: pd.DataFrame) -> dict[str, dict[str, list[Any]]]:

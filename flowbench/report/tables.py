@@ -16,6 +16,8 @@ BRACKETS = "[95 % stratified bootstrap confidence interval]"
 TEST = "permutation test stratified by task"
 HIGHER = "Probability that a run of X scores higher than a run of Y"
 
+GAP = "Optimality Gap"
+
 
 def heading(section: Section, reps: int) -> list[str]:
     """The lines that say what the numbers of a section are; a suite unlike the literature says so first."""
@@ -34,7 +36,8 @@ def heading(section: Section, reps: int) -> list[str]:
     )
     if section.published:
         lines.append(references(section))
-    return [*lines, f"normalised scores; {plural(reps, 'bootstrap resample')}", *settings(section)]
+    scores = "normalised scores" if GAP in metrics(section) else "scores are returns, not normalised"
+    return [*lines, f"{scores}; {plural(reps, 'bootstrap resample')}", *settings(section)]
 
 
 def settings(section: Section) -> list[str]:
@@ -79,18 +82,26 @@ def correction(section: Section) -> str:
     return f"Holm's correction for {' and separately for '.join(sizes) or 'no pair'}"
 
 
+def metrics(section: Section) -> list[str]:
+    """The aggregate scores of a section, in order; returns have no optimality gap."""
+    return [metric for metric in METRICS if metric in set(section.aggregates["metric"])]
+
+
 def tables(section: Section, *, pairs_per_task: bool = False) -> list[TextTable]:
     """Aggregates, means of each task, success rates if there are any, and pairs if there are two algorithms or more."""
     own = section.aggregates.set_index(["algo", "metric"])
     rows = []
     for algo in section.algos:
-        cells = [interval(*own.loc[(algo, metric), ["estimate", "low", "high"]], digits=3) for metric in METRICS]
+        cells = [
+            interval(*own.loc[(algo, metric), ["estimate", "low", "high"]], digits=3) for metric in metrics(section)
+        ]
         rows.append((algo, *cells, str(own.loc[(algo, "IQM"), "seeds"])))
-    title = f"Aggregate scores over the tasks {BRACKETS}; optimality gap: lower is better"
+    title = f"Aggregate scores over the tasks {BRACKETS}"
+    title += "; optimality gap: lower is better" if GAP in metrics(section) else ""
     iqm = own.xs("IQM", level="metric")["estimate"]
     leading = best({str(algo): value for algo, value in iqm.items()}, section.improvement)
     marked = frozenset((row, 1) for row, algo in enumerate(section.algos) if algo in leading)
-    aggregates = TextTable(title, ("algorithm", *METRICS, "seeds"), tuple(rows), best=marked)
+    aggregates = TextTable(title, ("algorithm", *metrics(section), "seeds"), tuple(rows), best=marked)
     title = f"Mean return of each task over its seeds {BRACKETS}; n: number of seeds, where some are missing"
     means = [_of_tasks(section, section.per_task, "mean", title, digits=1, tested=True)]
     if not section.success.empty:

@@ -17,7 +17,7 @@ from flowbench.common.errors import UsageError
 from flowbench.common.text_table import plural, ranges
 from flowbench.store import lease, lock, records
 from flowbench.store.csv_rows import TABLES
-from flowbench.store.load import Selection, check_root
+from flowbench.store.load import Selection, check_root, selects
 from flowbench.store.records import NotARun, RunRecord
 
 ASIDE = "replaced-*-seed-*"  # finished runs that `flowbench run --force` has kept
@@ -67,7 +67,10 @@ def variants(root: Path, suite_names: Sequence[str] = (), algo_names: Sequence[s
 
 
 def find(root: Path, name: str, suite_names: Sequence[str] = ()) -> StoredVariant:
-    """The variant with this config id or label, or of the run in this folder. Raises UsageError."""
+    """The variant with this config id or label, of the run in this folder, or that `run --algo` would mean by this.
+
+    Raises UsageError.
+    """
     known = variants(root, suite_names)
     folder = next((path.resolve() for path in (Path(name), root / name) if (path / "run.json").is_file()), None)
     found = [
@@ -75,6 +78,9 @@ def find(root: Path, name: str, suite_names: Sequence[str] = ()) -> StoredVarian
         for each in known
         if name in (each.config_id, each.label) or folder in [path.resolve() for path in each.folders]
     ]
+    if not found:
+        texts = [(each, each.runs[0].algo.name, each.runs[0].config) for each in known]
+        found = [each for each, algo, config in texts if selects(name, algo, each.label, each.config_id, config)]
     if not found:
         choices = ", ".join(f"{each.config_id} ({each.suite} {each.label})" for each in known) or "none"
         raise UsageError(f"{root}: no variant is called {name!r}; give its config id (choices: {choices})")

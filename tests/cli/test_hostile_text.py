@@ -46,6 +46,9 @@ COMMANDS = [
     ("watch", "--once"),
     ("report", "--algo", f"no {EVIL}"),
     ("export", "--format", "csv"),
+    ("results", "ls"),
+    ("results", "diff", "=sac", f"td3[{EVIL}]"),
+    ("results", "rm", f"td3[{EVIL}]", "--yes"),
 ]
 
 

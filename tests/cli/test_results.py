@@ -43,7 +43,7 @@ def config(algo: str) -> str:
 def test_variants_are_listed_with_their_runs(root: Path, flowbench: Any) -> None:
     status, out, _ = flowbench("results", "ls", "--results", root)
     assert status == 0
-    assert re.search(rf"mini +sac +{config('sac')} +1 +0-1 +2 done +0\.0 MB", out)
+    assert re.search(rf"sac +mini +{config('sac')} +1 +0-1 +2 done +0\.0 MB", out)
     assert out.count(" done ") == 3
     assert "td3" not in flowbench("results", "ls", "--results", root, "--algo", "sac")[1]
     (root / make_cell("sac").path / "big").write_bytes(bytes(2_500_000))
@@ -73,6 +73,11 @@ def test_only_what_differs_between_two_variants_is_shown(root: Path, flowbench: 
     assert rows["versions.torch"] == ("9.9", "-")
     assert rows["config.policy_delay"] == ("-", "2")
     assert not {"config.hidden", "protocol.steps", "suite.name", "status"} & rows.keys()
+    labelled = put_run(root, make_cell("td3", label="td3[hidden=16]", hidden=16))
+    assert manage.find(root, "td3[hidden=16]").folders == [labelled]
+    assert manage.find(root, "td3").config_id == config("td3")  # the label itself
+    put_run(root, make_cell("qvpo", label="qvpo[hidden=16]", hidden=16))
+    assert manage.find(root, "qvpo").label == "qvpo[hidden=16]"  # the only one
     run = root / make_cell("td3", lr=0.5).path
     status, out, _ = flowbench("results", "diff", config("sac"), run, "--results", root)
     assert status == 0

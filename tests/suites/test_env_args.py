@@ -114,7 +114,14 @@ def test_a_report_on_returns_says_so(flowbench: Any, tmp_path: Path) -> None:
         (put_run(tmp_path, cell) / "evals.csv").write_text(f"step,mean\n40,-{seed + 3}00.0\n")
     status, out, _ = flowbench("report", "--results", tmp_path, "--reps", 50)
     assert status == 0
-    assert "Scores are returns, not normalised" in " ".join(out.split())
+    assert "scores are returns, not normalised; 50 bootstrap resamples" in out
+    assert "normalised scores;" not in out
+    assert "optimality gap" not in out.lower()
+    for format in ("csv", "json", "latex"):
+        text = flowbench("report", "--results", tmp_path, "--reps", 50, "--format", format)[1]
+        assert "optimality gap" not in text.lower()
+    drawn = ["--figures", tmp_path / "figures", "--html", tmp_path / "page.html"]
+    assert flowbench("report", "--results", tmp_path, "--reps", 50, *drawn)[0] == 0
     assert "-350.0" in out
 
 

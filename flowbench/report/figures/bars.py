@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from flowbench.common.text_table import wrapped
 from flowbench.report.assemble import Section
 from flowbench.report.figures.style import COLUMN, PAGE, UNDECIDED, Style, interval, rows_axis
-from flowbench.stats import METRICS
+from flowbench.report.tables import metrics
 
 
 def aggregates(section: Section, styles: dict[str, Style]) -> Figure | None:
@@ -19,8 +19,9 @@ def aggregates(section: Section, styles: dict[str, Style]) -> Figure | None:
     names = [wrapped(styles[algo].name, 24) for algo in algos]
     lines = sum(name.count("\n") + 1 for name in names)
     figure = Figure(figsize=(PAGE, 0.65 + 0.2 * lines), layout="constrained")
-    panels = figure.subplots(1, len(METRICS), sharey=True)
-    for panel, metric in zip(panels, METRICS, strict=True):
+    shown = metrics(section)
+    panels = figure.subplots(1, len(shown), sharey=True)
+    for panel, metric in zip(panels, shown, strict=True):
         rows = known[known["metric"] == metric].set_index("algo").to_dict("index")
         for place, algo in enumerate(algos):
             interval(panel, rows[algo], place, styles[algo])
