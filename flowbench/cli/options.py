@@ -46,7 +46,8 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
 
     from flowbench.common.errors import printable
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    headers = [escape(printable(column)) for column in columns]
+    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.overflow = "fold"

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from flowbench.common.errors import UsageError
+from flowbench.common.text_table import plural
 from flowbench.evaluate.trained_agent import find_algorithm
 from flowbench.plan.cells import task_folder
 from flowbench.schedule.executors.local import LocalExecutor
@@ -138,4 +139,4 @@ def _conditions(before: RunRecord, now: RunRecord) -> list[str]:
         f"{key} is {new.get(key)}, recorded {old.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
     ]
     times = len(before.resumed or [])
-    return [*texts, *([f"the recorded run was resumed {times} times"] if times else [])]
+    return [*texts, *([f"the recorded run was resumed {plural(times, 'time')}"] if times else [])]

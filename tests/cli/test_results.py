@@ -76,12 +76,15 @@ def test_only_what_differs_between_two_variants_is_shown(root: Path, flowbench: 
     labelled = put_run(root, make_cell("td3", label="td3[hidden=16]", hidden=16))
     assert manage.find(root, "td3[hidden=16]").folders == [labelled]
     assert manage.find(root, "td3").config_id == config("td3")  # the label itself
-    put_run(root, make_cell("qvpo", label="qvpo[hidden=16]", hidden=16))
+    qvpo = make_cell("qvpo", label="qvpo[hidden=16]", hidden=16)
+    config_of_qvpo = qvpo.variant.config_id
+    put_run(root, qvpo)
     assert manage.find(root, "qvpo").label == "qvpo[hidden=16]"  # the only one
     run = root / make_cell("td3", lr=0.5).path
     status, out, _ = flowbench("results", "diff", config("sac"), run, "--results", root)
     assert status == 0
     assert re.search(r"^ config\.lr +0\.0003 +0\.5", out, re.MULTILINE)
+    assert f"qvpo[hidden=16] ({config_of_qvpo})" in flowbench("results", "diff", "qvpo", "sac", "--results", root)[1]
 
 
 # Removal
