@@ -74,6 +74,7 @@ def test_table_has_the_floor_of_each_update(small, capsys) -> None:
     header, _, *rows = out.strip().rpartition("\n\n")[2].splitlines()
     assert "| floor ms | bound | of floor |" in header
     assert [row.split()[1].partition("[")[0] for row in rows] == ["sac", "td3"]
+    names = [name.strip() for name in header.split("|")]
     for row in rows:
-        update, floor = (float(row.split("|")[column]) for column in (3, 6))
+        update, floor = (float(row.split("|")[names.index(name)]) for name in ("update ms", "floor ms"))
         assert 0 < floor < update
