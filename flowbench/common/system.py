@@ -80,6 +80,15 @@ def cpu_model() -> str:
     return match[1] if match else platform.processor() or platform.machine()
 
 
+def cpu_vendor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The maker of the processor, such as "GenuineIntel" or "AuthenticAMD"; empty where the system does not tell it."""
+    try:
+        match = re.search(r"^vendor_id\s*: (.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1] if match else ""
+
+
 VECTORS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
 ZEN = {"23": "Zen or Zen 2", "25": "Zen 3", "26": "Zen 5"}  # by the family of the processor
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algos.networks import RowWise
+from flowbench.common import system
 
 M = TypeVar("M", bound=nn.Module)
 _LARGE = 2**23  # multiplications of a product above which oneDNN is faster in spite of its overhead
@@ -45,7 +46,8 @@ class Linear(nn.Linear):
     """`nn.Linear` that computes large products with oneDNN, where torch includes it.
 
     In single precision on a CPU torch uses MKL, which does not use AVX-512 on processors of other makers than Intel.
-    oneDNN does and is twice as fast there. The sums are the same, added up in another order.
+    oneDNN does and is up to twice as fast there; on Intel's own, MKL is up to 40 % faster (benchmarks/README.md). The
+    sums are the same, added up in another order.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +65,7 @@ def is_large(x: Tensor, out_features: int) -> bool:
     """Whether oneDNN computes the product of x [..., in] and a weight [out, in] faster than torch does."""
     if x.numel() * out_features < _LARGE:
         return False
-    return ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return PREFERRED and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -82,6 +84,7 @@ def _has_onednn() -> bool:
 
 
 ONEDNN = _has_onednn()
+PREFERRED = ONEDNN and system.cpu_vendor() != "GenuineIntel"  # there MKL is faster
 
 
 class _SeedBySeed(torch.autograd.Function):

@@ -147,7 +147,9 @@ def test_generation_of_a_processor(tmp_path: Path, vendor: str, family: int, fla
     core = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: X\nflags\t\t: fpu {flags}\n\n"
     (tmp_path / "cpuinfo").write_text(2 * core)
     assert system.cpu_generation(tmp_path / "cpuinfo") == named
+    assert system.cpu_vendor(tmp_path / "cpuinfo") == vendor
 
 
 def test_generation_of_an_unknown_processor(tmp_path: Path) -> None:
     assert system.cpu_generation(tmp_path / "none") == platform.machine()
+    assert system.cpu_vendor(tmp_path / "none") == ""

@@ -13,6 +13,12 @@ from flowbench.learners import kernels
 from flowbench.learners.kernels import Linear, Mish
 
 
+@pytest.fixture(autouse=True)
+def on_any_processor(monkeypatch):
+    """Use oneDNN also where MKL is preferred."""
+    monkeypatch.setattr(kernels, "PREFERRED", kernels.ONEDNN)
+
+
 def gradients(function, *inputs):
     """Value and gradients of a weighted sum of `function`'s answer, for leaves of the inputs."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
@@ -137,7 +143,7 @@ def test_a_linear_layer_keeps_to_autocast_and_other_types():
 
 
 def test_without_onednn_a_linear_layer_is_torchs(monkeypatch):
-    monkeypatch.setattr(kernels, "ONEDNN", False)
+    monkeypatch.setattr(kernels, "PREFERRED", False)
     layer, x = Linear(300, 260), torch.randn(128, 300)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
 
