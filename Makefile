@@ -1,5 +1,5 @@
 # Needs Python, git and make. Targets that need the environment create it in .venv.
-#   make quick      trains four algorithms on three small tasks and prints the report (six minutes on two cores)
+#   make quick      trains four algorithms on three small tasks and prints the report (five minutes on two cores)
 #   make test       runs all tests
 #   make test-fast  runs the fast tests (about 60 seconds on two cores)
 #   make lint       runs ruff and mypy
