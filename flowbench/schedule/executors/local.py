@@ -21,7 +21,7 @@ from flowbench.worker import protocol
 # How many times an idle OpenMP thread spins before it sleeps. GNU OpenMP, which torch's CPU wheels for Linux use, takes
 # 300,000 by default, and spinning threads then take the cores from the ones that they wait for as soon as the machine
 # has other work: benchmarks/README.md has the measurements. OpenMP reads it when torch is loaded.
-SPIN_COUNT = "1000"
+SPIN_COUNT = "3000"
 # glibc returns freed memory to the system at once if it is a large block or at the end of the heap. So an update of SAC
 # takes 140 page faults for memory that it has just freed; with these sizes in bytes it takes 8.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
