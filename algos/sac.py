@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
-from algos.networks import TwinCritic, frozen_copy, mlp, squared_error, td_target
+from algos.networks import TwinCritic, frozen_copy, mlp, noise_like, squared_error, td_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class SquashedGaussian(nn.Module):
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Reparameterised actions [..., act_dim] and their log-probabilities [...]."""
         mean, log_std = self(obs)
-        noise = torch.randn_like(mean)
+        noise = noise_like(obs, mean.shape[-1])
         u = torch.addcmul(mean, log_std.exp(), noise)
         return torch.tanh(u), squashed_log_prob(u, noise, log_std)
 
@@ -105,7 +105,7 @@ class SAC(Agent[SACConfig]):
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         mean, log_std = self.actor(obs)
         if explore:
-            return torch.tanh(torch.addcmul(mean, log_std.exp(), torch.randn_like(mean)))
+            return torch.tanh(torch.addcmul(mean, log_std.exp(), noise_like(obs, self.act_dim)))
         return torch.tanh(mean)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:

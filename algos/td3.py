@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner
-from algos.networks import TwinCritic, frozen_copy, mlp, squared_error, td_target
+from algos.networks import TwinCritic, frozen_copy, mlp, noise_like, squared_error, td_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class TD3(Agent[TD3Config]):
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         action: Tensor = self.actor(obs)
         if explore:
-            action = action + self.config.exploration_noise * torch.randn_like(action)
+            action = action + self.config.exploration_noise * noise_like(obs, self.act_dim)
         return action.clamp(-1.0, 1.0)
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Diagnostics]:
@@ -75,7 +75,7 @@ class TD3(Agent[TD3Config]):
         c = self.config
         with torch.no_grad():
             action = self.target_actor(batch.next_obs)
-            noise = (c.target_noise * torch.randn_like(action)).clamp(-c.noise_clip, c.noise_clip)
+            noise = (c.target_noise * noise_like(batch.next_obs, self.act_dim)).clamp(-c.noise_clip, c.noise_clip)
             next_q = self.target_critic(batch.next_obs, (action + noise).clamp(-1.0, 1.0)).amin(0)
             target = td_target(batch, c.gamma, next_q)
         q = self.critic(batch.obs, batch.action)

@@ -70,6 +70,8 @@ class EagerLearner(BaseLearner):
 
     def __init__(self, agent: Agent[Any], device: torch.device, autocast: Autocast = nullcontext) -> None:
         super().__init__(agent, device, autocast, seeds=1)
+        for parameter in agent.parameters():
+            parameter.data = parameter.data.contiguous()  # the fused optimiser ignores strides
         self._optimisers = {
             part: Optimiser([p for p in agent.get_submodule(part).parameters() if p.requires_grad], spec)
             for part, spec in agent.optimisers().items()
@@ -134,7 +136,7 @@ class EagerLearner(BaseLearner):
         return list(twin.pop_means())
 
 
-def invented_batch(agent: Agent[Any], device: torch.device, n: int = 2) -> Batch:
+def invented_batch(agent: Agent[Any], device: torch.device, n: int = 3) -> Batch:
     """n invented transitions [n, ...] to test an agent with."""
     obs = torch.randn(n, agent.obs_dim, device=device)
     action = torch.rand(n, agent.act_dim, device=device) * 2 - 1

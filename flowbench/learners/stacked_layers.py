@@ -25,7 +25,9 @@ from algos.networks import MLP, TwinCritic
 from flowbench.learners import kernels
 
 TWINS = 2
-ELEMENTWISE = (nn.ReLU, nn.ELU, nn.GELU, nn.Mish, nn.SiLU, nn.Tanh, nn.Identity)
+LINEAR = (nn.Linear, kernels.Linear)
+ELEMENTWISE = (nn.ReLU, nn.ELU, nn.GELU, nn.Mish, kernels.Mish, nn.SiLU, nn.Tanh, nn.Identity)
+JOINED = (*LINEAR, nn.LayerNorm, *ELEMENTWISE)  # the layers of twins that can be joined
 
 
 def install(agent: Agent[Any]) -> dict[str, tuple[str, int]]:
@@ -43,7 +45,7 @@ def install(agent: Agent[Any]) -> dict[str, tuple[str, int]]:
                 for parameter, _ in module.q1.named_parameters():
                     joined[f"{name}.{network}.{parameter}"] = f"{name}.both.{parameter}", twin
     for module in agent.modules():
-        if type(module) in (nn.Linear, kernels.Linear):
+        if type(module) in LINEAR:
             module.__class__ = Linear
         elif type(module) is nn.LayerNorm and len(module.normalized_shape) == 1 and module.elementwise_affine:
             module.__class__ = LayerNorm
@@ -55,13 +57,22 @@ def _can_join(twins: TwinCritic) -> bool:
     plain = (nn.Sequential, MLP, kernels.in_blocks(MLP))
     if type(twins.q1) not in plain or type(twins.q2) is not type(twins.q1):
         return False
+    modules = [*twins.modules()]
+    if any(module._forward_hooks or module._forward_pre_hooks for module in modules):
+        return False
+    # What is used twice has no place of its own in the joined network.
+    uses = [len(q._modules) for q in (twins.q1, twins.q2)]
+    parameters = [p for _, p in twins.named_parameters(remove_duplicate=False)]
+    if len(modules) != 3 + sum(uses) or len(set(map(id, parameters))) < len(parameters):
+        return False
     layers, others = list(twins.q1.children()), list(twins.q2.children())
-    known = all(isinstance(layer, (nn.Linear, nn.LayerNorm, *ELEMENTWISE)) for layer in layers)
+    # Only these very classes: a subclass may compute something else.
+    known = all(type(layer) in JOINED for layer in layers)
     # A description names the sizes, so equal descriptions have parameters of equal shapes.
     alike = (
         list(map(repr, layers)) == list(map(repr, others)) and len({p.requires_grad for p in twins.parameters()}) == 1
     )
-    return known and isinstance(layers[0], nn.Linear) and alike
+    return known and type(layers[0]) in LINEAR and alike
 
 
 def _has_part_in(agent: Agent[Any], name: str) -> bool:

@@ -149,8 +149,11 @@ def dead(root: Path) -> list[tuple[str, list[Path]]]:
 
     These are variants of an algorithm's file that has been edited or is gone, and runs replaced with `--force`.
     """
-    reasons = [(variant, _why_dead(variant.runs[0])) for variant in variants(root)]
-    found = [(f"{variant}: {reason}", variant.folders) for variant, reason in reasons if reason]
+    found = []
+    for variant in variants(root):
+        reasons = [_why_dead(run) for run in variant.runs]
+        if all(reasons):  # merged runs may name the same file by other paths: one of them is enough
+            found.append((f"{variant}: {reasons[0]}", variant.folders))
     aside = sorted(path.parent for path in root.glob(f"*/*/*/*/{ASIDE}/run.json"))
     return [*found, (f"{plural(len(aside), 'run')} replaced with --force", aside)] if aside else found
 
@@ -167,7 +170,14 @@ def _why_dead(run: RunRecord) -> str:
 
 
 def remove(root: Path, folders: Sequence[Path]) -> list[Path]:
-    """Remove runs, and folders that are empty then. Returns the folders of runs in training, which stay."""
+    """Remove runs, and folders that are empty then. Returns the folders of runs in training, which stay.
+
+    Raises UsageError, before anything is removed, for a folder that is reached through a link below `root`.
+    """
+    for folder in folders:
+        links = [each for each in (folder, *list(folder.parents)[:4]) if each != root and each.is_symlink()]
+        if links:
+            raise UsageError(f"{str(links[0])!r} is a link: remove the runs in the folder that it leads to")
     kept = []
     for folder in folders:
         try:
@@ -245,6 +255,10 @@ def _merge(folder: Path, run: RunRecord, root: Path, tasks: dict[tuple[str, str]
             remove(root, [target])
             target.parent.mkdir(parents=True, exist_ok=True)
         scratch.rename(target)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        merged.conflicts.append(f"{folder}: {target} could not be written: {error.strerror or error}")
+        return
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

@@ -155,7 +155,7 @@ def test_a_rehearsal_rejects_actions_of_another_shape() -> None:
         def act(self, obs, explore):
             return obs[:, 0]
 
-    with pytest.raises(ValueError, match=r"explore=True\) gave shape \(2,\) for 2 observations, not \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"explore=True\) gave shape \(3,\) for 3 observations, not \(3, 1\)"):
         EagerLearner(Flat(), CPU).rehearse()
 
 

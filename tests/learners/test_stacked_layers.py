@@ -85,6 +85,33 @@ class Unknown(Penalised):
         return nn.Sequential(nn.Linear(self.obs_dim + self.act_dim, 6), Centred(), nn.Linear(6, 1))
 
 
+class Scaled(Penalised):
+    """Twins whose first layer is a class of its own."""
+
+    def network(self):
+        class Doubled(nn.Linear):
+            def forward(self, x):
+                return 2.0 * super().forward(x)
+
+        return nn.Sequential(Doubled(self.obs_dim + self.act_dim, 6), nn.Linear(6, 1))
+
+
+class Repeated(Penalised):
+    """Twins that use one activation twice."""
+
+    def network(self):
+        tanh = nn.Tanh()
+        return nn.Sequential(nn.Linear(self.obs_dim + self.act_dim, 6), tanh, nn.Linear(6, 1), tanh)
+
+
+class Hooked(Penalised):
+    """Twins with a hook."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.critic.q1.register_forward_hook(lambda module, inputs, output: 2.0 * output)
+
+
 def batch() -> Batch:
     torch.manual_seed(1)
     obs, action, reward = torch.randn(SEEDS, ROWS, OBS), torch.randn(SEEDS, ROWS, ACT), torch.randn(SEEDS, ROWS)
@@ -99,7 +126,16 @@ def pair(algorithm) -> tuple[StackedLearner, list[EagerLearner]]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "joined"), [(Penalised, True), (OneTwin, False), (Unequal, False), (Unknown, False)]
+    ("algorithm", "joined"),
+    [
+        (Penalised, True),
+        (OneTwin, False),
+        (Unequal, False),
+        (Unknown, False),
+        (Scaled, False),
+        (Repeated, False),
+        (Hooked, False),
+    ],
 )
 def test_transforms_inside_a_loss_give_the_numbers_of_separate_seeds(algorithm, joined):
     stacked, separate = pair(algorithm)
