@@ -107,7 +107,8 @@ def _subject(
     period = algorithm(*sizes, variant.config).period
     timed_update = Timed(_repeat(update, period), device, period, seconds)
     timed_act = Timed(act, device, 1, ACTION_SHARE * seconds)
-    kernels = launches.of_agents(algorithm, *sizes, variant.config, seeds, stacked=seeds > 1 and not learner.note)
+    stacked = seeds > 1 and (learner.kind == "stacked" or not learner.note)
+    kernels = launches.of_agents(algorithm, *sizes, variant.config, seeds, stacked)
     return Subject(variant, learner, seeds, timed_update, timed_act, timed_peers, kernels)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -48,13 +49,27 @@ class BaseLearner(ABC):
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
         with self._autocast():
             value, diagnostics = self._compute(part, loss, *args)
+        diagnostics = {name: self._from_before(tensor) for name, tensor in diagnostics.items()}
         self._optimisers[part].step(value)
-        diagnostics = {name: tensor.detach() for name, tensor in diagnostics.items()}
         self.logged.log(f"{part}/loss", value.detach())
         for name, tensor in diagnostics.items():
             if tensor.ndim == value.ndim:  # one number for each seed
                 self.logged.log(f"{part}/{name}", tensor)
         return diagnostics
+
+    def _from_before(self, diagnostic: Tensor) -> Tensor:
+        """A diagnostic with its present values: one that is a parameter or a buffer itself is copied."""
+        tensor = diagnostic.detach()
+        return tensor.clone() if tensor.untyped_storage().data_ptr() in self._addresses else tensor
+
+    @functools.cached_property
+    def _addresses(self) -> frozenset[int]:
+        """Where parameters and buffers lie in memory. They are changed in place."""
+        return frozenset(tensor.untyped_storage().data_ptr() for tensor in self._tensors())
+
+    @abstractmethod
+    def _tensors(self) -> Iterable[Tensor]:
+        """All parameters and buffers."""
 
     @abstractmethod
     def track(self, target: str, online: str, tau: float) -> None:
@@ -91,6 +106,9 @@ class EagerLearner(BaseLearner):
 
     def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
         return function(*args)
+
+    def _tensors(self) -> Iterable[Tensor]:
+        return [*self.agent.parameters(), *self.agent.buffers()]
 
     def state(self) -> State:
         """Weights, optimisers, counters and means."""

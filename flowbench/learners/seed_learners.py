@@ -15,7 +15,7 @@ from flowbench.learners import kernels
 from flowbench.learners.cuda_graphs import Graphed, source_line
 from flowbench.learners.learner import EagerLearner
 from flowbench.learners.placement import Placement
-from flowbench.learners.stacked import CannotStack, StackedLearner
+from flowbench.learners.stacked import CannotStack, StackedLearner, changed_by_few_kernels
 
 # Multiplications in a layer above which stacking is slower on a CPU. There the products take nearly all the time, and
 # the seeds' activations evict each other from the cache: one seed after another is 5 to 17 % faster.
@@ -27,7 +27,7 @@ class GroupLearner(Protocol):
 
     kind: str  # "separate" or "stacked", for run.json
     logged: list[str]  # the names in `means`
-    note: str  # why seeds are not stacked although they should be; empty otherwise
+    note: str  # why seeds are not stacked although they should be, or are slower than they could be; or empty
     parameters: int  # trained parameters of one seed's agent
     period: int  # updates after which the phases of the algorithm repeat
     updates: int
@@ -127,13 +127,28 @@ class Stacked:
         with TorchStream(0, device):
             self.logged = EagerLearner(agents[0], device, placement.autocast).rehearse()
             try:
-                self._learner = StackedLearner(agents, device, placement.autocast)
+                self.note = self._plain_layers(agents[0]) if device.type == "cuda" else ""
+                few_kernels = False if self.note else None
+                self._learner = StackedLearner(agents, device, placement.autocast, few_kernels)
                 self._learner.rehearse()
             except CannotStack:
                 raise
             except Exception as error:
                 raise CannotStack(f"{source_line(error, agents[0])}: {' '.join(str(error).split())}") from error
         self._run = Graphed(self._learner) if placement.uses_graphs else self._learner
+
+    @staticmethod
+    def _plain_layers(agent: Agent[Any]) -> str:
+        """Why the layers with few kernels cannot be used; empty if they can."""
+        try:
+            name = changed_by_few_kernels(agent)
+        except Exception as error:
+            reason = (
+                f"cannot be checked in double precision: {source_line(error, agent)}: {' '.join(str(error).split())}"
+            )
+        else:
+            reason = name and f"change {name}"
+        return reason and f"updates need more GPU kernels, because the layers with few kernels {reason}"
 
     def update(self, batch: Batch) -> None:
         with self._stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -123,14 +123,14 @@ class StackedLearner(BaseLearner):
         twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast, self._few_kernels)
         # Outside losses and `act` the agent's own tensors belong to no seed. On "meta", computing with them fails.
         twin.agent.to("meta")
-        own = dict(_tensors(twin.agent))
+        own = dict(_named_tensors(twin.agent))
         versions = {name: tensor._version for name, tensor in own.items()}
         with TorchStream(0, self.device):
             for _ in range(self.agent.period):
                 twin.update(batch)
             for explore in (True, False):
                 twin.act(batch.obs, explore)
-        for name, tensor in _tensors(twin.agent):
+        for name, tensor in _named_tensors(twin.agent):
             if tensor is not own.get(name) or tensor._version != versions[name]:
                 raise _changes(name)
         return twin.logged.read()
@@ -138,11 +138,11 @@ class StackedLearner(BaseLearner):
     def _reject_changes(self, batch: Batch) -> None:
         """Raise CannotStack if `update` changes values of the agent's own tensors, also through `.data`."""
         twin = StackedLearner([self._example] * self.seeds, self.device, self._autocast, self._few_kernels)
-        before = {name: tensor.detach().clone() for name, tensor in _tensors(twin.agent)}
+        before = {name: tensor.detach().clone() for name, tensor in _named_tensors(twin.agent)}
         with TorchStream(0, self.device):
             for _ in range(self.agent.period):
                 twin.update(batch)
-        for name, tensor in _tensors(twin.agent):
+        for name, tensor in _named_tensors(twin.agent):
             if name not in before or not torch.equal(tensor, before[name]):
                 raise _changes(name)
 
@@ -162,6 +162,9 @@ class StackedLearner(BaseLearner):
             self._cast.note(part)
         return result
 
+    def _tensors(self) -> Iterable[Tensor]:
+        return self._state.values()
+
     def _tensor_of(self, name: str) -> Tensor:
         """A tensor [S, ...] of the agents, by its name in an agent."""
         stored, twin = self._places[name]
@@ -180,6 +183,29 @@ class StackedLearner(BaseLearner):
         return Optimiser([p for p in self._of(part) if p.requires_grad], spec, self.seeds, places)
 
 
+def changed_by_few_kernels(agent: Agent[Any]) -> str:
+    """The name of a logged value that the layers with few kernels compute differently; empty if there is none.
+
+    A loss may look at parameters, which are joined for twins, or draw noise in the memory layout of a layer's result.
+    This compares the first update of each phase, computed on the CPU in double precision.
+    """
+    cpu = torch.device("cpu")
+    example = copy.deepcopy(agent).to(cpu).double()
+    one = invented_batch(example, cpu)
+    batch = Batch(*(torch.stack([part.double()] * 2) for part in one))
+    for phase in range(agent.period):
+        found = []
+        for few_kernels in (True, False):
+            learner = StackedLearner([example, example], cpu, few_kernels=few_kernels)
+            with TorchStream(0, cpu):
+                learner.take_steps(batch, phase)
+            found.append(learner.logged.read())
+        for name, mean in found[1].items():
+            if mean == mean and not math.isclose(found[0][name], mean, rel_tol=1e-5, abs_tol=1e-9):
+                return name
+    return ""
+
+
 def _by_value(names: Mapping[str, str]) -> dict[str, list[str]]:
     """The keys of each value, in their order."""
     found: dict[str, list[str]] = {}
@@ -192,7 +218,7 @@ def _changes(name: str) -> CannotStack:
     return CannotStack(f"update() changes {name}, which each seed has separately; change it in a loss instead")
 
 
-def _tensors(agent: Agent[Any]) -> Iterator[tuple[str, Tensor]]:
+def _named_tensors(agent: Agent[Any]) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers with their names."""
     yield from agent.named_parameters()
     yield from agent.named_buffers()

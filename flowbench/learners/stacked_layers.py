@@ -157,12 +157,8 @@ class _OfAllSeeds(torch.autograd.Function):
     """Gives access to the tensors of all seeds: only `vmap` is called, and it consists of differentiable operations."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
-        raise NotImplementedError
-
-    @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        raise NotImplementedError
+        """Never called, but torch calls `vmap` only if it is defined."""
 
 
 class _Linear(_OfAllSeeds):

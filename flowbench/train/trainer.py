@@ -74,7 +74,7 @@ class Trainer:
 
     @property
     def note(self) -> str:
-        """Why seeds are not stacked although they should be; empty otherwise."""
+        """Why seeds are not stacked although they should be, or are slower than they could be; or empty."""
         return self._learner.note
 
     @property

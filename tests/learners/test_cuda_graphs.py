@@ -18,6 +18,7 @@ from torch import nn
 
 import algos
 from algos.agent import Agent, Batch
+from algos.networks import TwinCritic, mlp, squared_error
 from flowbench.common.rng import TorchStream
 from flowbench.learners import kernels, seed_learners
 from flowbench.learners.cuda_graphs import WARM_UP, Graphed
@@ -148,6 +149,47 @@ def batches(count: int, seeds: int = 2, size: int = 4, device: torch.device = DE
 
 def learners(algorithm: type[Agent] = Toy, config=None, stack: bool = False, seeds=(0, 1)):
     return seed_learners.build(algorithm, 2, 1, config or ToyConfig(), list(seeds), Placement(DEVICE, stack=stack))
+
+
+class Decayed(Toy):
+    """Penalises matrices alone; the layers with few kernels would give it the biases of both twins as a matrix."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.critic = TwinCritic(lambda: mlp(obs_dim + act_dim, 4, 1))
+
+    def critic_loss(self, batch):
+        q = self.critic(batch.obs, batch.action)
+        penalty = sum(parameter.square().sum() for parameter in self.critic.parameters() if parameter.ndim > 1)
+        return squared_error(q, batch.reward) + penalty, {}
+
+    def actor_loss(self, batch):
+        return -self.critic(batch.obs, torch.tanh(self.actor(batch.obs))).mean(), {}
+
+
+class Single(Decayed):
+    """Cannot be computed in another precision."""
+
+    def actor_loss(self, batch):
+        loss, _ = super().actor_loss(batch)
+        return loss + torch.ones(1, 2, dtype=torch.float32).to(batch.obs.device) @ self.actor.weight.sum(0), {}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reason"), [(Decayed, "few kernels change critic/loss$"), (Single, r"double.*py:\d+ .*dtype")]
+)
+def test_an_algorithm_that_fewer_kernels_would_change_is_stacked_without_them(
+    algorithm: type[Agent], reason: str, cuda: FakeCuda
+) -> None:
+    stacked, given = learners(algorithm, stack=True), batches(6)
+    assert stacked.kind == "stacked"
+    assert re.search(reason, stacked.note)
+    alone = learners(algorithm)
+    assert not alone.note
+    for batch in given:
+        stacked.update(batch)
+        alone.update(batch)
+    assert torch.allclose(weights(stacked), weights(alone), atol=1e-5)
 
 
 def weights(learner) -> torch.Tensor:

@@ -45,7 +45,12 @@ class Two(Agent[Config]):
 
     def loss(self, factor):
         value = factor * self.a.value.sum() * self.b.value.sum()
-        return value, {"product": value, "each": self.a.value * torch.ones(4), "a": self.a.value.sum()}
+        return value, {
+            "product": value,
+            "each": self.a.value * torch.ones(4),
+            "a": self.a.value.sum(),
+            "view": self.a.value[0],
+        }
 
     def update(self, batch, learner, phase):
         self.phases.append(phase)
@@ -95,6 +100,7 @@ def test_diagnostics_come_back_detached_and_from_before_the_step() -> None:
     found = learner.minimise("a", learner.agent.loss, 2.0)
     assert found["product"].item() == 20.0
     assert found["a"].item() == 1.0
+    assert found["view"].item() == 1.0
     assert not any(tensor.requires_grad for tensor in found.values())
 
 
@@ -103,8 +109,8 @@ def test_only_scalars_are_logged_each_with_its_mean() -> None:
     learner.minimise("a", learner.agent.loss, 2.0)
     learner.minimise("a", learner.agent.loss, 2.0)
     means = learner.pop_means()
-    assert set(means) == {"a/loss", "a/product", "a/a"}
-    assert means["a/a"] == pytest.approx((1.0 + 0.9) / 2)
+    assert set(means) == {"a/loss", "a/product", "a/a", "a/view"}
+    assert means["a/a"] == means["a/view"] == pytest.approx((1.0 + 0.9) / 2)
     assert means["a/loss"] == pytest.approx((20.0 + 18.0) / 2)
     assert learner.pop_means() == {}
 

@@ -12,7 +12,7 @@ from algos.networks import TwinCritic, mlp
 from flowbench.bench.launches import launches
 from flowbench.learners import stacked_layers
 from flowbench.learners.learner import EagerLearner
-from flowbench.learners.stacked import StackedLearner
+from flowbench.learners.stacked import StackedLearner, changed_by_few_kernels
 from flowbench.learners.stacked_layers import JoinedTwins
 
 CPU = torch.device("cpu")
@@ -252,3 +252,37 @@ def test_the_weights_of_a_layer_are_cast_once_in_an_update():
     learner.update(single)
     # What is left: the input of the first layer of each network, its gradient, and the outputs.
     assert launches(lambda: learner.update(single))["_to_copy"] <= 12
+
+
+class Decayed(Penalised):
+    """A penalty on matrices alone. Biases of joined twins are matrices."""
+
+    def critic_loss(self, batch):
+        loss, _ = super().critic_loss(batch)
+        return loss + sum(p.square().sum() for p in self.critic.parameters() if p.ndim > 1), {}
+
+    def update(self, batch, learner, phase):
+        learner.minimise("actor", self.actor_loss, batch)
+        if phase == 1:
+            learner.minimise("critic", self.critic_loss, batch)
+
+    period = 2
+
+
+class Noisy(Penalised):
+    """Noise in the memory layout of a layer's result."""
+
+    def actor_loss(self, batch):
+        action = self.act(batch.obs, True)
+        return -self.critic(batch.obs, action + torch.randn_like(action)).mean(), {}
+
+
+@pytest.mark.parametrize(("algorithm", "name"), [(Decayed, "critic/loss"), (Noisy, "actor/loss"), (Penalised, "")])
+def test_a_value_that_the_layers_change_is_named(algorithm, name):
+    assert changed_by_few_kernels(algorithm(OBS, ACT, Config())) == name
+
+
+@pytest.mark.parametrize("name", algos.names())
+def test_the_layers_change_no_value_of_the_algorithms(name):
+    cls = algos.find(name).load()
+    assert changed_by_few_kernels(cls(OBS, ACT, cls.Config(hidden=8))) == ""
