@@ -147,7 +147,8 @@ def _settings(variant: StoredVariant) -> dict[str, set[str]]:
 def dead(root: Path) -> list[tuple[str, list[Path]]]:
     """What no command can continue or repeat: the reason, and the folders of the runs.
 
-    These are variants of an algorithm's file that has been edited or is gone, and runs replaced with `--force`.
+    These are variants of an algorithm's file that has been edited, and runs replaced with `--force`. A file that is not
+    here may be on the machine where the runs were trained.
     """
     found = []
     for variant in variants(root):
@@ -161,11 +162,10 @@ def dead(root: Path) -> list[tuple[str, list[Path]]]:
 def _why_dead(run: RunRecord) -> str:
     if run.published or run.algo.sha256 is None:
         return ""
-    entry = algos.Entry(run.algo.name, run.algo.target)
     try:
-        now = entry.digest()
+        now = algos.Entry(run.algo.name, run.algo.target).digest()
     except algos.AlgorithmError:
-        return f"{run.algo.target} is not here"
+        return ""
     return "" if now == run.algo.sha256 else f"{run.algo.target} has been edited since"
 
 

@@ -15,6 +15,7 @@ import torch
 from fake_cuda import DEVICE, FakeCuda, Misuse
 from fakes import Toy, ToyConfig, Walk
 from torch import nn
+from training import interrupted, rows
 
 import algos
 from algos.agent import Agent, Batch
@@ -26,11 +27,10 @@ from flowbench.learners.learner import EagerLearner, invented_batch
 from flowbench.learners.placement import Placement
 from flowbench.learners.stacked import StackedLearner
 from flowbench.train.build import build_trainer
-from flowbench.train.events import Row, Save
+from flowbench.train.events import Save
 from flowbench.train.replay import Replay
 
 SMALL = {"qvpo": {"denoising_steps": 2, "train_samples": 2, "eval_samples": 2, "behaviour_samples": 2}}
-CLOCK = ("seconds", "steps_per_second")
 CPU = torch.device("cpu")
 MIXED = [(name, k % 2 == 0) for k, name in enumerate(algos.names())]  # stacked or not, for tests of what both share
 
@@ -47,12 +47,6 @@ def trainer(algorithm=Toy, config=None, seeds=(0, 1), stack=False, precision="fl
         partial(Walk, 7), algorithm, config or ToyConfig(), seeds, steps=20, evaluate_every=20, evaluation_episodes=1,
         save_every=4, placement=Placement(DEVICE, stack=stack, precision=precision),
     )  # fmt: skip
-
-
-def rows(happened) -> list[tuple[str, int, dict[str, float]]]:
-    found = [each for each in happened if isinstance(each, Row)]
-    found.sort(key=lambda row: (row.table, row.seed, row.values["step"]))
-    return [(r.table, r.seed, {k: v for k, v in r.values.items() if k not in CLOCK}) for r in found]
 
 
 def without_graphs(**options):
@@ -89,30 +83,12 @@ def test_also_in_bfloat16(stack: bool, cuda: FakeCuda) -> None:
     assert cuda.counts["replays"] > 15
 
 
-def interrupted(at: int, **options):
-    """The rows of a run that stops at the save of step `at` and is resumed by another trainer."""
-    first = trainer(**options)
-    before, chunks, start = [], [[] for _ in first.seeds], 0
-    for happened in first.run():
-        before.append(happened)
-        if isinstance(happened, Save):
-            for index, chunk in enumerate(chunks):
-                chunk.append(first.transitions(index, start))
-            start = int(chunks[0][-1]["numbers"][1])
-            if happened.step == at:
-                states = [first.state(index) for index in range(len(first.seeds))]
-                break
-    second = trainer(**options)
-    assert second.restore(states, chunks) == []
-    return rows(before + list(second.run()))
-
-
 @pytest.mark.parametrize(
     ("name", "stack", "at"),
     [*((name, stack, 8) for name, stack in MIXED), ("sac", False, 12), ("td3", True, 12)],  # 8: within the warm-up
 )
 def test_a_resumed_run_gives_the_rows_of_eager_training(name: str, stack: bool, at: int, cuda: FakeCuda) -> None:
-    assert interrupted(at, **options_of(name, stack)) == eager(name, stack)
+    assert interrupted(partial(trainer, **options_of(name, stack)), at) == eager(name, stack)
     assert cuda.counts["replays"] > 0
 
 

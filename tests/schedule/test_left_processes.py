@@ -14,6 +14,7 @@ from scripts import groups, run_for_events
 
 from flowbench.schedule.executors import local
 from flowbench.schedule.groups import Group
+from flowbench.schedule.resources import Slots
 from flowbench.store import lock, records
 
 PATIENCE = 60.0  # seconds in which a grid of two short cells has to end
@@ -79,6 +80,21 @@ def test_worker_that_leaves_nothing_gives_no_note(tmp_path: Path, script) -> Non
     events, outcomes, _, _ = finished(tmp_path / "results", groups(2), tmp_path)
     assert events == [{"event": "last"}] * 2
     assert {outcome.status for outcome in outcomes.values()} == {"done"}
+
+
+def test_what_outlives_a_worker_is_killed_also_if_an_event_cannot_be_reported(tmp_path: Path, script, monkeypatch):
+    monkeypatch.setattr(local, "LEFT_SECONDS", 0.2)
+    path = str(tmp_path / "child.pid")
+    event = "print(json.dumps({'event': 'last'}), flush=True)\n"
+    script.usual = LEAVE["fork"] + SLEEP.format(path=path) + WAIT.format(path=path) + event
+
+    def report(event: object) -> None:
+        raise OSError("no space left")
+
+    executor = local.LocalExecutor(Slots(jobs=1, device="cpu", threads=1))
+    with (tmp_path / "log.txt").open("w") as log, pytest.raises(OSError, match="no space left"):
+        executor.work([tmp_path / "seed-0"], [], log, report)
+    assert is_zombie(int(Path(path).read_text()))
 
 
 LEFT = {

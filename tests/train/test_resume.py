@@ -15,6 +15,7 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, without_clock
 from msgspec.structs import replace
+from training import interrupted, rows
 
 import algos
 from flowbench.learners.placement import Placement
@@ -28,7 +29,6 @@ from flowbench.store.records import RunRecord
 from flowbench.train.build import build_trainer
 from flowbench.train.events import Row, Save, SeedFailed
 
-CLOCK = ("seconds", "steps_per_second")
 CPU = torch.device("cpu")
 
 
@@ -43,41 +43,12 @@ def trainer(algorithm=Toy, config=None, seeds=(0, 1), env=WALK, **changes):
     return build_trainer(env, algorithm, config or ToyConfig(), seeds, placement=placement, **options)
 
 
-def rows(happened) -> list[tuple[str, int, dict[str, float]]]:
-    found = [each for each in happened if isinstance(each, Row)]
-    found.sort(key=lambda row: (row.table, row.seed, row.values["step"]))
-    return [(r.table, r.seed, {k: v for k, v in r.values.items() if k not in CLOCK}) for r in found]
-
-
-def interrupted(at: int, **options):
-    """The rows of a run that stops at the save of step `at` and is resumed by another trainer."""
-    first = trainer(**options)
-    before, chunks, start = [], [[] for _ in first.seeds], 0
-    for happened in first.run():
-        before.append(happened)
-        if isinstance(happened, Save):
-            for index, chunk in enumerate(chunks):
-                chunk.append(first.transitions(index, start))
-            start = int(chunks[0][-1]["numbers"][1])
-            if happened.step == at:
-                states = [first.state(index) for index in range(len(first.seeds))]
-                break
-    first.close()
-    second = trainer(**options)
-    for note in second.restore(states, chunks):
-        print(note, file=sys.stderr)
-    assert second.step == at
-    after = list(second.run())
-    second.close()
-    return rows(before + after)
-
-
 @pytest.mark.parametrize("at", [10, 20, 30, 50, 60])  # also before anything is learned, and with an evaluation due
 @pytest.mark.parametrize("stack", [False, True])
 def test_a_resumed_run_gives_the_rows_of_an_uninterrupted_one(at: int, stack: bool) -> None:
     options = {"stack": stack, "config": ToyConfig(random_steps=12, recent_share=0.3, recent_window=5)}
     whole = trainer(**options)
-    assert interrupted(at, **options) == rows(whole.run())
+    assert interrupted(partial(trainer, **options), at) == rows(whole.run())
 
 
 @pytest.mark.parametrize("ends", ["terminated", "truncated"])
@@ -85,7 +56,7 @@ def test_a_resumed_run_gives_the_rows_of_an_uninterrupted_one(at: int, stack: bo
 def test_also_when_replay_has_overwritten_transitions(size: int, ends: str) -> None:
     options = {"config": ToyConfig(replay_size=size), "env": partial(Walk, 3, ends)}
     whole = trainer(**options)
-    assert interrupted(50, **options) == rows(whole.run())
+    assert interrupted(partial(trainer, **options), 50) == rows(whole.run())
 
 
 @pytest.mark.slow
@@ -93,7 +64,7 @@ def test_also_when_replay_has_overwritten_transitions(size: int, ends: str) -> N
 def test_also_with_environments_and_evaluation_in_processes(stack: bool) -> None:
     options = {"environments": 2, "evaluation": 1, "stack": stack}
     whole = trainer(stack=stack)
-    assert interrupted(40, **options) == rows(whole.run())
+    assert interrupted(partial(trainer, **options), 40) == rows(whole.run())
 
 
 @pytest.mark.parametrize("stack", [False, True])
@@ -105,7 +76,7 @@ def test_every_algorithm_resumes_exactly(name: str, stack: bool) -> None:
         "steps": 24, "evaluate_every": 8, "save_every": 4, "evaluation_episodes": 1,
     }  # fmt: skip
     whole = trainer(**options)
-    assert interrupted(12, **options) == rows(whole.run())
+    assert interrupted(partial(trainer, **options), 12) == rows(whole.run())
 
 
 def test_how_often_is_saved_changes_no_row() -> None:
@@ -147,7 +118,7 @@ def test_an_environment_that_does_not_repeat_itself_is_named(capsys) -> None:
             Restless.made += 1
             return super().reset(seed=Restless.made)
 
-    interrupted(10, env=Restless)
+    interrupted(partial(trainer, env=Restless), 10)
     assert "seed 0 cannot resume exactly: the environment returns a different observation" in capsys.readouterr().err
 
 
@@ -380,4 +351,4 @@ def test_a_failed_seed_stays_failed_after_a_resume_and_the_others_continue(at: i
     whole = trainer(**options)
     happened = list(whole.run())
     assert 1 <= len([each for each in happened if isinstance(each, SeedFailed)]) <= 3
-    assert interrupted(at, **options) == rows(happened)
+    assert interrupted(partial(trainer, **options), at) == rows(happened)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from fakes import make_cell, make_suite, put_run, write_algorithm
 
 from flowbench.store import checkpoint, lease, records
@@ -24,17 +23,6 @@ from flowbench.worker.session import Session
 pytestmark = pytest.mark.slow
 SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
 WRITE, SNAPSHOT = Writer.write, Writer.snapshot
-
-
-@pytest.fixture(autouse=True)
-def _process_state():
-    """Training in this process changes its threads and its signal handlers."""
-    threads = torch.get_num_threads()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
-    yield
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def queue(root: Path, algo: str = "td3", **more: object) -> Path:

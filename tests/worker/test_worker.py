@@ -33,17 +33,6 @@ from flowbench.worker.session import Session
 SUITE = make_suite(steps=450, every=150)  # episodes of Pendulum-v1 are of 200 steps
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _process_state():
-    """Training in this process changes its threads and its signal handlers."""
-    threads = torch.get_num_threads()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
-    yield
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def queue(root: Path, cell: Cell, group: list[int] | None = None, **changes: object) -> Path:
     """A cell's folder as the scheduler prepares it."""
     return put_run(root, cell, **{"status": "queued", "group": group, "device": "cpu", "threads": 1, **changes})

@@ -82,7 +82,7 @@ class LocalExecutor:
             code = process.wait()
             with self._mutex:
                 self._workers.discard(process)
-        left = _end_group(process.pid)
+            left = _end_group(process.pid)
         if left:
             were = "process that outlived the worker was" if left == 1 else "processes that outlived the worker were"
             text = f"{folders[0]}: {left} {were} killed"
