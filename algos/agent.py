@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
@@ -75,25 +75,32 @@ class Config:
 
 @dataclass(frozen=True)
 class Adam:
-    """The optimiser of one part of an agent."""
+    """The optimiser of one part of an agent. The order of a step: clip values, clip the norm, Adam, decay, project."""
 
     lr: float
     eps: float = 1e-8
-    clip_norm: float | None = None  # the part's gradient is scaled down to this 2-norm
+    clip_norm: float | None = None  # the part's gradient, all its tensors together, is scaled down to this 2-norm
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0  # as in AdamW: each step shrinks the parameters by this times the learning rate
+    clip_value: float | None = None  # every element of the gradient is limited to [-clip_value, clip_value]
+    rates: Mapping[str, float] = field(default_factory=dict)  # factors of lr for sub-modules of the part, by name
+    schedule: Callable[[Tensor], Tensor] | None = None  # factor of lr as a function of `Batch.progress`
+    project: Callable[[Tensor], Tensor] | None = None  # applied to every matrix [out, in] of the part after a step
 
 
 class Learner(Protocol):
     """The two operations that an `update` consists of."""
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
-        """Take one optimiser step on the sub-module `part`.
+        """Take one optimiser step on `part`, a sub-module or parameter of the agent, in training mode.
 
-        `loss(*args)` returns a scalar and its diagnostics. Returns the diagnostics, detached, from before the step.
+        `loss(*args)` returns a scalar and its diagnostics. Returns the diagnostics, detached, from before the step. A
+        buffer that the loss changes or assigns, such as a running mean, keeps its new value.
         """
         ...
 
     def track(self, target: str, online: str, tau: float) -> None:
-        """Move sub-module `target` towards `online`: target <- (1 - tau) target + tau online."""
+        """Move sub-module `target` towards `online`: target <- (1 - tau) target + tau online. Buffers are copied."""
         ...
 
 
@@ -101,7 +108,11 @@ C = TypeVar("C", bound=Config)
 
 
 class Agent(nn.Module, Generic[C]):
-    """A policy with its critics, losses and update rule, for one seed."""
+    """A policy with its critics, losses and update rule, for one seed.
+
+    All that changes while it is trained must be a parameter or a buffer (`register_buffer`): a checkpoint contains
+    nothing else.
+    """
 
     Config: ClassVar[type[Config]]
     period: int = 1  # update() sees phase = (number of updates so far) % period
@@ -113,11 +124,14 @@ class Agent(nn.Module, Generic[C]):
         self.config = config
 
     def optimisers(self) -> Mapping[str, Adam]:
-        """The trained sub-modules by name, each with its optimiser."""
+        """The trained parts, sub-modules or parameters of the agent by name, each with its optimiser."""
         raise NotImplementedError
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
-        """Actions [N, act_dim] in [-1, 1] for obs [N, obs_dim]; `explore` is False in evaluations."""
+        """Actions [N, act_dim] in [-1, 1] for obs [N, obs_dim]; `explore` is False in evaluations.
+
+        The agent is in evaluation mode, also to explore: batch normalisation uses its running statistics.
+        """
         raise NotImplementedError
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:

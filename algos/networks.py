@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -59,6 +60,18 @@ def squared_error(q: Tensor, target: Tensor) -> Tensor:
 def frozen_copy(module: M) -> M:
     """A copy that is never trained, for use as a target network."""
     return copy.deepcopy(module).requires_grad_(False)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Inside a loss: this module uses its running statistics and drops nothing out."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training
 
 
 def noise_like(obs: Tensor, act_dim: int) -> Tensor:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
+import itertools
+import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from algos.agent import Agent, Batch, Diagnostics, Loss
+from algos.agent import Adam, Agent, Batch, Diagnostics, Loss
 from flowbench.common.tensors import State, flat, under
 from flowbench.learners.means import Means
 from flowbench.learners.optimiser import Optimiser
 
+V = TypeVar("V")
+KINDS = ("parameters", "buffers")
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
@@ -31,6 +36,9 @@ class BaseLearner(ABC):
         self.logged = Means(seeds)
         self._autocast = autocast
         self._optimisers: dict[str, Optimiser] = {}
+        self._progress = torch.zeros((), device=device)  # of the batch
+        self._tracked: dict[tuple[str, str], list[list[Tensor]]] = {}  # what `track` moves, and towards what
+        self._assigned: list[tuple[Tensor, Tensor]] = []  # buffers with the values that the last function assigned
 
     def update(self, batch: Batch) -> None:
         """One update. The tensors of the batch are [B, ...], or [S, B, ...] for S seeds."""
@@ -39,6 +47,8 @@ class BaseLearner(ABC):
 
     def take_steps(self, batch: Batch, phase: int) -> None:
         """The computation of an update: what a CUDA graph records."""
+        self._progress = batch.progress
+        self._set_mode(training=True)
         try:
             self.agent.update(batch, self, phase)
         except BaseException:
@@ -47,10 +57,14 @@ class BaseLearner(ABC):
         self.logged.add_up()
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
+        if part not in self._optimisers:
+            raise ValueError(f"minimise() names {part!r}, optimisers() does not (choices: {_parts(self._optimisers)})")
         with self._autocast():
             value, diagnostics = self._compute(part, loss, *args)
         diagnostics = {name: self._from_before(tensor) for name, tensor in diagnostics.items()}
-        self._optimisers[part].step(value)
+        self._optimisers[part].step(value, self._progress)
+        for buffer, assigned in self._assigned:  # after the backward pass, which may need the old value
+            buffer.copy_(assigned)
         self.logged.log(f"{part}/loss", value.detach())
         for name, tensor in diagnostics.items():
             if tensor.ndim == value.ndim:  # one number for each seed
@@ -71,13 +85,41 @@ class BaseLearner(ABC):
     def _tensors(self) -> Iterable[Tensor]:
         """All parameters and buffers."""
 
-    @abstractmethod
+    def _set_mode(self, training: bool) -> None:
+        """`agent.train(training)`, which takes up to a third of a millisecond."""
+        if self._sets_modes:
+            self.agent.train(training)
+        else:
+            for values in self._modes:
+                values["training"] = training
+
+    @functools.cached_property
+    def _sets_modes(self) -> bool:
+        return any(type(module).train is not nn.Module.train for module in self.agent.modules())
+
+    @functools.cached_property
+    def _modes(self) -> list[dict[str, Any]]:
+        return [vars(module) for module in self.agent.modules()]
+
+    @torch.no_grad()
     def track(self, target: str, online: str, tau: float) -> None:
-        """Move one part towards another, as in `algos.agent.Learner`."""
+        if (target, online) not in self._tracked:
+            self._tracked[target, online] = [[*self._of(part, kind)] for kind in KINDS for part in (target, online)]
+        averages, currents, copies, buffers = self._tracked[target, online]
+        torch._foreach_lerp_(averages, currents, tau)
+        if buffers:
+            torch._foreach_copy_(copies, buffers)
+
+    @abstractmethod
+    def _of(self, part: str, kind: str) -> Iterable[Tensor]:
+        """The tensors of a sub-module, each once: its "parameters", or its "buffers"."""
 
     @abstractmethod
     def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
-        """`function(*args)` for every seed. At most the gradient of one part is needed."""
+        """`function(*args)` for every seed, and in `_assigned` what it has assigned to buffers.
+
+        At most the gradient of one part is needed.
+        """
 
 
 class EagerLearner(BaseLearner):
@@ -87,25 +129,36 @@ class EagerLearner(BaseLearner):
         super().__init__(agent, device, autocast, seeds=1)
         for parameter in agent.parameters():
             parameter.data = parameter.data.contiguous()  # the fused optimiser ignores strides
-        self._optimisers = {
-            part: Optimiser([p for p in agent.get_submodule(part).parameters() if p.requires_grad], spec)
-            for part, spec in agent.optimisers().items()
-        }
+        specs = checked_optimisers(agent)
+        self._optimisers = {part: Optimiser(parameters_of(part, agent), spec) for part, spec in specs.items()}
+        self._buffers = [
+            (module._buffers, name, buffer)
+            for module in agent.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [N, act_dim] for obs [N, obs_dim]."""
+        self._set_mode(training=False)
         with self._autocast():
-            return self.agent.act(obs, explore)
+            action: Tensor = self._compute(None, self.agent.act, obs, explore)
+        return action
 
-    @torch.no_grad()
-    def track(self, target: str, online: str, tau: float) -> None:
-        averages: list[Tensor] = list(self.agent.get_submodule(target).parameters())
-        currents: list[Tensor] = list(self.agent.get_submodule(online).parameters())
-        torch._foreach_lerp_(averages, currents, tau)
+    def _of(self, part: str, kind: str) -> Iterable[Tensor]:
+        module = self.agent.get_submodule(part)
+        return module.parameters() if kind == "parameters" else module.buffers()
 
     def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
-        return function(*args)
+        result = function(*args)
+        self._assigned = []
+        for buffers, name, buffer in self._buffers:
+            assigned = buffers[name]
+            if assigned is not None and assigned is not buffer:
+                buffers[name] = buffer  # it keeps its place in memory, which a captured graph knows
+                self._assigned.append((buffer, assigned.detach()))
+        return result
 
     def _tensors(self) -> Iterable[Tensor]:
         return [*self.agent.parameters(), *self.agent.buffers()]
@@ -140,18 +193,98 @@ class EagerLearner(BaseLearner):
         """
         twin = EagerLearner(copy.deepcopy(self.agent), self.device, self._autocast)
         batch = invented_batch(self.agent, self.device)
+        before = _other_attributes(twin.agent)
         for _ in range(self.agent.period):
             twin.update(batch)
-        for explore in (True, False):
-            chosen = twin.act(batch.obs, explore)
-            if chosen.shape != batch.action.shape:
-                given, wanted, n = tuple(chosen.shape), tuple(batch.action.shape), len(batch.obs)
+        buffers = [buffer.clone() for buffer in twin.agent.buffers()]
+        for explore, obs in itertools.product((True, False), (batch.obs, batch.obs[:1])):
+            chosen = twin.act(obs, explore)
+            wanted = (len(obs), self.agent.act_dim)
+            if chosen.shape != wanted:
+                given, n = tuple(chosen.shape), len(obs)
                 raise ValueError(f"act(obs, explore={explore}) gave shape {given} for {n} observations, not {wanted}")
             if not chosen.isfinite().all():
                 raise FloatingPointError(f"act(obs, explore={explore}) gave an action that is not finite")
             if not (chosen.abs() <= 1.0).all():
                 raise ValueError(f"act(obs, explore={explore}) gave an action outside [-1, 1]")
+            for (name, buffer), old in zip(twin.agent.named_buffers(), buffers, strict=True):
+                if twin._assigned or not torch.equal(buffer, old):
+                    raise ValueError(f"act() changes the buffer {name}; only losses may change buffers")
+        after = _other_attributes(twin.agent)
+        for name in [*before, *after]:
+            if before.get(name) != after.get(name):
+                raise ValueError(
+                    f"training changes the attribute {name}, which a checkpoint does not contain; make it a buffer "
+                    "(register_buffer), and change it in a loss"
+                )
         return list(twin.pop_means())
+
+
+def checked_optimisers(agent: Agent[Any]) -> dict[str, Adam]:
+    """The agent's `optimisers`. Raises TypeError or ValueError, naming the part, if the learner cannot use them."""
+    found = dict(agent.optimisers())
+    for part, spec in found.items():
+        if not isinstance(spec, Adam):
+            raise TypeError(f"optimisers()[{part!r}] must be an algos.agent.Adam, got {type(spec).__name__}")
+        own = parameters_of(part, agent)
+        if not own:
+            choices = _parts(name for name, each in agent.named_parameters() if each.requires_grad)
+            raise ValueError(f"optimisers() names {part!r}, which has no trained parameter (choices: {choices})")
+        for name in spec.rates:
+            if not within(name, own):
+                raise ValueError(
+                    f"the rates of {part!r} name {name!r}, which is no part of it (choices: {_parts(own)})"
+                )
+    return found
+
+
+def _parts(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def parameters_of(part: str, agent: Agent[Any]) -> dict[str, nn.Parameter]:
+    """The trained parameters of a part, each once, by their names within the part."""
+    found = within(part, dict(agent.named_parameters(remove_duplicate=False)))
+    names = {parameter: name for name, parameter in reversed(found.items()) if parameter.requires_grad}
+    return {name: parameter for parameter, name in reversed(names.items())}
+
+
+def within(part: str, values: Mapping[str, V]) -> dict[str, V]:
+    """The values of a part, by their names within the part; of a parameter that is itself the part, by ""."""
+    return {
+        name.removeprefix(part).removeprefix("."): value
+        for name, value in values.items()
+        if f"{name}.".startswith(f"{part}.")
+    }
+
+
+def _other_attributes(agent: Agent[Any]) -> dict[str, Any]:
+    """The values, in a form that can be compared, of all attributes that are neither parameters nor modules."""
+    return {
+        f"{prefix}.{name}".removeprefix("."): _comparable(value)
+        for prefix, module in agent.named_modules()
+        for name, value in vars(module).items()
+        if name not in _OF_MODULES
+    }
+
+
+_OF_MODULES = frozenset(vars(nn.Module()))
+
+
+class _Values(pickle.Pickler):
+    """Does not look into modules and parameters, which may also be attributes in a list."""
+
+    def persistent_id(self, value: Any) -> int | None:
+        return id(value) if isinstance(value, (nn.Module, nn.Parameter)) else None
+
+
+def _comparable(value: Any) -> Any:
+    found = io.BytesIO()
+    try:
+        _Values(found).dump(value)
+    except Exception:  # such as a function that is defined inside another
+        return id(value)
+    return found.getvalue()
 
 
 def invented_batch(agent: Agent[Any], device: torch.device, n: int = 3) -> Batch:

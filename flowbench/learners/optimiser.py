@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
 from algos.agent import Adam
 from flowbench.common.tensors import State
@@ -18,21 +19,43 @@ class Optimiser:
 
     def __init__(
         self,
-        parameters: list[Tensor],
+        parameters: Mapping[str, Tensor],
         spec: Adam,
         seeds: int | None = None,
         places: Sequence[tuple[Tensor, int | None]] | None = None,
     ) -> None:
-        """`places` tells for each parameter of a single agent which of the parameters holds it, and as which twin."""
-        self._parameters = parameters
-        self._places = places or [(parameter, None) for parameter in parameters]
-        self._clip_norm = spec.clip_norm
+        """`parameters` have their names within the part.
+
+        `places` tells for each parameter of a single agent which of the parameters holds it, and as which twin.
+        """
+        self._parameters = list(parameters.values())
+        self._places = places or [(parameter, None) for parameter in self._parameters]
+        self._spec = spec
         self._seeds = seeds
         self._one: Tensor | None = None  # the gradient of the loss with respect to itself
-        self.adam = torch.optim.Adam(parameters, lr=spec.lr, eps=spec.eps, fused=True, capturable=parameters[0].is_cuda)
+        kind = torch.optim.AdamW if spec.weight_decay else torch.optim.Adam
+        first = self._parameters[0]
+        self.adam = kind(
+            [{"params": each, "lr": spec.lr * rate} for rate, each in _by_rate(parameters, spec.rates).items()],
+            betas=spec.betas,
+            eps=spec.eps,
+            weight_decay=spec.weight_decay,
+            fused=True,
+            capturable=first.is_cuda,
+        )
+        self._rates = [group["lr"] for group in self.adam.param_groups]
+        if spec.schedule is not None:
+            for group in self.adam.param_groups:
+                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=first.device)
+        # A twin's parameter has one dimension more, and so has that of several seeds.
+        outer = {id(held): (seeds is not None) + (twin is not None) for held, twin in self._places}
+        self._matrices = [(each, outer[id(each)]) for each in self._parameters if each.ndim - outer[id(each)] == 2]
 
-    def step(self, loss: Tensor) -> None:
-        """One step along the gradient of `loss`, [] for one seed or [S] for S. Seeds share no parameter."""
+    def step(self, loss: Tensor, progress: Tensor) -> None:
+        """One step along the gradient of `loss`, [] for one seed or [S] for S. Seeds share no parameter.
+
+        `progress` is that of the batch, [] or [S].
+        """
         if self._one is None:
             self._one = torch.ones_like(loss)
         # Only the gradients of this part: the actor's loss gives the critic's weights none.
@@ -41,9 +64,18 @@ class Optimiser:
         gradients = [gradient.contiguous() for gradient in found]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        if self._clip_norm is not None:
-            self._clip(gradients, self._clip_norm)
+        if (limit := self._spec.clip_value) is not None:
+            torch._foreach_clamp_min_(gradients, -limit)
+            torch._foreach_clamp_max_(gradients, limit)
+        if self._spec.clip_norm is not None:
+            self._clip(gradients, self._spec.clip_norm)
+        if self._spec.schedule is not None:
+            factor = self._spec.schedule(progress.reshape(-1)[0])  # all seeds are at the same step
+            for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
+                group["lr"].copy_(rate * factor)
         self.adam.step()
+        if self._spec.project is not None:
+            self._project(self._spec.project)
 
     def state(self, index: int | None = None) -> State:
         """Adam's moments and step counts of one seed, by parameter. Empty before the first step."""
@@ -75,6 +107,14 @@ class Optimiser:
                 target = kept[moment] if twin is None else kept[moment][:, twin]
                 target.copy_(of_seeds[0] if self._seeds is None else torch.stack(of_seeds))
 
+    @torch.no_grad()
+    def _project(self, project: Callable[[Tensor], Tensor]) -> None:
+        for matrices, outer in self._matrices:
+            of_one = project
+            for _ in range(outer):
+                of_one = vmap(of_one)
+            matrices.copy_(of_one(matrices))
+
     def _clip(self, gradients: Sequence[Tensor], norm: float) -> None:
         if self._seeds is None:
             nn.utils.clip_grad_norm_(self._parameters, norm)
@@ -83,3 +123,12 @@ class Optimiser:
         scale = (norm / (norms + 1e-6)).clamp(max=1.0)  # the same small constant as in torch
         for gradient in gradients:
             gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def _by_rate(parameters: Mapping[str, Tensor], rates: Mapping[str, float]) -> dict[float, list[Tensor]]:
+    """The parameters by the factor of their learning rate. The innermost sub-module that has one decides."""
+    found: dict[float, list[Tensor]] = {}
+    for name, parameter in parameters.items():
+        own = [prefix for prefix in rates if f"{name}.".startswith(f"{prefix}.")]
+        found.setdefault(rates[max(own, key=len)] if own else 1.0, []).append(parameter)
+    return found

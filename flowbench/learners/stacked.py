@@ -17,7 +17,7 @@ from algos.agent import Adam, Agent, Batch
 from flowbench.common.rng import TorchStream
 from flowbench.common.tensors import State, flat, under
 from flowbench.learners import stacked_layers
-from flowbench.learners.learner import Autocast, BaseLearner, invented_batch
+from flowbench.learners.learner import Autocast, BaseLearner, checked_optimisers, invented_batch, parameters_of, within
 from flowbench.learners.optimiser import Optimiser
 
 
@@ -50,6 +50,7 @@ class StackedLearner(BaseLearner):
         self._few_kernels = device.type == "cuda" if few_kernels is None else few_kernels
         joined = stacked_layers.install(self.agent) if self._few_kernels else {}
         parameters, buffers = stack_module_state([agent.to(device) for agent in agents])
+        self._buffers = list(buffers)
         stacked = {name: tensor.detach() for name, tensor in {**parameters, **buffers}.items()}
         # Where each tensor of an agent is stored: under which name and, of two joined twins, as which one.
         self._places = {name: joined.get(name, (name, None)) for name in stacked}
@@ -60,25 +61,26 @@ class StackedLearner(BaseLearner):
         }
         for name, parameter in self._example.named_parameters():
             self._state[self._places[name][0]].requires_grad_(parameter.requires_grad)
-        self._parameters = list(dict.fromkeys(self._places[name][0] for name in parameters))
-        self._optimisers = {part: self._optimiser(part, spec) for part, spec in self.agent.optimisers().items()}
+        self._tied = {name: self._places[first][0] for name, first in _tied(self.agent).items()}
+        for name, first in _other_names(self._example).items():
+            self._places[name] = self._places[first]
+        specs = checked_optimisers(self._example)
+        self._optimisers = {part: self._optimiser(part, spec) for part, spec in specs.items()}
         frozen = {name: tensor.detach() for name, tensor in self._state.items()}
         self._seen: dict[str | None, dict[str, Tensor]] = {None: frozen}  # the state as the loss of a part sees it
         for part in self._optimisers:
-            self._seen[part] = frozen | {name: self._state[name] for name in self._names_of(part)}
+            own = self._names_of(part, "parameters").values()
+            self._seen[part] = frozen | {name: self._state[name] for name in own}
         self._cast = stacked_layers.CastParameters(self.agent)
         self._call = _Call(self.agent)
 
     @torch.no_grad()
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [S, N, act_dim] for obs [S, N, obs_dim]."""
+        self._set_mode(training=False)
         with self._autocast():
             action: Tensor = self._compute(None, lambda obs: self.agent.act(obs, explore), obs)
         return action
-
-    @torch.no_grad()
-    def track(self, target: str, online: str, tau: float) -> None:
-        torch._foreach_lerp_(self._of(target), self._of(online), tau)
 
     def weights(self, index: int) -> dict[str, Tensor]:
         """The state_dict of one seed's agent, as views."""
@@ -151,13 +153,18 @@ class StackedLearner(BaseLearner):
         dims = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, args)
 
         def one_seed(state: dict[str, Tensor], *args: Any) -> Any:
-            return functional_call(self._call, state, (function, *args))
+            now = dict(state)  # `functional_call` puts there what the function assigns to parameters and buffers
+            result = functional_call(self._call, now, (function, *args), tie_weights=False)
+            keys = {name: f"agent.{name}" for name in self._buffers}
+            return result, {name: now[key].detach() for name, key in keys.items() if now[key] is not state[key]}
 
         state = self._seen[part]
         if casting := stacked_layers.autocast_dtype(self.device) is not None:
             state = state | self._cast(part, state)
         state = {f"agent.{name}": tensor for name, tensor in state.items()}
-        result = vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)
+        state |= {f"agent.{name}": state[f"agent.{stored}"] for name, stored in self._tied.items()}
+        result, assigned = vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)
+        self._assigned = [(self._state[name], value) for name, value in assigned.items()]
         if casting:
             self._cast.note(part)
         return result
@@ -170,17 +177,24 @@ class StackedLearner(BaseLearner):
         stored, twin = self._places[name]
         return self._state[stored].detach() if twin is None else self._state[stored].detach()[:, twin]
 
-    def _names_of(self, part: str) -> list[str]:
-        """The stored parameters of a sub-module, by name."""
-        return [name for name in self._parameters if name.startswith(f"{part}.")]
+    def _names_of(self, part: str, kind: str) -> dict[str, str]:
+        """The stored names of a part's parameters or buffers, by their first names within the part."""
+        first: dict[str, str] = {}
+        for name, (stored, _) in within(part, self._places).items():
+            if (stored in self._buffers) == (kind == "buffers"):
+                first.setdefault(stored, name)
+        return {name: stored for stored, name in first.items()}
 
-    def _of(self, part: str) -> list[Tensor]:
-        return [self._state[name] for name in self._names_of(part)]
+    def _of(self, part: str, kind: str) -> Iterable[Tensor]:
+        return [self._state[stored] for stored in self._names_of(part, kind).values()]
 
     def _optimiser(self, part: str, spec: Adam) -> Optimiser:
-        own = [name for name, p in self._example.named_parameters() if name.startswith(f"{part}.") and p.requires_grad]
-        places = [(self._state[stored], twin) for stored, twin in map(self._places.__getitem__, own)]
-        return Optimiser([p for p in self._of(part) if p.requires_grad], spec, self.seeds, places)
+        own = parameters_of(part, self._example)
+        found = within(part, self._places)
+        places = [(self._state[stored], twin) for stored, twin in map(found.__getitem__, own)]
+        stored = {name: self._state[each] for name, each in self._names_of(part, "parameters").items()}
+        trained = {name: tensor for name, tensor in stored.items() if tensor.requires_grad}
+        return Optimiser(trained, spec, self.seeds, places)
 
 
 def changed_by_few_kernels(agent: Agent[Any]) -> str:
@@ -204,6 +218,22 @@ def changed_by_few_kernels(agent: Agent[Any]) -> str:
             if mean == mean and not math.isclose(found[0][name], mean, rel_tol=1e-5, abs_tol=1e-9):
                 return name
     return ""
+
+
+def _other_names(agent: Agent[Any]) -> dict[str, str]:
+    """The further names of parameters and buffers that have several, each with the first name."""
+    first = {id(tensor): name for name, tensor in _named_tensors(agent)}
+    everywhere = [*agent.named_parameters(remove_duplicate=False), *agent.named_buffers(remove_duplicate=False)]
+    return {name: first[id(tensor)] for name, tensor in everywhere if first[id(tensor)] != name}
+
+
+def _tied(agent: Agent[Any]) -> dict[str, str]:
+    """Of the further names those in another module. The others name a module that is in two places."""
+    owners = {
+        name: (id(agent.get_submodule(name.rpartition(".")[0])), name.rpartition(".")[2])
+        for name, _ in (*agent.named_parameters(remove_duplicate=False), *agent.named_buffers(remove_duplicate=False))
+    }
+    return {name: first for name, first in _other_names(agent).items() if owners[name] != owners[first]}
 
 
 def _by_value(names: Mapping[str, str]) -> dict[str, list[str]]:

@@ -76,8 +76,13 @@ def _can_join(twins: TwinCritic) -> bool:
 
 
 def _has_part_in(agent: Agent[Any], name: str) -> bool:
-    """Whether the agent trains something inside this module as a part of its own."""
-    return any(part.startswith(f"{name}.") for part in agent.optimisers())
+    """Whether the agent trains something inside this module by itself, or has some of it in another place too."""
+    specs = agent.optimisers()
+    parts = [*specs, *(f"{part}.{rate}" for part, spec in specs.items() for rate in spec.rates)]
+    inside = {id(parameter) for parameter in agent.get_submodule(name).parameters()}
+    everywhere = agent.named_parameters(remove_duplicate=False)
+    shared = any(id(parameter) in inside and not other.startswith(f"{name}.") for other, parameter in everywhere)
+    return shared or any(part.startswith(f"{name}.") for part in parts)
 
 
 class JoinedTwins(nn.Module):

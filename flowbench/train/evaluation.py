@@ -112,7 +112,7 @@ class Episodes:
         if self._agent is None:
             shape: Any = self._envs[0].action_space.shape
             with TorchStream(0, CPU):  # draws initial weights, which are overwritten
-                self._agent = kernels.install(self._build_agent(obs_dim, int(shape[0]))).to(CPU)
+                self._agent = kernels.install(self._build_agent(obs_dim, int(shape[0]))).to(CPU).eval()
         self._agent.load_state_dict(weights)
         return self._agent
 

@@ -132,7 +132,7 @@ def test_gradients_are_clipped_seed_by_seed() -> None:
     batch = batches(1, seeds=2)[0]
     stacked.minimise("critic", lambda batch: _scaled(stacked.agent.critic_loss(batch), batch.progress),
                      batch._replace(progress=torch.tensor([100.0, 1e-3])))  # fmt: skip
-    gradients = [p.grad for p in stacked._of("critic") if p.grad is not None]
+    gradients = [p.grad for p in stacked._of("critic", "parameters") if p.grad is not None]
     norms = torch.stack([g.reshape(2, -1).norm(dim=1) for g in gradients]).norm(dim=0)
     assert norms[0].item() == pytest.approx(0.5, rel=1e-4)
     assert 0.0 < norms[1].item() < 0.1

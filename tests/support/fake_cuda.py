@@ -251,6 +251,8 @@ def written(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         if argument.alias_info and argument.alias_info.is_write:
             given = arguments[k] if k < len(arguments) else keywords.get(argument.name)
             found += tensors_in(given)
+    if function._schema.name == "aten::native_batch_norm":  # the schema does not say that it updates the statistics
+        found += tensors_in(arguments[3:5])
     return found
 
 

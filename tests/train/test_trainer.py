@@ -288,7 +288,7 @@ class Diverging(Toy):
 
     def __init__(self, obs_dim, act_dim, config):
         super().__init__(obs_dim, act_dim, config)
-        self.done = 0
+        self.register_buffer("done", torch.zeros(()))
 
     def critic_loss(self, batch):
         loss, diagnostics = super().critic_loss(batch)
@@ -351,8 +351,8 @@ def second_phase_fails(self, batch, learner, phase):
         ({"act": fails}, RuntimeError),
         ({"act": lambda self, obs, explore: self.actor(obs)[:, 0]}, ValueError),
         ({"update": second_phase_fails, "period": 2}, RuntimeError),
-        ({"update": lambda self, batch, learner, phase: learner.minimise("actr", self.actor_loss, batch)}, KeyError),
-        ({"optimisers": lambda self: {"actr": None}}, AttributeError),
+        ({"update": lambda self, batch, learner, phase: learner.minimise("actr", self.actor_loss, batch)}, ValueError),
+        ({"optimisers": lambda self: {"actr": None}}, TypeError),
     ],
 )
 def test_a_mistake_in_an_algorithm_shows_before_a_step_is_taken(methods, error: type[Exception]) -> None:

@@ -1,0 +1,388 @@
+"""What an agent may keep besides parameters, and how its optimisers may step: alone, stacked, captured, resumed."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from fake_cuda import DEVICE, FakeCuda
+from fakes import Toy, ToyConfig, Walk
+from torch import Tensor, nn
+from training import interrupted, rows
+
+from algos.agent import Adam, Agent, Batch
+from algos.networks import TwinCritic, evaluation_mode, frozen_copy, mlp
+from flowbench.learners.learner import EagerLearner
+from flowbench.learners.placement import Placement
+from flowbench.learners.stacked import StackedLearner
+from flowbench.train.build import build_trainer
+
+CPU = torch.device("cpu")
+
+
+class Normed(Toy):
+    """Batch normalisation in actor, critic and target, dropout in the critic, a running mean of the rewards."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.actor = nn.Sequential(nn.BatchNorm1d(obs_dim), nn.Linear(obs_dim, act_dim))
+        self.critic = nn.Sequential(
+            nn.Linear(obs_dim + act_dim, 4, bias=False), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1)
+        )
+        self.target = frozen_copy(self.critic)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def act(self, obs, explore):
+        action = torch.tanh(self.actor(obs))
+        return (action + 0.1 * torch.randn_like(obs[:, :1])).clamp(-1, 1) if explore else action
+
+    def critic_loss(self, batch):
+        self.mean = torch.lerp(self.mean, batch.reward.mean(), 0.1)
+        self.updates += 1
+        with torch.no_grad(), evaluation_mode(self.target):
+            target = self.target(torch.cat([batch.next_obs, torch.tanh(self.actor(batch.next_obs))], -1)).squeeze(-1)
+        q = self.critic(torch.cat([batch.obs, batch.action], -1)).squeeze(-1)
+        return (q - batch.reward + self.mean - 0.5 * target).square().mean(), {"mean": self.mean}
+
+    def actor_loss(self, batch):
+        with evaluation_mode(self.critic):
+            return -self.critic(torch.cat([batch.obs, torch.tanh(self.actor(batch.obs))], -1)).mean(), {}
+
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        learner.track("target", "critic", 0.1)
+
+
+class Stepped(Toy):
+    """Every option of an optimiser."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.twins = TwinCritic(lambda: mlp(obs_dim + act_dim, 4, 1))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def optimisers(self):
+        return {
+            "critic": Adam(0.01, clip_value=0.1, betas=(0.5, 0.9), weight_decay=0.1),
+            "actor": Adam(0.02, schedule=lambda progress: 0.5 + 0.5 * torch.cos(math.pi * progress)),
+            "twins": Adam(0.01, clip_norm=0.5, rates={"q1": 0.1, "q1.2": 2.0}, project=unit_rows),
+            "scale": Adam(0.05),
+        }
+
+    def twins_loss(self, batch):
+        return self.scale * (self.twins(batch.obs, batch.action) - batch.reward).square().mean(), {}
+
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        learner.minimise("twins", self.twins_loss, batch)
+        learner.minimise("scale", self.twins_loss, batch)
+
+
+class Joined(Stepped):
+    """Twins that the layers with few kernels store together."""
+
+    def optimisers(self):
+        return {**super().optimisers(), "twins": Adam(0.01, clip_norm=0.5, project=unit_rows)}
+
+
+class TwoPlaces(Normed):
+    """Modules that have two names."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.networks = nn.ModuleList([self.critic, self.target])
+        self.listed = [self.actor, self.critic]
+        self.tied = nn.Linear(4, 1)
+        self.tied.weight = self.critic[3].weight
+
+    def critic_loss(self, batch):
+        loss, diagnostics = super().critic_loss(batch)
+        return loss + self.tied(batch.obs.new_ones(4)).square().sum(), diagnostics
+
+    def optimisers(self):
+        return {"networks.0": Adam(0.01), "actor": Adam(0.01)}
+
+    def update(self, batch, learner, phase):
+        learner.minimise("networks.0", self.critic_loss, batch)
+        learner.minimise("actor", self.actor_loss, batch)
+        learner.track("networks.1", "critic", 0.1)
+
+
+def unit_rows(weight: Tensor) -> Tensor:
+    return weight / weight.norm(dim=-1, keepdim=True)
+
+
+KINDS = [Normed, Stepped, Joined, TwoPlaces]
+
+
+def batches(count: int, seeds: int = 2, size: int = 8) -> list[Batch]:
+    generator = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(seeds, size, *shape, generator=generator)
+
+    return [
+        Batch(
+            normal(2),
+            torch.tanh(normal(1)),
+            normal(),
+            normal(2),
+            torch.ones(seeds, size),
+            torch.full((seeds,), k / count),
+        )
+        for k in range(count)
+    ]
+
+
+def without_dropout(algorithm: type[Agent]) -> list[Agent]:
+    """Two agents that draw no noise in updates."""
+    torch.manual_seed(3)
+    agents = [algorithm(2, 1, ToyConfig()) for _ in range(2)]
+    for module in [module for agent in agents for module in agent.modules() if isinstance(module, nn.Dropout)]:
+        module.p = 0.0
+    return agents
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stacked seeds draw other noise than separate ones."""
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+
+
+@pytest.mark.parametrize("few_kernels", [False, True])
+@pytest.mark.parametrize("algorithm", KINDS)
+def test_stacked_seeds_have_the_parameters_and_buffers_of_separate_ones(algorithm, few_kernels: bool, quiet) -> None:
+    given = batches(20)
+    alone = [EagerLearner(agent, CPU) for agent in without_dropout(algorithm)]
+    stacked = StackedLearner(without_dropout(algorithm), CPU, few_kernels=few_kernels)
+    stacked.rehearse()
+    for batch in given:
+        stacked.update(batch)
+        for index, learner in enumerate(alone):
+            learner.update(Batch(*(part[index] for part in batch)))
+    for index, learner in enumerate(alone):
+        expected, found = learner.agent.state_dict(), stacked.weights(index)
+        assert list(found) == list(expected)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+        obs = given[0].obs
+        torch.testing.assert_close(stacked.act(obs, False)[index], learner.act(obs[index], False), rtol=1e-3, atol=1e-5)
+
+
+def trainer(algorithm, device=CPU, stack=False):
+    placement = Placement(device, stack=stack)
+    made = build_trainer(
+        partial(Walk, 7), algorithm, ToyConfig(), (0, 1), steps=20, evaluate_every=5, evaluation_episodes=1,
+        save_every=4, placement=placement,
+    )  # fmt: skip
+    assert (made.kind == "stacked") == stack, made.note
+    return made
+
+
+@pytest.mark.parametrize("stack", [False, True])
+@pytest.mark.parametrize("algorithm", KINDS)
+def test_a_resumed_run_and_one_by_graphs_give_the_same_rows(algorithm, stack: bool, cuda: FakeCuda) -> None:
+    whole = rows(trainer(algorithm, stack=stack).run())
+    assert interrupted(partial(trainer, algorithm, stack=stack), 12) == whole
+    assert interrupted(partial(trainer, algorithm, DEVICE, stack), 12) == rows(trainer(algorithm, DEVICE, stack).run())
+    assert cuda.counts["replays"] > 5
+
+
+@pytest.mark.parametrize(("algorithm", "joined"), [(Stepped, False), (Joined, True)])
+def test_twins_with_a_rate_each_are_not_stored_together(algorithm, joined: bool) -> None:
+    learner = StackedLearner(without_dropout(algorithm), CPU, few_kernels=True)
+    assert any("twins.both" in name for name in learner._state) == joined
+
+
+# Modes and buffers
+
+
+def test_losses_are_in_training_mode_and_actions_in_evaluation_mode() -> None:
+    torch.manual_seed(0)
+    learner = EagerLearner(Normed(2, 1, ToyConfig()), CPU)
+    for batch in batches(3, seeds=1):
+        learner.update(Batch(*(part[0] for part in batch)))
+    norm = learner.agent.actor[0]
+    before, obs = norm.running_mean.clone(), torch.randn(1, 2)
+    assert before.any()
+    assert torch.equal(learner.act(obs, False), learner.act(obs, False))
+    assert torch.equal(norm.running_mean, before)
+    assert learner.agent.critic[2].training is False
+    learner.update(Batch(*(part[0] for part in batch)))
+    assert not torch.equal(norm.running_mean, before)
+    assert learner.agent.critic[2].training
+
+
+class KeepsMode(nn.Linear):
+    """Stays in evaluation mode, as a frozen encoder may."""
+
+    def train(self, mode: bool = True):
+        return super().train(False)
+
+
+def test_a_module_may_decide_about_its_mode() -> None:
+    agent = Toy(2, 1, ToyConfig())
+    agent.actor = KeepsMode(2, 1)
+    learner = EagerLearner(agent, CPU)
+    (batch,) = batches(1, seeds=1)
+    learner.update(Batch(*(part[0] for part in batch)))
+    assert agent.critic.training
+    assert not agent.actor.training
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_buffer_that_a_loss_assigns_is_counted_and_keeps_its_place(stack: bool) -> None:
+    agents = without_dropout(Normed)
+    learner = StackedLearner(agents, CPU) if stack else EagerLearner(agents[0], CPU)
+    own = learner._state["mean"] if stack else agents[0].mean
+    address, expected = own.data_ptr(), torch.zeros(2 if stack else 1)
+    for batch in batches(200):
+        learner.update(batch if stack else Batch(*(part[0] for part in batch)))
+        expected += 0.1 * (batch.reward.mean(1)[: len(expected)] - expected)
+    weights = learner.weights(1) if stack else agents[0].state_dict()
+    assert weights["updates"] == 200
+    assert weights["mean"].item() == pytest.approx(expected[-1].item(), rel=1e-4)
+    assert (learner._state["mean"] if stack else agents[0].mean).data_ptr() == address
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_target_gets_the_buffers_of_what_it_tracks(stack: bool) -> None:
+    agents = without_dropout(Normed)
+    learner = StackedLearner(agents, CPU) if stack else EagerLearner(agents[0], CPU)
+    for batch in batches(3):
+        learner.update(batch if stack else Batch(*(part[0] for part in batch)))
+    weights = learner.weights(0) if stack else agents[0].state_dict()
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(weights[f"target.1.{name}"], weights[f"critic.1.{name}"])
+        assert weights[f"target.1.{name}"].any()
+    assert not torch.equal(weights["target.0.weight"], weights["critic.0.weight"])
+
+
+class Counts(Toy):
+    calls = 0
+
+    def update(self, batch, learner, phase):
+        self.calls += 1
+        super().update(batch, learner, phase)
+
+
+class Remembers(Toy):
+    """A recurrent policy that keeps its state in an attribute."""
+
+    def act(self, obs, explore):
+        self.state = torch.tanh(self.actor(obs))
+        return self.state
+
+
+class RemembersInBuffer(Toy):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("state", torch.zeros(1))
+
+    def act(self, obs, explore):
+        self.state = torch.tanh(self.actor(obs)).mean(0)
+        return super().act(obs, explore)
+
+
+class OfTorch(Toy):
+    def optimisers(self):
+        return {"critic": torch.optim.AdamW(self.critic.parameters()), "actor": Adam(0.1)}
+
+
+class NoSuchPart(Toy):
+    def optimisers(self):
+        return {"policy": Adam(0.1)}
+
+
+class NoSuchRate(Toy):
+    def optimisers(self):
+        return {"critic": Adam(0.1, rates={"encoder": 0.1})}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        (Counts, "training changes the attribute calls, which a checkpoint does not contain; make it a buffer"),
+        (Remembers, "training changes the attribute state,"),
+        (RemembersInBuffer, r"act\(\) changes the buffer state; only losses may change buffers"),
+        (OfTorch, r"optimisers\(\)\['critic'\] must be an algos.agent.Adam, got AdamW"),
+        (NoSuchPart, r"names 'policy', which has no trained parameter \(choices: actor, critic\)"),
+        (NoSuchRate, r"the rates of 'critic' name 'encoder', which is no part of it \(choices: weight, bias\)"),
+    ],
+)
+@pytest.mark.parametrize("stack", [False, True])
+def test_what_would_be_lost_or_ignored_is_refused_by_name(algorithm, message: str, stack: bool) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        trainer(algorithm, stack=stack)
+
+
+# Steps
+
+
+class One(Agent[ToyConfig]):
+    """A single matrix; the gradient of its loss is what the test gives."""
+
+    Config = ToyConfig
+
+    def __init__(self, spec: Adam):
+        super().__init__(2, 1, ToyConfig())
+        self.spec = spec
+        self.weight = nn.Parameter(torch.tensor([[1.0, -2.0], [3.0, 0.5]]))
+
+    def optimisers(self):
+        return {"weight": self.spec}
+
+    def loss(self, gradient):
+        return (self.weight * gradient).sum(), {}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_betas_and_weight_decay_are_those_of_torch(decay: float) -> None:
+    agent = One(Adam(0.05, betas=(0.5, 0.7), weight_decay=decay))
+    learner, expected = EagerLearner(agent, CPU), agent.weight.detach().clone().requires_grad_()
+    adam = torch.optim.AdamW([expected], lr=0.05, betas=(0.5, 0.7), weight_decay=decay)
+    for k in range(5):
+        gradient = torch.randn(2, 2, generator=torch.Generator().manual_seed(k))
+        learner.minimise("weight", agent.loss, gradient)
+        expected.grad = gradient
+        adam.step()
+    torch.testing.assert_close(agent.weight, expected)
+
+
+def test_values_of_a_gradient_are_limited_before_its_norm() -> None:
+    agent = One(Adam(0.1, clip_value=3.0, clip_norm=2.5))
+    EagerLearner(agent, CPU).minimise("weight", agent.loss, torch.tensor([[9.0, -4.0], [0.0, 0.0]]))
+    assert agent.weight.grad is not None
+    side = 2.5 / math.sqrt(2.0)
+    torch.testing.assert_close(agent.weight.grad, torch.tensor([[side, -side], [0.0, 0.0]]))
+
+
+def test_the_rate_follows_the_schedule() -> None:
+    agent = One(Adam(0.1, schedule=lambda progress: 1.0 - progress))
+    learner = EagerLearner(agent, CPU)
+    for progress in (0.0, 0.75):
+        before = agent.weight.detach().clone()
+        learner._progress = torch.tensor(progress)
+        learner.minimise("weight", agent.loss, torch.ones(2, 2))
+        torch.testing.assert_close(before - agent.weight, torch.full((2, 2), 0.1 * (1.0 - progress)))
+
+
+def test_a_projection_is_applied_to_matrices_after_the_step() -> None:
+    agent = One(Adam(0.1, project=unit_rows))
+    EagerLearner(agent, CPU).minimise("weight", agent.loss, torch.ones(2, 2))
+    torch.testing.assert_close(agent.weight, unit_rows(torch.tensor([[0.9, -2.1], [2.9, 0.4]])))
+
+
+def test_sub_modules_have_rates_of_their_own() -> None:
+    torch.manual_seed(0)
+    agent = Stepped(2, 1, ToyConfig())
+    before = {name: tensor.clone() for name, tensor in agent.twins.state_dict().items()}
+    learner = EagerLearner(agent, CPU)
+    (batch,) = batches(1, seeds=1)
+    learner.minimise("twins", agent.twins_loss, Batch(*(part[0] for part in batch)))
+    for name, factor in (("q1.0.bias", 0.1), ("q1.4.bias", 0.1), ("q1.2.bias", 2.0), ("q2.0.bias", 1.0)):
+        moved = (agent.twins.get_parameter(name) - before[name]).abs().max()
+        assert moved.item() == pytest.approx(0.01 * factor, rel=1e-3)
