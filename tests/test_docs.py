@@ -112,7 +112,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     agent = sac.variant.entry.load()(5, 1, sac.variant.config)
     weights.write(folder / "results" / sac.path, record, 1000, 5, 1, agent.state_dict())
     (folder / "benchmarks").mkdir()
-    for kept in ("results/cpu", "benchmarks/learning"):
+    for kept in ("results/cpu", "results/cpu-bfloat16", "benchmarks/learning"):
         (folder / kept).symlink_to(ROOT / kept)
     return folder
 

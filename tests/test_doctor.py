@@ -12,6 +12,7 @@ import torch
 
 import suites
 from flowbench import cli, doctor
+from flowbench.common import system
 from flowbench.doctor import BROKEN, MISSING, OK, Finding
 
 REQUIRES = [
@@ -52,6 +53,14 @@ def test_libraries_are_checked_by_version(environment: dict[str, str]) -> None:
     assert (mujoco.what, mujoco.state) == ("mujoco", BROKEN)
     assert "4.0.0" in mujoco.details
     assert mujoco.fix == 'pip install "mujoco<4,>=3.2"'
+
+
+@pytest.mark.parametrize(("generation", "said"), [("Zen 4, AVX-512, AVX512-BF16", True), ("Zen 3, AVX2", False)])
+def test_the_processor_tells_whether_bfloat16_pays(monkeypatch: pytest.MonkeyPatch, generation: str, said: bool) -> None:
+    monkeypatch.setattr(system, "cpu_generation", lambda: generation)
+    found = doctor.processor()
+    assert generation in found.details
+    assert ("--precision bfloat16" in found.details) == said
 
 
 def test_extras_are_optional_and_those_of_developers_are_skipped(environment: dict[str, str]) -> None:
