@@ -16,6 +16,9 @@ from torch import Tensor, nn
 Diagnostics = dict[str, Tensor]
 """Named tensors of a loss. Scalars are logged; other tensors are only for a later loss."""
 
+Memory = dict[str, Tensor]
+"""What a policy remembers of N episodes: named tensors [N, ...]."""
+
 Loss = Callable[..., tuple[Tensor, Diagnostics]]
 
 
@@ -28,6 +31,17 @@ class Batch(NamedTuple):
     next_obs: Tensor  # [B, obs_dim]
     discount: Tensor  # [B], 0 where the episode truly ended, 1 elsewhere (also at a time limit)
     progress: Tensor  # [], fraction of the training steps taken so far, in [0, 1]
+
+
+class Transition(NamedTuple):
+    """One step in the environment during training."""
+
+    obs: Tensor  # [obs_dim]
+    action: Tensor  # [act_dim] in [-1, 1]
+    reward: Tensor  # []
+    next_obs: Tensor  # [obs_dim]
+    discount: Tensor  # [], 0 if the episode truly ended, 1 otherwise (also at a time limit)
+    ended: Tensor  # [], 1 if the episode ended for any reason, 0 otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +130,7 @@ class Agent(nn.Module, Generic[C]):
 
     Config: ClassVar[type[Config]]
     period: int = 1  # update() sees phase = (number of updates so far) % period
+    first_updates: int = 0  # additional updates in the first step after the random ones
 
     def __init__(self, obs_dim: int, act_dim: int, config: C) -> None:
         super().__init__()
@@ -133,6 +148,20 @@ class Agent(nn.Module, Generic[C]):
         The agent is in evaluation mode, also to explore: batch normalisation uses its running statistics.
         """
         raise NotImplementedError
+
+    def memory(self, obs: Tensor) -> Memory | None:
+        """The memory at the start of N episodes, whose first observations are obs [N, obs_dim]; None without memory.
+
+        A policy with memory has `act(obs, explore, memory)`, which returns the actions and the memory for the next
+        step. Training and each evaluation have memories of their own.
+        """
+        return None
+
+    def observe(self, transition: Transition) -> None:
+        """Look at a transition: at each of the training, in order, also in the random steps. It may change buffers.
+
+        Running statistics of observations and rewards are kept here. By default nothing is looked at.
+        """
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:
         """One update, as in the pseudocode of the paper."""

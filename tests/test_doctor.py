@@ -56,7 +56,9 @@ def test_libraries_are_checked_by_version(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("generation", "said"), [("Zen 4, AVX-512, AVX512-BF16", True), ("Zen 3, AVX2", False)])
-def test_the_processor_tells_whether_bfloat16_pays(monkeypatch: pytest.MonkeyPatch, generation: str, said: bool) -> None:
+def test_the_processor_tells_whether_bfloat16_pays(
+    monkeypatch: pytest.MonkeyPatch, generation: str, said: bool
+) -> None:
     monkeypatch.setattr(system, "cpu_generation", lambda: generation)
     found = doctor.processor()
     assert generation in found.details

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import suites
-from algos.agent import Agent
+from algos.agent import Agent, Memory
 from flowbench.common.errors import UsageError, describe, one_of
 from flowbench.common.numbers import whole
 from flowbench.common.system import DEVICES, PRECISIONS
@@ -27,6 +27,7 @@ from flowbench.plan.cells import Protocol, Variant
 from flowbench.plan.expand import MAX_SEED, variants
 from flowbench.plan.overrides import split_outside_brackets
 from flowbench.train.build import build_trainer
+from flowbench.train.evaluation import act
 from flowbench.train.events import Row, SeedFailed, Tick
 from suites.spaces import standardise
 
@@ -44,11 +45,20 @@ class TrainedAgent:
     evals: pd.DataFrame  # one row for each evaluation: step, mean, std, the return of each episode
     episodes: pd.DataFrame  # one row for each training episode
     action_space: spaces.Box  # of the environment
+    _memory: list[Memory | None] = field(default_factory=list, repr=False)  # of the current episode
+
+    def begin_episode(self) -> None:
+        """The next observation is the first of an episode. A policy with memory forgets the episode before."""
+        self._memory.clear()
 
     def act(self, obs: Any) -> np.ndarray:
         """The action, without exploration noise, for one observation of the environment, in its own bounds."""
+        row = torch.from_numpy(np.asarray(obs, np.float32)[None])
         with torch.no_grad():
-            action = self.agent.act(torch.from_numpy(np.asarray(obs, np.float32)[None]), explore=False)[0].numpy()
+            before = self._memory[0] if self._memory else self.agent.memory(row)
+            chosen, after = act(self.agent, row, before)
+        self._memory[:] = [after]
+        action = chosen[0].numpy()
         low, high = self.action_space.low, self.action_space.high
         scaled = low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0 * (high - low)
         inside: np.ndarray = np.clip(scaled, low, high).astype(self.action_space.dtype)

@@ -60,6 +60,7 @@ def of_agents(
         learner.update(batch)  # the first updates also create the state of the optimisers
     updates = sum(launches(lambda: learner.update(batch)).total() for _ in range(period))
     obs = batch.obs[..., :1, :]
-    action = launches(lambda: learner.act(obs, explore=True)).total()
+    memory = learner.first_memory(obs)
+    action = launches(lambda: learner.act_with_memory(obs, True, memory)).total()
     times = 1 if stacked else seeds
     return times * updates / period, times * action

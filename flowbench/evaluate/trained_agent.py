@@ -107,7 +107,6 @@ def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
         config = overrides.restore(algorithm.Config, trained.run.config)
         agent = algorithm(trained.obs_dim, trained.act_dim, config)
         agent.load_state_dict(trained.weights)
-        agent.eval()
     except (TypeError, ValueError, RuntimeError) as error:
         name = trained.run.algo.name
         raise UsageError(f"{str(trained.source)!r} does not fit the {name} of this flowbench: {error}") from error

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algos.agent import Batch
+from algos.agent import Batch, Memory, Transition
 from flowbench.learners.learner import EagerLearner
 from flowbench.learners.stacked import StackedLearner
 
@@ -34,7 +34,8 @@ class Graphed:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._batch: Batch | None = None
         self._updates: dict[int, _Recording] = {}
-        self._acts: dict[tuple[Any, ...], tuple[Tensor, _Recording]] = {}
+        self._observed: tuple[Transition, _Recording] | None = None
+        self._acts: dict[tuple[Any, ...], tuple[list[Tensor], _Recording]] = {}
 
     def update(self, batch: Batch) -> None:
         """One update, the same as the learner's."""
@@ -49,17 +50,30 @@ class Graphed:
         self._updates[phase].run()
         learner.updates += 1
 
-    def act(self, obs: Tensor, explore: bool) -> Tensor:
-        """Actions for obs, the same as the learner's."""
+    def act_with_memory(self, obs: Tensor, explore: bool, memory: Memory | None) -> tuple[Tensor, Memory | None]:
+        """Actions for obs and the next memory, the same as the learner's."""
         learner = self.learner  # the function must not refer to `self`: the cycle would keep dead graphs in memory
-        key = (explore, *obs.shape)
+        given = [obs, *(memory or {}).values()]
+        key = (explore, *(each.shape for each in given))
         if key not in self._acts:
-            inputs = obs.clone()
-            self._acts[key] = inputs, self._recording(lambda: learner.act(inputs, explore))
+            inputs = [each.clone() for each in given]
+            own = None if memory is None else dict(zip(memory, inputs[1:], strict=True))
+            self._acts[key] = inputs, self._recording(lambda: learner.act_with_memory(inputs[0], explore, own))
         static, recording = self._acts[key]
-        static.copy_(obs)
-        action: Tensor = recording.run()
-        return action.clone()  # the graphs share their memory: the next replay of any of them may overwrite the action
+        torch._foreach_copy_(static, given)
+        action, after = recording.run()
+        # The graphs share their memory: the next replay of any of them may overwrite their results.
+        return action.clone(), None if after is None else {name: each.clone() for name, each in after.items()}
+
+    def observe(self, transition: Transition) -> None:
+        """Let the agent look at a transition, the same as the learner's."""
+        learner = self.learner
+        if self._observed is None:
+            inputs = Transition(*(part.clone() for part in transition))
+            self._observed = inputs, self._recording(lambda: learner.observe(inputs))
+        static, recording = self._observed
+        torch._foreach_copy_(list(static), list(transition))
+        recording.run()
 
     def _recording(self, function: Callable[[], Any]) -> _Recording:
         return _Recording(function, self._pool, self._stream, self.learner.logged.counts, self.learner.agent)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from algos.agent import Adam, Agent, Batch, Diagnostics, Loss
+from algos.agent import Adam, Agent, Batch, Diagnostics, Loss, Memory, Transition
 from flowbench.common.tensors import State, flat, under
 from flowbench.learners.means import Means
 from flowbench.learners.optimiser import Optimiser
@@ -56,6 +56,30 @@ class BaseLearner(ABC):
             raise
         self.logged.add_up()
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether the policy has a memory."""
+        return type(self.agent).memory is not Agent.memory
+
+    @torch.no_grad()
+    def first_memory(self, obs: Tensor) -> Memory | None:
+        """The memory at the start of episodes, for their first observations."""
+        return dict(self._compute(None, self.agent.memory, obs)) if self.has_memory else None
+
+    def act(self, obs: Tensor, explore: bool) -> Tensor:
+        """Actions [N, act_dim] for obs [N, obs_dim], each [S, ...] for S seeds, as at the start of episodes."""
+        return self.act_with_memory(obs, explore, self.first_memory(obs))[0]
+
+    @torch.no_grad()
+    def act_with_memory(self, obs: Tensor, explore: bool, memory: Memory | None) -> tuple[Tensor, Memory | None]:
+        """Actions as of `act`, and the memory for the next step."""
+        self._set_mode(training=False)
+        with self._autocast():
+            if memory is None:
+                return self._compute(None, self.agent.act, obs, explore), None
+            action, after = self._compute(None, self.agent.act, obs, explore, memory)
+        return action, {name: after[name].to(tensor.dtype) for name, tensor in memory.items()}
+
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
         if part not in self._optimisers:
             raise ValueError(f"minimise() names {part!r}, optimisers() does not (choices: {_parts(self._optimisers)})")
@@ -63,13 +87,31 @@ class BaseLearner(ABC):
             value, diagnostics = self._compute(part, loss, *args)
         diagnostics = {name: self._from_before(tensor) for name, tensor in diagnostics.items()}
         self._optimisers[part].step(value, self._progress)
-        for buffer, assigned in self._assigned:  # after the backward pass, which may need the old value
-            buffer.copy_(assigned)
+        self._write_assigned()  # after the backward pass, which may need the old values
         self.logged.log(f"{part}/loss", value.detach())
         for name, tensor in diagnostics.items():
             if tensor.ndim == value.ndim:  # one number for each seed
                 self.logged.log(f"{part}/{name}", tensor)
         return diagnostics
+
+    @property
+    def observes(self) -> bool:
+        """Whether the agent looks at every transition."""
+        return type(self.agent).observe is not Agent.observe
+
+    @torch.no_grad()
+    def observe(self, transition: Transition) -> None:
+        """Let the agent look at a transition of [...], or of [S, ...] for S seeds."""
+        self._compute(None, self._observed, transition)
+        self._write_assigned()
+
+    def _observed(self, transition: Transition) -> tuple[()]:
+        self.agent.observe(transition)
+        return ()
+
+    def _write_assigned(self) -> None:
+        for buffer, assigned in self._assigned:
+            buffer.copy_(assigned)
 
     def _from_before(self, diagnostic: Tensor) -> Tensor:
         """A diagnostic with its present values: one that is a parameter or a buffer itself is copied."""
@@ -138,14 +180,6 @@ class EagerLearner(BaseLearner):
             if buffer is not None
         ]
 
-    @torch.no_grad()
-    def act(self, obs: Tensor, explore: bool) -> Tensor:
-        """Actions [N, act_dim] for obs [N, obs_dim]."""
-        self._set_mode(training=False)
-        with self._autocast():
-            action: Tensor = self._compute(None, self.agent.act, obs, explore)
-        return action
-
     def _of(self, part: str, kind: str) -> Iterable[Tensor]:
         module = self.agent.get_submodule(part)
         return module.parameters() if kind == "parameters" else module.buffers()
@@ -194,11 +228,17 @@ class EagerLearner(BaseLearner):
         twin = EagerLearner(copy.deepcopy(self.agent), self.device, self._autocast)
         batch = invented_batch(self.agent, self.device)
         before = _other_attributes(twin.agent)
+        if twin.observes:
+            twin.observe(invented_transition(batch))
         for _ in range(self.agent.period):
             twin.update(batch)
         buffers = [buffer.clone() for buffer in twin.agent.buffers()]
         for explore, obs in itertools.product((True, False), (batch.obs, batch.obs[:1])):
-            chosen = twin.act(obs, explore)
+            memory = twin.first_memory(obs)
+            chosen, after = twin.act_with_memory(obs, explore, memory)
+            for name, tensor in (memory or {}).items():
+                if after is None or len(tensor) != len(obs) or after[name].shape != tensor.shape:
+                    raise ValueError(f"memory(obs) and act() must give {name} as [N, ...], always with the same shape")
             wanted = (len(obs), self.agent.act_dim)
             if chosen.shape != wanted:
                 given, n = tuple(chosen.shape), len(obs)
@@ -218,6 +258,13 @@ class EagerLearner(BaseLearner):
                     "(register_buffer), and change it in a loss"
                 )
         return list(twin.pop_means())
+
+
+def invented_transition(batch: Batch) -> Transition:
+    """A transition [...] of a batch [B, ...], or [S, ...] of one that is [S, B, ...]."""
+    rows = batch.reward.ndim - 1
+    obs, action, reward, next_obs, discount = (part.select(rows, 0) for part in batch[:5])
+    return Transition(obs, action, reward, next_obs, discount, ended=1.0 - discount)
 
 
 def checked_optimisers(agent: Agent[Any]) -> dict[str, Adam]:

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Config
+from algos.agent import Agent, Batch, Config, Transition
 from flowbench.common.rng import TorchStream, stream_seed
 from flowbench.common.tensors import State, flat, on_cpu, under
 from flowbench.learners import kernels
 from flowbench.learners.cuda_graphs import Graphed, source_line
+from flowbench.learners.explorer import Explorer
 from flowbench.learners.learner import EagerLearner
 from flowbench.learners.placement import Placement
 from flowbench.learners.stacked import CannotStack, StackedLearner, changed_by_few_kernels
@@ -31,6 +32,8 @@ class GroupLearner(Protocol):
     parameters: int  # trained parameters of one seed's agent
     period: int  # updates after which the phases of the algorithm repeat
     updates: int
+    first_updates: int  # additional updates in the first step after the random ones
+    observes: bool  # whether the agents look at every transition
 
     def update(self, batch: Batch) -> None:
         """Update every seed once. The tensors of the batch are [S, B, ...], its progress is [S]."""
@@ -38,6 +41,14 @@ class GroupLearner(Protocol):
 
     def act(self, obs: Tensor) -> Tensor:
         """Exploring actions [S, act_dim] for obs [S, obs_dim]."""
+        ...
+
+    def begin_episode(self, index: int) -> None:
+        """The next observation of this seed is the first of an episode: the policy's memory is reset."""
+        ...
+
+    def observe(self, transition: Transition) -> None:
+        """Let the agents look at a transition of each, [S, ...]. The agents' buffers may change."""
         ...
 
     def means(self, index: int) -> dict[str, float]:
@@ -73,11 +84,14 @@ class Separate:
         self.updates = 0
         self.parameters = _trained(agents[0])
         self.period = agents[0].period
+        self.first_updates = agents[0].first_updates
         self._streams = list(streams)
         self._learners = [EagerLearner(agent, placement.device, placement.autocast) for agent in agents]
         with TorchStream(0, placement.device):
             self.logged = self._learners[0].rehearse()
         self._run = [Graphed(learner) if placement.uses_graphs else learner for learner in self._learners]
+        self.observes = self._learners[0].observes
+        self._explorers = [Explorer(*each) for each in zip(self._learners, self._run, strict=True)]
 
     def update(self, batch: Batch) -> None:
         for index, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
@@ -87,10 +101,18 @@ class Separate:
 
     def act(self, obs: Tensor) -> Tensor:
         chosen = []
+        for index, (explorer, stream) in enumerate(zip(self._explorers, self._streams, strict=True)):
+            with stream:
+                chosen.append(explorer.act(obs[index : index + 1]))
+        return torch.cat(chosen)
+
+    def begin_episode(self, index: int) -> None:
+        self._explorers[index].begin(0)
+
+    def observe(self, transition: Transition) -> None:
         for index, (learner, stream) in enumerate(zip(self._run, self._streams, strict=True)):
             with stream:
-                chosen.append(learner.act(obs[index : index + 1], explore=True))
-        return torch.cat(chosen)
+                learner.observe(Transition(*(part[index] for part in transition)))
 
     def means(self, index: int) -> dict[str, float]:
         return self._learners[index].means()
@@ -102,12 +124,14 @@ class Separate:
         return _on_cpu(self._learners[index].agent.state_dict())
 
     def state(self, index: int) -> State:
-        return self._learners[index].state() | flat({"noise": self._streams[index].state()})
+        own = {"noise": self._streams[index].state(), "memory": self._explorers[index].state(0)}
+        return self._learners[index].state() | flat(own)
 
     def restore(self, states: Sequence[State]) -> None:
-        for learner, stream, state in zip(self._learners, self._streams, states, strict=True):
-            learner.restore(state)
-            stream.restore(under("noise", state))
+        for index, state in enumerate(states):
+            self._learners[index].restore(state)
+            self._streams[index].restore(under("noise", state))
+            self._explorers[index].restore([under("memory", state)])
         self.updates = self._learners[0].updates
 
 
@@ -122,6 +146,7 @@ class Stacked:
         self.updates = 0
         self.parameters = _trained(agents[0])
         self.period = agents[0].period
+        self.first_updates = agents[0].first_updates
         device = placement.device
         self._stream = TorchStream(stream_seed(seeds[0], "torch-group", *seeds[1:]), device)
         with TorchStream(0, device):
@@ -136,6 +161,8 @@ class Stacked:
             except Exception as error:
                 raise CannotStack(f"{source_line(error, agents[0])}: {' '.join(str(error).split())}") from error
         self._run = Graphed(self._learner) if placement.uses_graphs else self._learner
+        self.observes = self._learner.observes
+        self._explorer = Explorer(self._learner, self._run, len(agents))
 
     @staticmethod
     def _plain_layers(agent: Agent[Any]) -> str:
@@ -157,7 +184,14 @@ class Stacked:
 
     def act(self, obs: Tensor) -> Tensor:
         with self._stream:
-            return self._run.act(obs.unsqueeze(1), explore=True).squeeze(1)
+            return self._explorer.act(obs.unsqueeze(1)).squeeze(1)
+
+    def begin_episode(self, index: int) -> None:
+        self._explorer.begin(index)
+
+    def observe(self, transition: Transition) -> None:
+        with self._stream:
+            self._run.observe(transition)
 
     def means(self, index: int) -> dict[str, float]:
         return self._learner.logged.read(index)
@@ -169,11 +203,13 @@ class Stacked:
         return _on_cpu(self._learner.weights(index))
 
     def state(self, index: int) -> State:
-        return self._learner.state(index) | flat({"noise": self._stream.state()})
+        own = {"noise": self._stream.state(), "memory": self._explorer.state(index)}
+        return self._learner.state(index) | flat(own)
 
     def restore(self, states: Sequence[State]) -> None:
         self._learner.restore(states)
         self._stream.restore(under("noise", states[0]))
+        self._explorer.restore([under("memory", state) for state in states])
         self.updates = self._learner.updates
 
 

@@ -17,7 +17,15 @@ from algos.agent import Adam, Agent, Batch
 from flowbench.common.rng import TorchStream
 from flowbench.common.tensors import State, flat, under
 from flowbench.learners import stacked_layers
-from flowbench.learners.learner import Autocast, BaseLearner, checked_optimisers, invented_batch, parameters_of, within
+from flowbench.learners.learner import (
+    Autocast,
+    BaseLearner,
+    checked_optimisers,
+    invented_batch,
+    invented_transition,
+    parameters_of,
+    within,
+)
 from flowbench.learners.optimiser import Optimiser
 
 
@@ -74,14 +82,6 @@ class StackedLearner(BaseLearner):
         self._cast = stacked_layers.CastParameters(self.agent)
         self._call = _Call(self.agent)
 
-    @torch.no_grad()
-    def act(self, obs: Tensor, explore: bool) -> Tensor:
-        """Actions [S, N, act_dim] for obs [S, N, obs_dim]."""
-        self._set_mode(training=False)
-        with self._autocast():
-            action: Tensor = self._compute(None, lambda obs: self.agent.act(obs, explore), obs)
-        return action
-
     def weights(self, index: int) -> dict[str, Tensor]:
         """The state_dict of one seed's agent, as views."""
         return {name: self._tensor_of(name)[index] for name in self._example.state_dict()}
@@ -128,6 +128,8 @@ class StackedLearner(BaseLearner):
         own = dict(_named_tensors(twin.agent))
         versions = {name: tensor._version for name, tensor in own.items()}
         with TorchStream(0, self.device):
+            if twin.observes:
+                twin.observe(invented_transition(batch))
             for _ in range(self.agent.period):
                 twin.update(batch)
             for explore in (True, False):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algos.agent import Agent
+from algos.agent import Agent, Memory
 from flowbench.common.child_process import Child, Link
 from flowbench.common.errors import describe
 from flowbench.common.rng import TorchStream, stream_seed
@@ -57,6 +57,15 @@ class Failed(NamedTuple):
     error: BaseException
 
 
+def act(agent: Agent[Any], obs: Tensor, memory: Memory | None) -> tuple[Tensor, Memory | None]:
+    """Actions [N, act_dim] of an evaluation for obs [N, obs_dim], and the memory for the next step."""
+    if memory is None:
+        return agent.act(obs, explore=False), None
+    given: Any = agent.act
+    action, after = given(obs, False, memory)
+    return action, after
+
+
 class Episodes:
     """K environments and one policy for all of them, on the CPU. They are built at their first use."""
 
@@ -81,8 +90,10 @@ class Episodes:
         returns, lengths = np.zeros(self._episodes), np.zeros(self._episodes, dtype=int)
         running = list(range(self._episodes))
         with TorchStream(stream_seed(seed, "evaluation-policy", step), CPU), torch.no_grad():
+            memory = agent.memory(torch.from_numpy(obs))
             while running:
-                actions = agent.act(torch.from_numpy(obs), explore=False).numpy()
+                chosen, memory = act(agent, torch.from_numpy(obs), memory)
+                actions = chosen.numpy()
                 if not np.isfinite(actions).all():
                     raise FloatingPointError("the policy chose an action that is not finite")
                 for k in list(running):

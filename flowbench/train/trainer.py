@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from algos.agent import Batch, Config
+from algos.agent import Batch, Config, Transition
 from flowbench.common.rng import stream_seed
 from flowbench.common.tensors import State, flat, under
 from flowbench.learners.seed_learners import GroupLearner
@@ -23,7 +23,7 @@ from flowbench.train.evaluation import Evaluation, Evaluator, Failed
 from flowbench.train.events import Row, Save, SeedFailed, Tick
 from flowbench.train.failures import FailedSeeds
 from flowbench.train.replay import Replay
-from flowbench.train.vecenv import ProcessVecEnv, VecEnv
+from flowbench.train.vecenv import ProcessVecEnv, Step, VecEnv
 
 TICK_SECONDS = 0.5
 STOP_SECONDS = 10.0  # how long a run that was asked to stop waits for evaluations in other processes
@@ -126,6 +126,8 @@ class Trainer:
             ended = result.terminated | result.truncated
             with clock.on("replay"):
                 self._replay.add(obs, action, result.reward, result.next_obs, result.terminated, result.truncated)
+            if self._learner.observes:
+                self._observe(obs, action, result, ended)
             self._returns += result.reward
             for index in self._training():
                 self._actions[index].append(action[index])
@@ -137,6 +139,7 @@ class Trainer:
                     yield self._episode_row(index, step)
                 self._returns[index] = 0.0
                 self._actions[index] = []
+                self._learner.begin_episode(index)
             self.step = step
             if self._stopping or (self._save_every and (step % self._save_every == 0 or step == self.steps)):
                 if not self._evaluations_end():
@@ -258,11 +261,20 @@ class Trainer:
 
     def _update(self, step: int) -> None:
         """The updates of one environment step. They use no data of the current step."""
-        for _ in range(self._config.updates_per_step):
+        first = 0 if self._learner.updates else self._learner.first_updates
+        for _ in range(first + self._config.updates_per_step):
             with self.clock.on("replay"):
                 batch = self._on_device(self._replay.sample((step - 1) / self.steps))
             with self.clock.on("update"):
                 self._learner.update(batch)
+
+    def _observe(self, obs: np.ndarray, action: np.ndarray, result: Step, ended: np.ndarray) -> None:
+        """Let the agents look at the transition of each seed."""
+        with self.clock.on("update"):
+            parts = (obs, action, result.reward, result.next_obs, ~result.terminated, ended)
+            self._learner.observe(
+                Transition(*(torch.from_numpy(part.astype(np.float32)).to(self._device) for part in parts))
+            )
 
     def _on_device(self, batch: Batch) -> Batch:
         if self._replay.device == self._device:

@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 import torch
 import typer
-from fakes import EXAMPLE, TINY, Walk, make_cell, make_suite, put_run, write_suite
+from fakes import EXAMPLE, TINY, Toy, ToyConfig, Walk, make_cell, make_suite, put_run, write_suite
 from gymnasium import spaces
 
 import flowbench as fb
 from flowbench import api, cli
+from flowbench.api.agent import TrainedAgent
 from flowbench.common.errors import UsageError
 from flowbench.report import Report
 from flowbench.store import records
@@ -244,3 +245,19 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_usage_errors_are_value_errors() -> None:
     assert issubclass(UsageError, ValueError)
+
+
+def test_a_trained_policy_with_memory_begins_episodes_anew() -> None:
+    class Ages(Toy):
+        def memory(self, obs):
+            return {"age": obs.new_zeros(len(obs), 1)}
+
+        def act(self, obs, explore, memory):
+            return memory["age"] / 10, {"age": memory["age"] + 1}
+
+    box = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    empty = pd.DataFrame()
+    trained = TrainedAgent("ages", Ages(2, 1, ToyConfig()), ToyConfig(), empty, empty, box)
+    assert [trained.act([0.0, 0.0]).item() for _ in range(3)] == pytest.approx([0.0, 0.1, 0.2])
+    trained.begin_episode()
+    assert trained.act([0.0, 0.0]).item() == 0.0

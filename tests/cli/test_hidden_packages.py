@@ -45,3 +45,14 @@ def test_a_folder_that_hides_nothing_is_no_error(tmp_path: Path) -> None:
     done = python(CLI, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert flowbench.hidden() == ""
+
+
+def test_a_worker_imports_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    """The scheduler sets PYTHONSAFEPATH, which Python 3.10 does not know."""
+    for name in ("algos", "suites", "json"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the current folder')")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "flowbench.worker", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert "of the current folder" not in done.stderr
+    assert "nowhere" in done.stderr

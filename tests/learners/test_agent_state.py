@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from fake_cuda import DEVICE, FakeCuda
@@ -14,10 +15,12 @@ from training import interrupted, rows
 
 from algos.agent import Adam, Agent, Batch
 from algos.networks import TwinCritic, evaluation_mode, frozen_copy, mlp
+from flowbench.learners.explorer import Explorer
 from flowbench.learners.learner import EagerLearner
 from flowbench.learners.placement import Placement
 from flowbench.learners.stacked import StackedLearner
 from flowbench.train.build import build_trainer
+from flowbench.train.evaluation import Episodes
 
 CPU = torch.device("cpu")
 
@@ -111,11 +114,53 @@ class TwoPlaces(Normed):
         learner.track("networks.1", "critic", 0.1)
 
 
+class Recurrent(Toy):
+    """A policy with a hidden state, and exploration noise that is held for three steps."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.cell = nn.Linear(obs_dim + 3, 3)
+        self.actor = nn.Linear(obs_dim, act_dim)
+        self.head = nn.Linear(3, act_dim)
+
+    def memory(self, obs):
+        return {"hidden": obs.new_zeros(len(obs), 3), "noise": 0.0 * obs[:, :1], "age": obs.new_zeros(len(obs), 1)}
+
+    def act(self, obs, explore, memory):
+        hidden = torch.tanh(self.cell(torch.cat([obs, memory["hidden"]], -1)))
+        noise = torch.where(memory["age"] % 3 == 0, torch.randn_like(obs[:, :1]), memory["noise"])
+        action = torch.tanh(self.actor(obs) + self.head(hidden) + (0.3 * noise if explore else 0.0))
+        return action, {"hidden": hidden, "noise": noise, "age": memory["age"] + 1}
+
+
+class Scales(Toy):
+    """Divides rewards by the running deviation of the discounted return, which it observes; updates ahead."""
+
+    first_updates = 5
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        for name in ("ret", "count", "mean", "squares"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def observe(self, transition):
+        self.ret = 0.9 * self.ret + transition.reward
+        self.count += 1
+        apart = self.ret - self.mean
+        self.mean = self.mean + apart / self.count
+        self.squares = self.squares + apart * (self.ret - self.mean)
+        self.ret = self.ret * (1.0 - transition.ended)
+
+    def critic_loss(self, batch):
+        scale = (self.squares / self.count.clamp(min=1.0)).sqrt() + 1e-3
+        return super().critic_loss(batch._replace(reward=batch.reward / scale))
+
+
 def unit_rows(weight: Tensor) -> Tensor:
     return weight / weight.norm(dim=-1, keepdim=True)
 
 
-KINDS = [Normed, Stepped, Joined, TwoPlaces]
+KINDS = [Normed, Stepped, Joined, TwoPlaces, Recurrent, Scales]
 
 
 def batches(count: int, seeds: int = 2, size: int = 8) -> list[Batch]:
@@ -317,6 +362,125 @@ class NoSuchRate(Toy):
 def test_what_would_be_lost_or_ignored_is_refused_by_name(algorithm, message: str, stack: bool) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         trainer(algorithm, stack=stack)
+
+
+# Memory
+
+
+def explorers(stack: bool) -> list[tuple[Explorer, list[int]]]:
+    """Explorers of two seeds, each with its rows."""
+    agents = without_dropout(Recurrent)
+    if stack:
+        learner = StackedLearner(agents, CPU)
+        return [(Explorer(learner, learner, 2), [0, 1])]
+    return [(Explorer(each, each), [0]) for each in (EagerLearner(agent, CPU) for agent in agents)]
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_memory_is_kept_within_an_episode_and_reset_at_its_start(stack: bool) -> None:
+    made = explorers(stack)
+    obs = torch.ones(2, 1, 2)
+
+    def step() -> list[float]:
+        for number, (explorer, rows_) in enumerate(made):
+            explorer.act(obs if stack else obs[number])
+            ages = [explorer.state(row)["age"].item() for row in rows_]
+            found[number : number + len(ages)] = ages
+        return list(found)
+
+    found = [0.0, 0.0]
+    assert [step() for _ in range(3)] == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
+    (made[0][0].begin(1) if stack else made[1][0].begin(0))
+    explorer, row = (made[0][0], 1) if stack else (made[1][0], 0)
+    assert explorer.state(row) == {}
+    assert step() == [4.0, 1.0]
+
+
+def test_a_hidden_state_is_that_of_the_cell_applied_again_and_again() -> None:
+    ((explorer, _), _) = explorers(stack=False)
+    agent = explorer._learner.agent
+    hidden = torch.zeros(1, 3)
+    for k in range(4):
+        obs = torch.full((1, 2), float(k))
+        explorer.act(obs)
+        hidden = torch.tanh(agent.cell(torch.cat([obs, hidden], -1)))
+    torch.testing.assert_close(explorer.state(0)["hidden"], hidden[0])
+
+
+class Ages(Recurrent):
+    """Its action is the number of steps since the start of the episode, in hundredths."""
+
+    def act(self, obs, explore, memory):
+        action, after = super().act(obs, explore, memory)
+        return torch.zeros_like(action) + after["age"] / 100, after
+
+
+class Watched(Walk):
+    def step(self, action):
+        self.ages.append(round(100 * float(action[0])))
+        return super().step(action)
+
+
+def watched(length: int, ages: list[int]) -> Watched:
+    made = Watched(length)
+    made.ages = ages
+    return made
+
+
+def test_an_evaluation_has_a_memory_of_its_own_from_its_first_observation_on() -> None:
+    ages: list[int] = []
+    episodes = Episodes(partial(watched, 3, ages), partial(Ages, config=ToyConfig()), 2)
+    weights = Ages(2, 1, ToyConfig()).state_dict()
+    for _ in range(2):
+        episodes.returns(0, 5, weights)
+    assert ages == [1, 1, 2, 2, 3, 3] * 2
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_training_resets_the_memory_when_an_episode_begins(stack: bool) -> None:
+    ages: list[int] = []
+    made = build_trainer(
+        partial(watched, 7, ages), Ages, ToyConfig(), (0,), steps=20, evaluate_every=20, evaluation_episodes=1,
+        save_every=None, placement=Placement(CPU, stack=stack),
+    )  # fmt: skip
+    list(made.run())
+    assert ages[4:20] == [1, 2, 3, *range(1, 8), *range(1, 7)]  # the first four actions are random
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_an_agent_observes_every_transition_in_order(stack: bool) -> None:
+    envs: list[Walk] = []
+
+    def make() -> Walk:
+        envs.append(Walk(7))
+        return envs[-1]
+
+    made = build_trainer(
+        make, Scales, ToyConfig(), (0, 1), steps=20, evaluate_every=20, evaluation_episodes=1, save_every=None,
+        placement=Placement(CPU, stack=stack),
+    )  # fmt: skip
+    list(made.run())
+    for index in range(2):
+        weights, returns, ret = made.weights(index), [], 0.0
+        for step, reward in enumerate(envs[index].actions):
+            ret = 0.9 * ret + reward
+            returns.append(ret)
+            ret = 0.0 if step % 7 == 6 else ret
+        assert weights["count"] == len(returns) == 20
+        assert weights["mean"].item() == pytest.approx(np.mean(returns), rel=1e-4)
+        assert weights["squares"].item() == pytest.approx(np.var(returns) * 20, rel=1e-4)
+    assert made._learner.updates == 16 + 5  # four random steps
+
+
+class ForgetsShape(Recurrent):
+    def act(self, obs, explore, memory):
+        action, after = super().act(obs, explore, memory)
+        return action, {**after, "hidden": after["hidden"][:, :2]}
+
+
+def test_a_memory_that_changes_its_shape_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"memory\(obs\) and act\(\) must give hidden as \[N, ...\]"):
+        trainer(ForgetsShape)
 
 
 # Steps

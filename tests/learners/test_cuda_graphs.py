@@ -243,10 +243,10 @@ def test_graphed_actions_are_still_there_after_a_replay_of_an_earlier_graph(cuda
     for _ in range(WARM_UP + 2):
         graphed.update(batch)
     for _ in range(WARM_UP + 2):
-        action = graphed.act(batch.obs, True)
+        action, _ = graphed.act_with_memory(batch.obs, True, None)
     copy = action.cpu()
     graphed.update(batch)
-    graphed.act(batch.obs, True)
+    graphed.act_with_memory(batch.obs, True, None)
     assert torch.equal(action.cpu(), copy)
 
 
@@ -280,7 +280,7 @@ def test_warm_up_and_capture_use_one_stream(cuda: FakeCuda) -> None:
     graphed.learner.agent.update = lambda *given: (used.append(cuda.stream), update(*given))
     for _ in range(WARM_UP + 2):
         graphed.update(batch)
-        graphed.act(batch.obs, True)
+        graphed.act_with_memory(batch.obs, True, None)
     assert len(cuda.streams) == 1
     assert {*used, *cuda.captured_on} == {*cuda.streams}
     assert len(cuda.captured) == 2
