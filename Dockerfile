@@ -1,8 +1,4 @@
-# flowbench for NVIDIA GPUs; it also runs without one.
-#   docker build --tag flowbench .
-#   mkdir -p results
-#   docker run --rm --gpus all --ipc host --user "$(id -u)" --volume "$PWD/results:/work/results" \
-#       flowbench run --suite quick --algo sac --seeds 2
+# flowbench for NVIDIA GPUs; it also runs without one. docs/cluster.md shows how to build and run it.
 # The CUDA version is that of torch in constraints.txt. The other CUDA libraries come with torch.
 FROM nvidia/cuda:13.0.2-base-ubuntu24.04
 

@@ -118,15 +118,14 @@ def definitions() -> str:
         lines.append(f"## {title}")
         for file, names in files.items():
             text = (ROOT / file).read_text(encoding="utf-8")
-            nodes = {
-                node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)
-            }
+            nodes = {getattr(node, "name", ""): node for node in ast.parse(text).body}
             for name in names:
-                node = nodes[name]
+                node: Any = nodes[name]
+                function = isinstance(node, ast.FunctionDef)
                 first = min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1
-                last = node.body[0].lineno - 1 if isinstance(node, ast.FunctionDef) else node.end_lineno
-                lines += [f"### {name}", "```python", *text.splitlines()[first:last], "```"]
-                lines += [ast.get_docstring(node) or ""] if isinstance(node, ast.FunctionDef) else []
+                last = node.body[0].lineno - 1 if function else node.end_lineno
+                lines += [f"### {'fb.' if function else ''}{name}", "```python", *text.splitlines()[first:last], "```"]
+                lines += [ast.get_docstring(node)] if function else []
     return "\n".join(lines) + "\n"
 
 

@@ -269,8 +269,8 @@ def test_the_reference_of_the_python_api_has_every_function() -> None:
     shown = {name for files in SITE["SHOWN"].values() for names in files.values() for name in names}
     assert set(flowbench.API) | set(api.__all__) <= shown
     reference = SITE["definitions"]()
-    assert all(f"### {name}\n" in reference for name in shown)
-    assert all(f"def {name}(" in reference for name in flowbench.API)
+    assert all(f"### fb.{name}\n```python\ndef {name}(" in reference for name in flowbench.API)
+    assert all(f"### {name}\n" in reference for name in shown - set(flowbench.API))
 
 
 @pytest.mark.slow
