@@ -8,7 +8,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv libegl1 libgl1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --no-create-home --uid 10001 flowbench \
-    && install --directory --owner flowbench /work
+    && install --directory --owner flowbench /data
 
 COPY . /src
 RUN python3 -m venv /opt/flowbench \
@@ -18,6 +18,6 @@ RUN python3 -m venv /opt/flowbench \
 # With --user there is no account of this number: its home and its name are given here.
 ENV PATH=/opt/flowbench/bin:$PATH HOME=/tmp USER=flowbench NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics
 USER 10001
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["flowbench"]
 CMD ["--help"]

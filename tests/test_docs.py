@@ -323,3 +323,10 @@ def test_every_equation_is_next_to_a_function_that_exists() -> None:
     assert len(named) >= 10
     homes = {"FlowRL": flowrl.FlowRL, "flowrl": flowrl, "flow": flow}
     assert [name for home, name in named if not callable(getattr(homes[home], name, None))] == []
+
+
+def test_the_image_gets_what_pip_needs_and_nothing_else() -> None:
+    kept = {line[1:] for line in text(ROOT / ".dockerignore").splitlines() if line.startswith("!")}
+    found = tomllib.loads(text(ROOT / "pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]["include"]
+    packages = {pattern.rstrip("*") for pattern in found}
+    assert kept == packages | {"pyproject.toml", "constraints.txt", project()["readme"], *project()["license-files"]}
