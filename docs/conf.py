@@ -47,6 +47,7 @@ author = "the flowbench maintainers"
 version = release = flowbench.__version__
 root_doc = "README"
 include_patterns = [f"{root_doc}.md", *(f"{page}.md" for pages in NAVIGATION.values() for page in pages)]
+exclude_patterns = [".*", "build", "results/cpu"]  # not searched for pages, which saves time
 extensions = ["myst_parser"]
 myst_heading_anchors = 4
 smartquotes = False  # "--help" has two hyphens
