@@ -4,13 +4,14 @@
 #   make test-fast  runs the fast tests (about 60 seconds on two cores)
 #   make lint       runs ruff and mypy
 #   make format     formats the code and fixes what ruff can fix
+#   make docs       builds the documentation site in build/site
 #   make clean      removes the environment
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quick test test-fast lint format clean
+.PHONY: help quick test test-fast lint format docs clean
 
 help:
 	@sed -n "s/^#   make/make/p" Makefile
@@ -34,6 +35,11 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A warning, such as a link that leads nowhere, is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs . build/site
+	@echo "built build/site/index.html"
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
@@ -48,6 +54,10 @@ $(VENV)/installed-test: $(VENV)/installed
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 clean:

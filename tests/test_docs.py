@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -12,12 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
+import yaml
 from msgspec.structs import replace
 
+import flowbench
 import suites
 from algos import flow, flowrl
-from flowbench import cli
+from flowbench import api, cli
 from flowbench.cli.app import app, list_app
 from flowbench.cli.results import results_app
 from flowbench.plan.expand import expand
@@ -42,6 +46,7 @@ PAGES = [
     ROOT / "results" / "README.md",
 ]
 EXAMPLE = ROOT / "tests" / "support" / "example_algorithm.py"
+SITE = runpy.run_path(str(ROOT / "docs" / "conf.py"))
 # Options that make a documented command cheap. If an option is given twice, the later one counts.
 CHEAP = {
     "run": ["--dry-run"],
@@ -172,8 +177,19 @@ def test_every_command_has_an_example_in_its_help() -> None:
     assert all(command.startswith("flowbench ") for command in in_help())
 
 
-def test_contributing_shows_the_algorithm_that_the_tests_train() -> None:
-    assert text(EXAMPLE) in blocks(CONTRIBUTING, "python")
+def test_the_documentation_shows_the_algorithm_that_the_tests_train() -> None:
+    assert text(EXAMPLE) in blocks(ROOT / "docs" / "adding-an-algorithm.md", "python")
+
+
+@pytest.mark.slow
+def test_the_tutorial_draws_its_own_figure(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "cpu").symlink_to(template / "results" / "cpu")
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    (code,) = blocks(ROOT / "docs" / "paper-figure.md", "python")
+    exec(code, {})
+    assert (tmp_path / "iqm.pdf").stat().st_size > 1000
 
 
 def test_contributing_lists_the_packages_with_their_imports_from_top_to_bottom() -> None:
@@ -222,10 +238,74 @@ def test_links_between_pages_lead_somewhere() -> None:
     broken = []
     for page in PAGES:
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text(page)):
-            found = page.parent / target if target else page
-            if not found.exists() or (anchor and anchor not in anchors(found)):
+            found = (page.parent / target).resolve() if target else page
+            # A page that is not part of the site, such as a README elsewhere, would be a broken link there.
+            there = found in PAGES if found.suffix == ".md" else found.is_file()
+            if not there or (anchor and anchor not in anchors(found)):
                 broken.append(f"{page.name}: {target}#{anchor}")
     assert broken == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site_once() -> None:
+    listed = [f"{page}.md" for pages in SITE["NAVIGATION"].values() for page in pages]
+    assert sorted([SITE["root_doc"] + ".md", *listed]) == sorted(str(page.relative_to(ROOT)) for page in PAGES)
+
+
+def test_the_reference_of_the_commands_has_every_option_and_example(capsys: pytest.CaptureFixture[str]) -> None:
+    reference = SITE["commands"]()
+    titles = re.findall(r"^## flowbench (.*)$", reference, re.MULTILINE)
+    assert len(titles) == len(set(titles)) >= len(app.registered_commands) + 2
+    sections = dict(zip(titles, re.split(r"^## flowbench .*$", reference, flags=re.MULTILINE)[1:], strict=True))
+    for title, section in sections.items():
+        cli._status([*title.split(), "--help"])
+        options = set(re.findall(r"^│ \*? *(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+        options.discard("--help")  # every command has it
+        missing = {option for option in options if not re.search(rf"^\| `.*{option}\b", section, re.MULTILINE)}
+        assert missing == set(), f"flowbench {title}"
+    assert all(example in reference for example in in_help())
+
+
+def test_the_reference_of_the_python_api_has_every_function() -> None:
+    shown = {name for files in SITE["SHOWN"].values() for names in files.values() for name in names}
+    assert set(flowbench.API) | set(api.__all__) <= shown
+    reference = SITE["definitions"]()
+    assert all(f"### fb.{name}\n```python\ndef {name}(" in reference for name in flowbench.API)
+    assert all(f"### {name}\n" in reference for name in shown - set(flowbench.API))
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    for package in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(package)
+    (rule,) = re.findall(r"-m sphinx (.*) build/site", text(ROOT / "Makefile"))
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *rule.split(), str(tmp_path), "-d", str(tmp_path / "doctrees")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    assert "flowbench results merge" in text(tmp_path / "docs" / "commands.html")
+    assert text(tmp_path / "index.html") == text(tmp_path / "README.html")
+
+
+def test_the_citation_names_this_version_and_the_paper() -> None:
+    citation = yaml.safe_load(text(ROOT / "CITATION.cff"))
+    assert citation["version"] == flowbench.__version__
+    assert citation["license"] == project()["license"]
+    assert citation["title"] in text(ROOT / "README.md")
+    (paper,) = citation["references"]
+    assert paper["title"] in text(ROOT / "docs" / "flowrl.md")
+
+
+def test_the_workflow_covers_every_python_that_is_supported() -> None:
+    workflow = yaml.safe_load(text(ROOT / ".github" / "workflows" / "ci.yml"))
+    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    named = re.findall(r"Python :: (3\.\d+)", text(ROOT / "pyproject.toml"))
+    assert versions == named
+    lowest, beyond = re.findall(r"3\.(\d+)", project()["requires-python"])
+    assert versions == [f"3.{minor}" for minor in range(int(lowest), int(beyond))]
+    commands = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    for target in ("lint", "test", "docs"):
+        assert f"make {target}" in commands
 
 
 def test_the_set_that_is_tested_is_pinned_exactly() -> None:
@@ -243,3 +323,10 @@ def test_every_equation_is_next_to_a_function_that_exists() -> None:
     assert len(named) >= 10
     homes = {"FlowRL": flowrl.FlowRL, "flowrl": flowrl, "flow": flow}
     assert [name for home, name in named if not callable(getattr(homes[home], name, None))] == []
+
+
+def test_the_image_gets_what_pip_needs_and_nothing_else() -> None:
+    kept = {line[1:] for line in text(ROOT / ".dockerignore").splitlines() if line.startswith("!")}
+    found = tomllib.loads(text(ROOT / "pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]["include"]
+    packages = {pattern.rstrip("*") for pattern in found}
+    assert kept == packages | {"pyproject.toml", "constraints.txt", project()["readme"], *project()["license-files"]}

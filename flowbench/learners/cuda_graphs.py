@@ -22,8 +22,8 @@ class Graphed:
     """A learner with one graph for each phase of its updates and one for each shape of observations.
 
     A graph repeats exactly the recorded launches, so a decision that an algorithm makes in Python is made only once.
-    The rules for algorithm files (CONTRIBUTING) keep that harmless. What cannot be recorded runs operation by
-    operation, and a line on standard error names the place.
+    The rules for algorithm files (docs/adding-an-algorithm.md) keep that harmless. What cannot be recorded runs
+    operation by operation, and a line on standard error names the place.
     """
 
     def __init__(self, learner: EagerLearner | StackedLearner) -> None:
