@@ -99,7 +99,7 @@ class Adam:
     clip_value: float | None = None  # every element of the gradient is limited to [-clip_value, clip_value]
     rates: Mapping[str, float] = field(default_factory=dict)  # factors of lr for sub-modules of the part, by name
     schedule: Callable[[Tensor], Tensor] | None = None  # factor of lr as a function of `Batch.progress`
-    project: Callable[[Tensor], Tensor] | None = None  # applied to every matrix [out, in] of the part after a step
+    project: Callable[[nn.Module], None] | None = None  # changes the part's parameters in place after a step
 
 
 class Learner(Protocol):

@@ -88,11 +88,25 @@ class BaseLearner(ABC):
         diagnostics = {name: self._from_before(tensor) for name, tensor in diagnostics.items()}
         self._optimisers[part].step(value, self._progress)
         self._write_assigned()  # after the backward pass, which may need the old values
+        if part in self._projections:
+            self._project(part)
         self.logged.log(f"{part}/loss", value.detach())
         for name, tensor in diagnostics.items():
             if tensor.ndim == value.ndim:  # one number for each seed
                 self.logged.log(f"{part}/{name}", tensor)
         return diagnostics
+
+    @functools.cached_property
+    def _projections(self) -> dict[str, Callable[[nn.Module], None]]:
+        return {part: spec.project for part, spec in self.agent.optimisers().items() if spec.project is not None}
+
+    @torch.no_grad()
+    def _project(self, part: str) -> None:
+        def projected() -> tuple[()]:
+            self._projections[part](self.agent.get_submodule(part))
+            return ()
+
+        self._compute(None, projected)
 
     @property
     def observes(self) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from algos.agent import Adam
 from flowbench.common.tensors import State
@@ -47,9 +46,6 @@ class Optimiser:
         if spec.schedule is not None:
             for group in self.adam.param_groups:
                 group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=first.device)
-        # A twin's parameter has one dimension more, and so has that of several seeds.
-        outer = {id(held): (seeds is not None) + (twin is not None) for held, twin in self._places}
-        self._matrices = [(each, outer[id(each)]) for each in self._parameters if each.ndim - outer[id(each)] == 2]
 
     def step(self, loss: Tensor, progress: Tensor) -> None:
         """One step along the gradient of `loss`, [] for one seed or [S] for S. Seeds share no parameter.
@@ -74,8 +70,6 @@ class Optimiser:
             for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
                 group["lr"].copy_(rate * factor)
         self.adam.step()
-        if self._spec.project is not None:
-            self._project(self._spec.project)
 
     def state(self, index: int | None = None) -> State:
         """Adam's moments and step counts of one seed, by parameter. Empty before the first step."""
@@ -106,14 +100,6 @@ class Optimiser:
                 of_seeds = [state[f"{k}.{moment}"] for state in states]
                 target = kept[moment] if twin is None else kept[moment][:, twin]
                 target.copy_(of_seeds[0] if self._seeds is None else torch.stack(of_seeds))
-
-    @torch.no_grad()
-    def _project(self, project: Callable[[Tensor], Tensor]) -> None:
-        for matrices, outer in self._matrices:
-            of_one = project
-            for _ in range(outer):
-                of_one = vmap(of_one)
-            matrices.copy_(of_one(matrices))
 
     def _clip(self, gradients: Sequence[Tensor], norm: float) -> None:
         if self._seeds is None:

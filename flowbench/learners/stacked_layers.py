@@ -76,13 +76,14 @@ def _can_join(twins: TwinCritic) -> bool:
 
 
 def _has_part_in(agent: Agent[Any], name: str) -> bool:
-    """Whether the agent trains something inside this module by itself, or has some of it in another place too."""
+    """Whether the agent trains or changes something inside this module by itself, or has it in another place too."""
     specs = agent.optimisers()
+    projected = any(spec.project and f"{name}.".startswith(f"{part}.") for part, spec in specs.items())
     parts = [*specs, *(f"{part}.{rate}" for part, spec in specs.items() for rate in spec.rates)]
     inside = {id(parameter) for parameter in agent.get_submodule(name).parameters()}
     everywhere = agent.named_parameters(remove_duplicate=False)
     shared = any(id(parameter) in inside and not other.startswith(f"{name}.") for other, parameter in everywhere)
-    return shared or any(part.startswith(f"{name}.") for part in parts)
+    return projected or shared or any(part.startswith(f"{name}.") for part in parts)
 
 
 class JoinedTwins(nn.Module):
