@@ -7,6 +7,7 @@ ALGORITHMS: dict[str, str] = {
     "sac": "algos.sac:SAC",
     "td3": "algos.td3:TD3",
     "qvpo": "algos.qvpo:QVPO",
+    "flashsac": "algos.flashsac:FlashSAC",
 }
 
 __all__ = ["ALGORITHMS", "AlgorithmError", "Entry", "find", "names"]

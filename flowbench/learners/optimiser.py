@@ -45,7 +45,7 @@ class Optimiser:
         self._rates = [group["lr"] for group in self.adam.param_groups]
         if spec.schedule is not None:
             for group in self.adam.param_groups:
-                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=first.device)
+                group["lr"] = torch.full((), group["lr"], device=first.device)
 
     def step(self, loss: Tensor, progress: Tensor) -> None:
         """One step along the gradient of `loss`, [] for one seed or [S] for S. Seeds share no parameter.

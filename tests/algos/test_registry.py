@@ -73,8 +73,8 @@ def python(code):
 # By name
 
 
-def test_the_package_brings_the_four_algorithms(install):
-    assert names() == ["flowrl", "sac", "td3", "qvpo"]
+def test_the_package_brings_the_five_algorithms(install):
+    assert names() == ["flowrl", "sac", "td3", "qvpo", "flashsac"]
 
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))
@@ -96,14 +96,14 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_choices(install, wr
         find(wrong)
     message = str(caught.value)
     assert message.startswith(f"unknown algorithm '{wrong}'; did you mean '{meant}'? ")
-    assert "(choices: flowrl, sac, td3, qvpo)" in message
+    assert "(choices: flowrl, sac, td3, qvpo, flashsac)" in message
     assert "path/to/file.py:Class" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("wrong", ["", "zzzz", ":", "zzzz:Class", "algos.td3:TD3"])
 def test_a_name_like_none_is_refused_with_the_choices(install, wrong):
-    with pytest.raises(AlgorithmError, match=r"unknown algorithm .*choices: flowrl, sac, td3, qvpo"):
+    with pytest.raises(AlgorithmError, match=r"unknown algorithm .*choices: flowrl, sac, td3, qvpo, flashsac"):
         find(wrong)
 
 
@@ -303,7 +303,7 @@ def test_the_digest_is_that_of_the_source_and_changes_with_it(write):
 def test_an_entry_point_is_found_listed_and_loaded(install, write, monkeypatch):
     monkeypatch.syspath_prepend(str(write(GOOD, "their_mine.py").parent))
     install(("mine", "their_mine:Mine"))
-    assert names() == ["flowrl", "sac", "td3", "qvpo", "mine"]
+    assert names() == ["flowrl", "sac", "td3", "qvpo", "flashsac", "mine"]
     entry = find("mine")
     assert entry == Entry("mine", "their_mine:Mine")
     assert "their_mine" not in sys.modules
@@ -318,7 +318,7 @@ def test_an_entry_point_is_found_listed_and_loaded(install, write, monkeypatch):
 
 def test_an_unknown_name_may_be_near_an_entry_point(install):
     install(("standstill", "their_mine:Mine"))
-    with pytest.raises(AlgorithmError, match=r"did you mean 'standstill'\? \(choices: .*qvpo, standstill\)"):
+    with pytest.raises(AlgorithmError, match=r"did you mean 'standstill'\? \(choices: .*flashsac, standstill\)"):
         find("standstil")
 
 
@@ -337,7 +337,7 @@ def test_two_entry_points_of_one_name_are_refused(install):
 
 def test_an_entry_point_seen_twice_is_one_algorithm(install):
     install(("mine", "one:Mine"), ("mine", "one:Mine"), ("sac", ALGORITHMS["sac"]))
-    assert names() == ["flowrl", "sac", "td3", "qvpo", "mine"]
+    assert names() == ["flowrl", "sac", "td3", "qvpo", "flashsac", "mine"]
 
 
 @pytest.mark.parametrize("name", ["My Algo", "Mine", "a[b]", "a,b", "-a", "a/b"])

@@ -238,5 +238,5 @@ def test_no_algorithm_uses_an_operation_that_is_not_deterministic(name: str, sta
         for _ in range(agent.period):
             learner.update(stacked if stack else one)
         learner.act(stacked.obs if stack else one.obs, explore=True)
-    assert "_fused_adam_" in seen.names  # it sees what the optimiser does, too
+    assert any(name.startswith("_fused_adam_") for name in seen.names)  # it sees what the optimiser does, too
     assert not [name for name in seen.names if any(word in name for word in UNREPEATABLE)]

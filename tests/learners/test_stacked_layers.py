@@ -149,7 +149,7 @@ def test_transforms_inside_a_loss_give_the_numbers_of_separate_seeds(algorithm, 
             torch.testing.assert_close(stacked.weights(index)[name], value, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", algos.names())
+@pytest.mark.parametrize("name", [name for name in algos.names() if name != "flashsac"])  # it has batch normalisation
 def test_the_critics_of_every_algorithm_are_joined(name):
     cls = algos.find(name).load()
     agent = cls(OBS, ACT, cls.Config(hidden=8))

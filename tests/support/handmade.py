@@ -12,6 +12,8 @@ OBS_DIM, ACT_DIM = 3, 2
 
 SMALL = {
     "hidden": 8,
+    "actor_hidden": 8,
+    "atoms": 11,
     "batch_size": 5,
     "denoising_steps": 3,
     "train_samples": 4,
@@ -44,6 +46,15 @@ def small_agent(name, seed=0, **values):
     torch.manual_seed(seed)
     algorithm = algos.find(name).load()
     return algorithm(OBS_DIM, ACT_DIM, small_config(algorithm, **values))
+
+
+def act(agent, obs, explore):
+    """Actions as at the start of episodes, in evaluation mode."""
+    agent.eval()
+    memory = agent.memory(obs)
+    action = agent.act(obs, explore) if memory is None else agent.act(obs, explore, memory)[0]
+    agent.train()
+    return action
 
 
 def random_batch(n=5, seed=0, progress=0.25, dtype=torch.float32):
