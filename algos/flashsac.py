@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from algos.agent import Adam, Agent, Batch, Config, Diagnostics, Learner, Memory, Transition
 from algos.networks import evaluation_mode, frozen_copy, noise_like
+from algos.sac import Temperature, squashed_log_prob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +127,7 @@ class Actor(nn.Module):
         mean, log_std = self(obs)
         noise = noise_like(obs, mean.shape[-1])
         u = mean + log_std.exp() * noise
-        of_gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-        of_tanh = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
-        return torch.tanh(u), (of_gaussian - of_tanh).sum(dim=-1)
+        return torch.tanh(u), squashed_log_prob(u, noise, log_std)
 
 
 class Critics(nn.Module):
@@ -150,17 +149,6 @@ class Critics(nn.Module):
     def mean(self, log_probs: Tensor) -> Tensor:
         """The expected returns [...] of log-probabilities [..., atoms]."""
         return (log_probs.exp() * self.support).sum(dim=-1)
-
-
-class Temperature(nn.Module):
-    """The entropy coefficient alpha, stored as its logarithm so that it stays positive."""
-
-    def __init__(self, initial: float) -> None:
-        super().__init__()
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)))
-
-    def forward(self) -> Tensor:
-        return self.log_alpha.exp()
 
 
 class RewardScale(nn.Module):
