@@ -9,18 +9,20 @@ from matplotlib.colors import to_hex
 from reports import VARIANT, build, frames, holes, without
 
 from flowbench.report import figures
+from flowbench.report.drawing import KINDS, Drawing
 from flowbench.report.figures import lines as line_figures
 from flowbench.report.figures import style
 
 PUBLISHED = "tdmpc2 (published)"
 
 
-def drawn(runs, evals, *, thin=False):
+def drawn(runs, evals, *, size=None, thin=False):
     """{name: figure} of the only suite, and the styles."""
     styles = style.styles_of(runs)
     built = build(runs, evals)
     with mpl.rc_context(style.SETTINGS):
-        return dict(figures._figures(built.sections[0], runs, evals, styles, built, thin)), styles, built.sections[0]
+        made = figures._figures(built.sections[0], runs, evals, styles, built, Drawing(size=size, thin=thin), KINDS)
+        return dict(made), styles, built.sections[0]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_a_pair_has_the_colour_of_the_better_algorithm():
     evals.loc[evals["algo"] == "sac", ["mean", "score"]] += (1000, 1)
     made, styles, _ = drawn(runs, evals)
     colours = [line.get_color() for line in made["improvement"].axes[0].lines if line.get_marker() == "o"]
-    assert colours == [styles["sac"].colour, style.UNDECIDED.colour, styles["sac"].colour]
+    assert colours == [styles["sac"].colour, styles["sac"].colour, style.UNDECIDED.colour]
 
 
 def test_thin_lines_a_seed_where_asked():
@@ -126,7 +128,7 @@ def test_more_algorithms_than_colours_differ_in_their_dashes():
 def test_files_of_every_kind_repeat_byte_for_byte(tmp_path):
     runs, evals = frames(algos=("sac", "td3"), tasks=("a",), seeds=range(2), suite_steps=10_000)
     built = build(runs, evals)
-    first, second = (figures.save(built, runs, evals, tmp_path / name) for name in ("one", "two"))
+    first, second = (figures.draw(built, runs, evals, Drawing(tmp_path / name)) for name in ("one", "two"))
     names = [path.name for path in first]
     assert names[:3] == ["dmc-hard-curves.svg", "dmc-hard-curves.pdf", "dmc-hard-curves.png"]
     assert len(names) == 3 * 5
@@ -143,8 +145,8 @@ def test_a_label_that_only_short_runs_make_another_is_drawn_in_every_figure(tmp_
     for frame in (runs, evals):
         frame.loc[(frame["algo"] == "sac") & (frame["seed"] == 3), "config_id"] = "0" * 10
     built = build(runs, without(evals, algo="sac", seed=3, after=2500))
-    assert built.sections[0].algos == ("sac", "td3")
-    names = {path.name for path in figures.save(built, runs, evals, tmp_path)}
+    assert set(built.sections[0].algos) == {"sac", "td3"}
+    names = {path.name for path in figures.draw(built, runs, evals, Drawing(tmp_path))}
     assert {f"dmc-hard-{name}.svg" for name in ("curves", "aggregates", "improvement")} <= names
 
 
