@@ -93,7 +93,7 @@ def build(
     """The report on each suite in ``runs``, at ``step`` or by default at the common step of the suite.
 
     ``labels`` are display names (``names.labelled``), ``sort`` and ``given`` decide the order of the algorithms
-    (``names.in_order``). With a ``baseline``, only its pairs are tested and reported.
+    (``names.sort_of``). With a ``baseline``, only its pairs are tested and reported.
 
     Intervals use ``reps`` bootstrap resamples, and the same ``seed`` gives the same intervals. Raises ValueError if
     there are no runs, if no suite has a run that reached the step (the message names the largest step that a run
@@ -101,9 +101,10 @@ def build(
     """
     if runs.empty:
         raise UsageError("no runs to report: start some with `flowbench run`, or check --results, --suite and --algo")
+    sort = names.sort_of(sort, given)
     runs, evals = names.labelled(stats.on_our_tasks(runs), evals, labels)
     if baseline is not None:
-        names.one(baseline, runs)  # an unknown name is an error, before anything is computed
+        names.one(baseline, runs, "--baseline")  # an unknown name is an error, before anything is computed
     sections: list[Section] = []
     skipped: list[tuple[str, str]] = []
     for suite, mine in runs.groupby("suite"):
@@ -170,7 +171,7 @@ def _section(
     seed: int,
     left_out: list[str],
     *,
-    sort: str | None,
+    sort: str,
     given: Sequence[str],
     baseline: str | None,
 ) -> Section:

@@ -191,6 +191,7 @@ def heading(comparison: Comparison, reps: int) -> list[str]:
         f"each task: exact Mann-Whitney test, Holm's correction for {plural(len(tasks), 'task')}; over all tasks: "
         f"{tables.TEST}, {tables.correction(section)}; decided if p <= {stats.LEVEL:.2f}; "
         f"{plural(reps, 'bootstrap resample')}",
+        *tables.labels(section),
         *tables.settings(section),
     ]
 

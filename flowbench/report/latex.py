@@ -46,18 +46,15 @@ def _table(table: TextTable, section: Section, number: int) -> str:
     table = upright(table)
     caption = f"{section.suite}, step {section.step:,}. {table.title}."
     if table.best:
-        what, where = (
-            "mean return",
-            "on the task (exact Mann-Whitney test, Holm's correction for the tasks of each pair)",
-        )
-        if not table.across:
-            what, where = "IQM", f"over the tasks ({tables.TEST}, {tables.correction(section)})"
-        which = (
-            f"of the algorithms with enough seeds for a verdict, the highest {what} and those that are not found worse"
-        )
+        what, where = "IQM", f"over the tasks ({tables.TEST}, {tables.correction(section)})"
+        if table.across:  # a table of the tasks
+            what = "mean return"
+            where = "on the task (exact Mann-Whitney test, Holm's correction for the tasks of each pair)"
+        best = f"the highest {what} and those that are not found worse"
+        best = f"of the algorithms with enough seeds for a verdict, {best}"
         if section.baseline:
-            which = f"algorithms that are found better than {section.baseline}"
-        caption += f" Bold: {which} {where}, p <= 0.05."
+            best = f"those that are found better than {section.baseline}"
+        caption += f" Bold: {best} {where}, p <= 0.05."
     if number == 1:
         caption = " ".join([caption, *(f"{text}." for text in tables.settings(section))])
     most = len(table.header) if table.colours or not table.numbers else WIDE

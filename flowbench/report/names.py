@@ -31,7 +31,7 @@ def labelled(runs: pd.DataFrame, evals: pd.DataFrame, labels: Sequence[str]) -> 
         if not parts:
             raise UsageError(f"--label {text!r} must be NAME=LABEL, such as 'flowrl[tau=0.05]=FlowRL'")
         name, label = (part.strip() for part in parts.groups())
-        for key in one(name, runs).items():
+        for key in one(name, runs, "--label").items():
             if key in renamed:
                 raise UsageError(f"--label: {key[1]!r} has two labels: {renamed[key]!r} and {label!r}")
             renamed[key] = label
@@ -65,28 +65,38 @@ def find(text: str, runs: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def one(text: str, runs: pd.DataFrame) -> dict[str, str]:
-    """The algorithm of each suite that a name means. Raises UsageError if there is none, or several in a suite."""
+def one(text: str, runs: pd.DataFrame, option: str = "") -> dict[str, str]:
+    """The algorithm of each suite that a name means. Raises UsageError if there is none, or several in a suite.
+
+    The message begins with the ``option`` of the command line that has the name.
+    """
+    prefix = f"{option}: " if option else ""
     found = find(text, runs)
     if not any(found.values()):
-        raise unknown("algorithm in these results", text, sorted({row["shown"] for row in _variants(runs)}))
+        choices = sorted({row["shown"] for row in _variants(runs)})
+        raise UsageError(f"{prefix}{unknown('algorithm in these results', text, choices)}")
     for several in found.values():
         if len(several) > 1:
-            raise UsageError(f"{text!r} is ambiguous: choose one of {', '.join(sorted(several))}")
+            raise UsageError(f"{prefix}{text!r} is ambiguous: choose one of {', '.join(sorted(several))}")
     return {suite: algos[0] for suite, algos in found.items() if algos}
 
 
+def sort_of(sort: str | None, given: Sequence[str]) -> str:
+    """The order of a report: by default as ``given`` with `--algo`, or by IQM if nothing is given."""
+    chosen = one_of("--sort", sort or ("given" if given else "iqm"), SORTS)
+    if chosen == "given" and not given:
+        raise UsageError("--sort given needs --algo, which gives the order")
+    return chosen
+
+
 def in_order(
-    runs: pd.DataFrame, iqm: Mapping[str, float], published: Collection[str], sort: str | None, given: Sequence[str]
+    runs: pd.DataFrame, iqm: Mapping[str, float], published: Collection[str], sort: str, given: Sequence[str]
 ) -> list[str]:
     """The algorithms of one suite by IQM, by name, or as the texts ``given`` name them; published curves are last.
 
-    Without ``sort`` they are as given, or by IQM if nothing is given. Where the given texts leave the order open, and
-    for an equal IQM, the next criterion decides: IQM, then name. Algorithms without an IQM are last.
+    Where the given texts leave the order open it is by IQM, and for an equal IQM by name. Algorithms without an IQM are
+    last.
     """
-    sort = one_of("--sort", sort or ("given" if given else "iqm"), SORTS)
-    if sort == "given" and not given:
-        raise UsageError("--sort given needs --algo, which gives the order")
 
     def key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
         algo = row["shown"]

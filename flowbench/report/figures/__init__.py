@@ -45,13 +45,13 @@ def draw(report: Report, runs: pd.DataFrame, evals: pd.DataFrame, drawing: Drawi
             for kind, path in drawing.files:
                 if kind not in figures:
                     raise UsageError(f"--figure {kind}={path}: {section.suite} has no data for this figure")
-                written.append(_write(figures[kind], path, f"--figure {kind}={path}", drawing.size))
+                written.append(_write(figures[kind], path, f"--figure {kind}={path}"))
             if drawing.folder is None:
                 continue
             for kind in (kind for kind in figures if kind in drawing.kinds):
                 for extension in FORMATS:
                     path = drawing.folder / f"{section.suite}-{kind}.{extension}"
-                    written.append(_write(figures[kind], path, f"--figures {str(drawing.folder)!r}", drawing.size))
+                    written.append(_write(figures[kind], path, f"--figures {str(drawing.folder)!r}"))
     return written
 
 
@@ -86,7 +86,7 @@ def _figures(
             yield name, figure
 
 
-def _write(figure: Figure, path: Path, option: str, size: Size) -> Path:
+def _write(figure: Figure, path: Path, option: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
@@ -95,5 +95,6 @@ def _write(figure: Figure, path: Path, option: str, size: Size) -> Path:
     except OSError as error:
         raise UsageError(f"{option}: {error.strerror}") from error
     except UserWarning as error:
-        raise UsageError(f"--figure-size: {size} inches are too small for {path.name}") from error
+        width, height = figure.get_size_inches()
+        raise UsageError(f"--figure-size: {width:g}x{height:g} inches are too small for {path.name}") from error
     return path
