@@ -91,7 +91,9 @@ def _matrix(section: Section, size: Size) -> Figure:
     panel.grid(visible=True, which="minor", color="white", linewidth=1, alpha=1)
     panel.tick_params(which="minor", length=0)
     panel.spines[:].set_visible(False)
-    panel.set_xlabel(f"P(row scores higher than column) in percent; the row is\n{LEGEND.replace('-', MINUS)}")
+    figure.supxlabel(
+        f"P(row scores higher than column) in percent; the row is\n{LEGEND.replace('-', MINUS)}", fontsize=8
+    )
     return figure
 
 

@@ -15,7 +15,7 @@ from flowbench.report.assemble import Section
 from flowbench.report.figures.style import COLUMN, PAGE, Size, Style, legend, line, steps_axis
 
 COLUMNS = 3
-PANEL_HEIGHT = 1.55
+PANEL_WIDTH, PANEL_HEIGHT = 2.0, 1.55  # inches
 UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
@@ -36,7 +36,7 @@ def learning(
     """
     curves = stats.task_curves(runs, evals, step, reps=reps, seed=seed)
     tasks = sorted(set(runs["task"]))
-    columns = min(COLUMNS, len(tasks))
+    columns = min(len(tasks), max(1, int(size[0] // PANEL_WIDTH)) if size else COLUMNS)
     rows = math.ceil(len(tasks) / columns)
     width = PAGE * (columns / COLUMNS if columns > 1 else 0.5)
     figure = Figure(figsize=size or (width, PANEL_HEIGHT * rows), layout="constrained")
