@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -339,3 +340,60 @@ def test_a_browser_runs_nothing_that_a_run_brings(evil, tmp_path):
     assert "<title>flowbench: s&lt;/script&gt;" in document
     assert "<img" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
     assert "onerror" in document  # as text
+
+
+MEASURE = """
+const found = {};
+document.querySelector("iframe").addEventListener("load", ({ target }) => {
+  const page = target.contentDocument;
+  found.width = page.documentElement.scrollWidth;
+  found.order = [...page.querySelectorAll("h3, .verdict, .cards, .matrix, .bars.wide")].map(
+    (node) => node.className || node.textContent);
+  found.touching = [];
+  for (const card of page.querySelectorAll(".card")) {
+    const edge = card.getBoundingClientRect();
+    for (const node of card.querySelectorAll("h4, th, td, text, rect, circle, polyline, polygon")) {
+      const box = node.getBoundingClientRect();
+      if (!box.width) continue;
+      const gap = Math.min(box.left - edge.left, edge.right - box.right, box.top - edge.top, edge.bottom - box.bottom);
+      if (gap < 4) found.touching.push([card.querySelector("h4").textContent, node.tagName, node.textContent, gap]);
+    }
+  }
+  const text = (node) => parseFloat(target.contentWindow.getComputedStyle(node).fontSize);
+  const scale = (node) => node.ownerSVGElement.getScreenCTM().a;
+  found.ticks = Math.min(...[...page.querySelectorAll("svg text")].map((node) => text(node) * scale(node)));
+  found.cells = [...page.querySelectorAll(".matrix td")].map((node) => [node.className, node.innerText]);
+  document.body.textContent = "";
+  const pre = document.createElement("pre");
+  pre.textContent = JSON.stringify(found).replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  pre.id = "found";
+  document.body.append(pre);
+});
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("count", [4, 13])
+def test_the_page_is_readable_at_every_width(tmp_path, width, count):
+    """A frame has its own width; a window of Chromium may not be as narrow as a phone."""
+    algos = [f"flowrl[tau=0.0{k},behaviour_q=tracked]" for k in range(1, count - 2)] + ["qvpo", "sac", "td3"]
+    runs, evals = frames(algos=algos, tasks=("dog-run", "humanoid-walk"), steps=2_500_000, every=500_000)
+    text, _ = rendered(runs, above(evals, "sac", 1).assign(seconds=evals["step"] / 100))
+    frame = f'<iframe srcdoc="{html.escape(text)}" style="width:{width}px;height:900px;border:0"></iframe>'
+    path = tmp_path / "frame.html"
+    path.write_text(f"<!doctype html><meta charset=utf-8><body>{frame}<script>{MEASURE}</script>", encoding="utf-8")
+    document, _ = opened(path, tmp_path)
+    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', document)[1]).replace("&amp;", "&"))
+    assert found["width"] <= width
+    assert found["touching"] == []
+    assert found["ticks"] >= 11.5
+    order = ["verdict", "Learning curves", "cards", "Over all tasks", "Aggregate scores over the tasks"]
+    assert [name for name in found["order"] if name in order and name != "cards"] == [n for n in order if n != "cards"]
+    assert found["order"][:3] == order[:3]
+    assert ("matrix" in found["order"]) == (count == 13)
+    signs = {"better": "+", "worse": "\N{MINUS SIGN}", "undecided": "?", "": ""}
+    for kind, shown in found["cells"]:
+        assert re.fullmatch(r"\d+." if kind and width > 600 else ".?", shown)
+        assert shown.endswith(signs[kind])
+    assert {kind for kind, _ in found["cells"]} == (set(signs) if count == 13 else set())

@@ -51,7 +51,7 @@ def learning(
                 for _, of_seed in seeds.groupby("seed"):
                     mean = of_seed["mean"].where(np.isfinite(of_seed["mean"]))
                     panel.plot(of_seed["step"], mean, color=styles[algo].colour, linewidth=0.4, alpha=0.5)
-            line(panel, curves[(curves["task"] == task) & (curves["algo"] == algo)], styles[algo], "step")
+            line(panel, curves[(curves["task"] == task) & (curves["algo"] == algo)], styles[algo], "step", len(algos))
         panel.set_title(wrapped(task, 34))
         steps_axis(panel)
         if place + columns >= len(tasks):
@@ -104,7 +104,7 @@ def _drawn(
     figure = Figure(figsize=size or (COLUMN, 2), layout="constrained")
     panel = figure.subplots()
     for algo in algos:
-        line(panel, curves[curves["algo"] == algo], styles[algo], x)
+        line(panel, curves[curves["algo"] == algo], styles[algo], x, len(algos))
     panel.set_xlabel(across)
     panel.set_ylabel(up)
     legend(figure, [styles[algo] for algo in algos], grow=size is None)

@@ -27,7 +27,7 @@ COLUMN, PAGE = 3.25, 6.75  # inches: the widths of a paper's column and page
 PALETTE = ("#0072B2", "#D55E00", "#E69F00", "#000000", "#56B4E9", "#009E73", "#CC79A7", "#7F7F7F")
 DASHES: tuple[Dashes, ...] = ("-", "-.", ":")  # the second is for algorithms after the end of the palette, and so on
 PUBLISHED: Dashes = "--"
-BAND = 0.18  # opacity of an interval
+BAND = 0.18  # opacity of an interval; of many curves, whose bands lie on each other, less
 SETTINGS: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -90,11 +90,12 @@ def styles_of(*frames: pd.DataFrame) -> dict[str, Style]:
     return found
 
 
-def line(panel: Axes, curve: pd.DataFrame, style: Style, x: str) -> None:
-    """An estimate with the band of its interval, if it has one."""
+def line(panel: Axes, curve: pd.DataFrame, style: Style, x: str, curves: int) -> None:
+    """An estimate with the band of its interval, if it has one; one of so many ``curves``."""
     panel.plot(curve[x], curve["estimate"], color=style.colour, linestyle=style.dashes, label=style.name)
+    faint = min(BAND, 5 * BAND / curves)
     panel.fill_between(
-        curve[x].to_numpy(dtype=np.float64), curve["low"], curve["high"], color=style.colour, alpha=BAND, linewidth=0
+        curve[x].to_numpy(dtype=np.float64), curve["low"], curve["high"], color=style.colour, alpha=faint, linewidth=0
     )
 
 

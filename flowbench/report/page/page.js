@@ -142,11 +142,13 @@
     const title = suite.baseline ? ` with the baseline ${suite.baseline}` : "";
     const head = element("h3", {}, `Pairs${title}: probability of improvement over the tasks`);
     if (!own.matrix) return [head, list()];
-    const note =
-      "The probability in percent that a run of the row scores higher than a run of the column. The row is + better, " +
-      "− worse, ? not decided. Point at a cell for its interval and p, or open the list.";
+    const percent = "The numbers are the probability in percent that a run of the row scores higher. ";
+    const note = element(
+      "p", { class: "faint" }, "The row against the column: + better, − worse, ? not decided. ",
+      element("span", { class: "percent" }, percent), "Point at a cell for its interval and p, or open the list.",
+    );
     const all = lazy([`All ${suite.improvement.length} pairs with intervals and p`], () => [list()]);
-    return [head, element("p", { class: "faint" }, note), matrix(suite, said), all];
+    return [head, note, matrix(suite, said), all];
   }
 
   const SIGNS = { better: "+", worse: "−", undecided: "?", "too few seeds": "?", "no common task": "" };
