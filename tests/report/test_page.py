@@ -356,7 +356,7 @@ document.querySelector("iframe").addEventListener("load", ({ target }) => {
       const box = node.getBoundingClientRect();
       if (!box.width) continue;
       const gap = Math.min(box.left - edge.left, edge.right - box.right, box.top - edge.top, edge.bottom - box.bottom);
-      if (gap < 4) found.touching.push([card.querySelector("h4").textContent, node.tagName, node.textContent, gap]);
+      if (gap < 8) found.touching.push([card.querySelector("h4").textContent, node.tagName, node.textContent, gap]);
     }
   }
   const text = (node) => parseFloat(target.contentWindow.getComputedStyle(node).fontSize);
