@@ -258,6 +258,15 @@ def test_the_signs_of_the_matrix_are_the_verdicts():
     assert rows[1].split()[2:] == ["0-", *["100+"] * 5]
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_matrix_that_is_too_wide_is_split(width):
+    text = shown(build(*many(24)), width)
+    assert max(map(len, text.splitlines())) <= width
+    heads = [line.split() for line in text.splitlines() if line.startswith("X > Y ")]
+    assert len(heads) > 1
+    assert [number for head in heads for number in head[3:]] == [str(place) for place in range(1, 25)]
+
+
 def test_with_a_baseline_there_is_no_matrix():
     assert "Holm's correction for 7 pairs" in " ".join(shown(build(*many(8), baseline="a3")).split())
 

@@ -88,8 +88,10 @@ def test_a_pair_has_the_colour_of_the_better_algorithm():
     runs, evals = frames(algos=("flowrl", "sac", "td3"), tasks=("a", "b"))
     evals.loc[evals["algo"] == "sac", ["mean", "score"]] += (1000, 1)
     made, styles, _ = drawn(runs, evals)
-    colours = [line.get_color() for line in made["improvement"].axes[0].lines if line.get_marker() == "o"]
+    points = [line for line in made["improvement"].axes[0].lines if line.get_marker() == "o"]
+    colours = [point.get_color() for point in points]
     assert colours == [styles["sac"].colour, styles["sac"].colour, style.UNDECIDED.colour]
+    assert [point.get_markerfacecolor() == "white" for point in points] == [False, False, True]
 
 
 def test_thin_lines_a_seed_where_asked():

@@ -61,7 +61,7 @@ class Style:
     dashes: Dashes
 
 
-UNDECIDED = Style("undecided", "#9A9A9A", "-")
+UNDECIDED = Style("undecided", "#9A9A9A", PUBLISHED)  # hollow, unlike an algorithm whose colour is grey
 
 
 def styles_of(*frames: pd.DataFrame) -> dict[str, Style]:

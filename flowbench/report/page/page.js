@@ -24,8 +24,8 @@
   };
   const dashes = (algo) => DASHES[styles.get(algo).dashes];
   const isPublished = (algo) => styles.get(algo)?.dashes === "--";
-  /** A text with labels, which may break after a comma, bracket, hash or space, as in the terminal. */
-  const broken = (text) => text.match(/[^,[# ]*[,[# ]?/g).flatMap((piece) => [piece, element("wbr")]);
+  /** A text whose labels may break after a comma, bracket or hash, as in the terminal, but not after "0.4 [". */
+  const broken = (text) => text.split(/(?<=[,# ]|[^ ]\[)/).flatMap((piece) => [piece, element("wbr")]);
   const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
   function fixed(value, digits) {
@@ -93,7 +93,8 @@
         drawing.append(shape("rect", bar));
       }
       if (row.estimate !== null) {
-        const inside = isPublished(row.style) ? "var(--card)" : colour(row.style);
+        const isHollow = row.style === undefined || isPublished(row.style); // not decided, or published
+        const inside = isHollow ? "var(--card)" : colour(row.style);
         const point = { cx: at(row.estimate), cy: 9, r: 3, fill: inside, stroke: colour(row.style), "stroke-width": 2 };
         drawing.append(shape("circle", point));
       }
