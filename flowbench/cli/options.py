@@ -28,7 +28,7 @@ Labels = Annotated[
     typer.Option(
         "--label",
         metavar="NAME=LABEL",
-        help='Show an algorithm under this name, such as "flowrl[tau=0.05]=FlowRL"; may be repeated.',
+        help='Show an algorithm under this name, such as "flowrl\\[tau=0.05]=FlowRL"; may be repeated.',
     ),
 ]
 

@@ -103,8 +103,8 @@ def build(
         raise UsageError("no runs to report: start some with `flowbench run`, or check --results, --suite and --algo")
     sort = names.sort_of(sort, given)
     runs, evals = names.labelled(stats.on_our_tasks(runs), evals, labels)
-    if baseline is not None:
-        names.one(baseline, runs, "--baseline")  # an unknown name is an error, before anything is computed
+    if baseline is not None and not any(names.find(baseline, runs).values()):
+        names.one(baseline, runs, "--baseline")  # raises, before anything is computed
     sections: list[Section] = []
     skipped: list[tuple[str, str]] = []
     for suite, mine in runs.groupby("suite"):
@@ -176,7 +176,7 @@ def _section(
     baseline: str | None,
 ) -> Section:
     plain = runs
-    baseline = None if baseline is None else names.one(baseline, runs)[suite]
+    baseline = None if baseline is None else names.one(baseline, runs, "--baseline")[suite]
     runs, evals = stats.distinct_labels(runs, evals)
     step = stats.common_step(runs, evals) if step is None else step
     table = stats.at_step(runs, evals, step)

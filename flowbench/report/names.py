@@ -44,7 +44,7 @@ def labelled(runs: pd.DataFrame, evals: pd.DataFrame, labels: Sequence[str]) -> 
         taken[suite, label] = algo
     found = []
     for frame, distinct in zip((runs, evals), stats.distinct_labels(runs, evals), strict=True):
-        keys = zip(distinct["suite"], distinct["algo"], frame["algo"], strict=True)
+        keys = [] if frame.empty else zip(distinct["suite"], distinct["algo"], frame["algo"], strict=True)
         found.append(frame.assign(algo=[renamed.get((suite, algo), plain) for suite, algo, plain in keys]))
     return found[0].assign(label=runs["algo"]), found[1]
 

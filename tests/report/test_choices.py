@@ -159,6 +159,19 @@ def test_a_name_of_several_variants_cannot_have_one_label():
         build(runs.assign(name="flowrl"), evals.assign(score=0.5), labels=["flowrl=X"])
 
 
+def test_configurations_under_one_name_may_have_labels():
+    runs, evals = graded(algos=("sac", "td3"))
+    for frame in (runs, evals):
+        frame.loc[(frame["algo"] == "sac") & (frame["seed"] < 2), "config_id"] = "3fa2c81b"
+    with pytest.raises(ValueError, match="--label: 'sac' is ambiguous: choose one of sac#3fa2c81b, sac#id-sac"):
+        build(runs, evals, labels=["sac=X"])
+    section = build(runs, evals, labels=["sac#3fa2c81b=before"]).sections[0]
+    assert set(section.algos) == {"before", "sac", "td3"}
+    assert section.labels == {"before": "sac"}
+    with pytest.raises(ValueError, match="no evaluation yet"):
+        build(runs, pd.DataFrame(), labels=["td3=X"])
+
+
 def test_two_names_may_be_exchanged():
     runs, evals = graded(algos=("sac", "td3"))
     assert build(runs, evals, labels=["sac=td3", "td3=sac"]).sections[0].algos == ("sac", "td3")
@@ -325,6 +338,9 @@ def test_the_command_has_the_options(flowbench, tmp_path):
         assert status == 0, err
         return json.loads(out)["suites"][0]["algos"]
 
+    for command in ("report", "compare"):
+        words = re.sub(r"[\s│]", "", flowbench(command, "--help")[1])
+        assert '"flowrl[tau=0.05]=FlowRL"' in words  # rich has not taken the brackets for a style
     one, other = "a (published)", "b (published)"
     assert algos() == [other, one]
     assert algos("--sort", "name") == [one, other]
