@@ -19,9 +19,9 @@ from flowbench.grid import adaptive_seeds
 from flowbench.grid.run import run_grid
 from flowbench.plan.options import RunOptions
 from flowbench.plan.request import Request, selected
-from flowbench.report import Report, comparison, page
+from flowbench.report import Drawing, Report, comparison, page
 from flowbench.report.comparison import Comparisons
-from flowbench.report.figures import save
+from flowbench.report.figures import draw
 from flowbench.schedule import executors
 from flowbench.schedule.groups import parse_shard
 from flowbench.store.load import Results, load_results
@@ -123,6 +123,9 @@ def report(
     *,
     suite: Names = (),
     algo: Names = (),
+    sort: str | None = None,
+    label: Names | Mapping[str, str] = (),
+    baseline: str | None = None,
     step: Number | None = None,
     format: str | None = None,
     reps: Number = 10_000,
@@ -130,6 +133,8 @@ def report(
     strict: bool = False,
     pairs: bool = False,
     figures: Folder | None = None,
+    figure: Names | Mapping[str, Folder] = (),
+    figure_size: str | None = None,
     html: Folder | None = None,
     thin: bool = False,
 ) -> Report | str:
@@ -137,19 +142,28 @@ def report(
 
     Returns its DataFrames, a section for each suite: `.sections[0].aggregates`, `.per_task`, `.improvement` and more. A
     notebook shows it as tables. With a `format` (table, markdown, latex, csv or json) returns the text instead.
-    `figures` and `html` also write files.
+    `figures`, `figure` and `html` also write files. `label` and `figure` may be mappings, such as {"sac": "SAC"}.
     """
     if format is not None:
         one_of("format", format, ("table", *reports.FORMATS))
-    if thin and figures is None:
-        raise UsageError("--thin adds lines to figures: give their folder with --figures DIR")
+    drawing = Drawing.of(Path(figures) if figures is not None else None, _items(figure), figure_size, thin=thin)
     at, resamples = whole("--step", step), whole("--reps", reps) or 0
     found = load(results, suite=suite, algo=algo)
     built = reports.build(
-        found.runs, found.evals, step=at, reps=resamples, seed=seed, pairs_per_task=pairs, strict=strict
+        found.runs,
+        found.evals,
+        step=at,
+        reps=resamples,
+        seed=seed,
+        pairs_per_task=pairs,
+        strict=strict,
+        labels=_items(label),
+        sort=sort,
+        given=selected((), _items(algo))[1],
+        baseline=baseline,
     )
-    if figures is not None:
-        save(built, found.runs, found.evals, Path(figures), thin=thin)
+    if drawing.wanted:
+        draw(built, found.runs, found.evals, drawing)
     if html is not None:
         Path(html).write_text(page.render(built, found.runs, found.evals), encoding="utf-8")
     if format is None:
@@ -169,6 +183,7 @@ def compare(
     reps: Number = 10_000,
     seed: int = 0,
     strict: bool = False,
+    label: Names | Mapping[str, str] = (),
     results: Folder = "results",
 ) -> Comparisons | str:
     """Whether `algo` is better than `over`, and on which tasks, with the arguments of `flowbench compare`.
@@ -180,7 +195,9 @@ def compare(
         one_of("format", format, ("table", *comparison.FORMATS))
     at, resamples = whole("--step", step), whole("--reps", reps) or 0
     found = load(results, suite=suite)
-    made = comparison.compare(found.runs, found.evals, algo, over, step=at, reps=resamples, seed=seed, strict=strict)
+    made = comparison.compare(
+        found.runs, found.evals, algo, over, step=at, reps=resamples, seed=seed, strict=strict, labels=_items(label)
+    )
     if format is None:
         return made
     if format == "table":

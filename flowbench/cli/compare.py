@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from flowbench.cli.app import app
-from flowbench.cli.options import RESULTS, ResampleSeed, Results, Strict, count, named, warn
+from flowbench.cli.options import RESULTS, Labels, ResampleSeed, Results, Strict, count, named, warn
 
 
 @app.command(epilog="Example: flowbench compare flowrl sac --suite quick")
@@ -24,6 +24,7 @@ def compare(
     reps: Annotated[str, typer.Option(metavar="N", help="Bootstrap resamples.")] = "10000",
     seed: ResampleSeed = 0,
     strict: Strict = False,
+    label: Labels = None,
     results: Results = RESULTS,
 ) -> None:
     """Test whether A is better than B and on which tasks, and estimate how many seeds would decide the rest."""
@@ -36,7 +37,9 @@ def compare(
 
     found = load_results(results, *named(suite, None))
     warn(found.problems)
-    made = comparison.compare(found.runs, found.evals, algo, over, step=at, reps=resamples, seed=seed, strict=strict)
+    made = comparison.compare(
+        found.runs, found.evals, algo, over, step=at, reps=resamples, seed=seed, strict=strict, labels=label or ()
+    )
     if format == "table":
         comparison.show(made, Console())
     else:

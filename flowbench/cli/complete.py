@@ -57,6 +57,7 @@ VALUES: dict[str, Values] = {
     "loop": tasks,
     "algo": algos,
     "over": algos,
+    "baseline": algos,
     "settings": settings,
     "device": lambda context, text: ("auto", "cpu", "cuda"),
     "precision": lambda context, text: ("auto", "float32", "tf32", "bfloat16"),

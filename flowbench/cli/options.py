@@ -23,6 +23,14 @@ Strict = Annotated[
         "dm_control.",
     ),
 ]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="NAME=LABEL",
+        help='Show an algorithm under this name, such as "flowrl\\[tau=0.05]=FlowRL"; may be repeated.',
+    ),
+]
 
 
 def count(option: str, text: str | None, least: int = 1, most: int = 2**53) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich import box
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.text import Text
 from flowbench.common.errors import printable
 
 LABEL = 22  # characters; a longer label is wrapped, so that it does not widen its column
+WIDE = 6  # columns of numbers with intervals; more do not fit the width of a page
 NOTHING = "-"
 
 
@@ -24,7 +25,8 @@ class TextTable:
     """A table of text with a title. The first column names the rows; the others hold numbers, or words.
 
     ``best`` are the (row, column) of cells that are best in their comparison, or not clearly different from the best.
-    ``styles`` maps words to their style in a terminal.
+    ``styles`` maps words to their style in a terminal. A table of numbers may be transposed if ``across`` says what its
+    columns are. ``colours`` are the styles of whole cells; such a table is a matrix with narrow columns.
     """
 
     title: str
@@ -33,6 +35,15 @@ class TextTable:
     numbers: bool = True
     best: frozenset[tuple[int, int]] = frozenset()
     styles: Mapping[str, str] = field(default_factory=dict)
+    across: str = ""
+    colours: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+    def transposed(self) -> TextTable:
+        """The table with its rows as columns."""
+        rows = zip(self.header[1:], *(row[1:] for row in self.rows), strict=True)
+        best = frozenset((column - 1, row + 1) for row, column in self.best)
+        header = (self.across, *(row[0] for row in self.rows))
+        return replace(self, header=header, rows=tuple(rows), best=best, across=self.header[0])
 
 
 def interval(estimate: float, low: float, high: float, *, digits: int) -> str:
@@ -73,10 +84,13 @@ def plural(number: int, noun: str) -> str:
 
 
 def show(table: TextTable, console: Console) -> None:
-    """Print a table to a terminal. One that is too wide is split into several, so that no number is cut."""
+    """Print a table to a terminal. One that is too wide is transposed or split, so that no number is cut."""
     console.print(Text(f"\n{printable(table.title)}", style="bold" if table.rows else "dim"))
     if table.rows:
-        for index, part in enumerate(_split(table, console)):
+        parts = _split(table, console)
+        if table.across and len(parts) > 1:
+            parts = min(parts, _split(table.transposed(), console), key=len)
+        for index, part in enumerate(parts):
             if index:
                 console.print()
             console.print(part)
@@ -92,12 +106,19 @@ def show_items(title: str, items: Sequence[str], console: Console) -> None:
 
 def markdown(table: TextTable) -> str:
     """The table in Markdown, under a heading."""
+    table = upright(table)
     heading = f"### {escaped(table.title)}"
     if not table.rows:
         return heading
     rows = [[escaped(cell) for cell in row] for row in (table.header, *table.rows)]
     rows.insert(1, ["---"] * len(table.header))
     return heading + "\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def upright(table: TextTable) -> TextTable:
+    """The table for a page of fixed width: transposed if it has too many columns, and more columns than rows."""
+    columns = len(table.header) - 1
+    return table.transposed() if table.across and columns > max(WIDE, len(table.rows)) else table
 
 
 def markdown_items(heading: str, items: Sequence[str]) -> list[str]:
@@ -126,13 +147,14 @@ def _split(table: TextTable, console: Console) -> list[Table]:
 
 def _rich_table(table: TextTable, columns: Sequence[int]) -> Table:
     """Some columns as a table of rich. Cells are Text, not markup: rich would read ``[flow_steps=5]`` as a style."""
-    found = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+    padding = (0, 0 if table.colours else 1)
+    found = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="", padding=padding)
     for index, column in enumerate(columns):
         title = Text(wrapped(printable(table.header[column])), style="bold")
         found.add_column(title, justify="right" if table.numbers and index > 0 else "left", overflow="fold")
-    for row in table.rows:
+    for place, row in enumerate(table.rows):
         texts = [(c, printable(row[c])) for c in columns]
-        cells = [Text(text if c else wrapped(text)) for c, text in texts]
+        cells = [Text(text if c else wrapped(text), style=table.colours.get((place, c), "")) for c, text in texts]
         for cell in cells[1:]:
             for word, style in table.styles.items():
                 cell.highlight_words([word], style)
@@ -141,12 +163,14 @@ def _rich_table(table: TextTable, columns: Sequence[int]) -> Table:
 
 
 def wrapped(label: str, width: int = LABEL) -> str:
-    """A label in lines of at most ``width`` characters. Lines end after a comma, bracket, hash or space if possible."""
+    """A label in lines of at most ``width`` characters. Lines end between words if possible."""
     lines = [""]
-    for piece in re.findall(r"[^,\[# ]*[,\[# ]?", label):
-        if len(lines[-1]) + len(piece.rstrip()) > width and lines[-1]:
-            lines.append("")
-        lines[-1] += piece
+    for part in re.findall(r"[^,\[# ]*[,\[# ]?", label):
+        # A part that is too long, such as the name of a task, is broken at a hyphen, an underscore or an equals sign.
+        for piece in [part] if len(part.rstrip()) <= width else re.findall(r"[^-_=]*[-_=]?", part):
+            if len(lines[-1]) + len(piece.rstrip()) > width and lines[-1]:
+                lines.append("")
+            lines[-1] += piece
     return "\n".join(
         line[i : i + width].rstrip() for line in map(str.rstrip, lines) for i in range(0, max(len(line), 1), width)
     )

@@ -20,6 +20,7 @@ from flowbench.plan.cells import Cell
 from flowbench.plan.options import RunOptions
 from flowbench.plan.request import Request
 from flowbench.report import figures
+from flowbench.report.drawing import KINDS, Drawing
 from flowbench.store.load import Exactly, load_selected
 
 
@@ -32,8 +33,8 @@ def cost(scale: Mapping[str, Any]) -> str:
 
 def run(scale: Mapping[str, Any], results: Path, folder: Path, options: RunOptions) -> int:
     """Train, print the report and draw into `folder`; return the exit code of the grid."""
-    draw = scale.get("draw", figures.KINDS)
-    kinds = [one_of("figure", kind, figures.KINDS) for kind in ([draw] if isinstance(draw, str) else draw)]
+    draw = scale.get("draw", KINDS)
+    kinds = tuple(one_of("figure", kind, KINDS) for kind in ([draw] if isinstance(draw, str) else draw))
     grid = cells(scale)
     status = run_grid(grid, results, options)
     if status not in (0, 1) or options.dry_run:
@@ -43,7 +44,7 @@ def run(scale: Mapping[str, Any], results: Path, folder: Path, options: RunOptio
         print(f"flowbench: left out: {problem}", file=sys.stderr)
     built = report.build(found.runs, found.evals)
     report.show(built, Console())
-    for path in figures.save(built, found.runs, found.evals, folder, kinds=kinds):
+    for path in figures.draw(built, found.runs, found.evals, Drawing(folder, kinds=kinds)):
         print(f"drew {path}")
     return status
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,13 @@ import pandas as pd
 from rich.console import Console
 
 from flowbench import stats
-from flowbench.common.errors import UsageError, unknown
+from flowbench.common.errors import UsageError
 from flowbench.common.text_table import TextTable, interval, p_value, plural
-from flowbench.report import assemble, document, tables
+from flowbench.report import assemble, document, names, tables
 from flowbench.report.assemble import Section
 from flowbench.report.document import Part
 from flowbench.report.formats import as_json, envelope, records
 from flowbench.stats import power, rank_tests
-from flowbench.store.load import selects
 
 LEFT_OUT = "Not compared"
 
@@ -63,22 +61,21 @@ def compare(
     reps: int = stats.REPS,
     seed: int = 0,
     strict: bool = False,
+    labels: Sequence[str] = (),
 ) -> Comparisons:
     """Compare two algorithms on every suite that has both, at ``step`` or at the common step of each suite.
 
-    Algorithms are given by label, by a name that has one label only, or as for `flowbench run --algo`. Raises
-    UsageError for an unknown or ambiguous name, for the same label twice, if no suite has both at that step, and for
-    the reasons of ``assemble.build``.
+    Algorithms are given by label, by a name that has one label only, or as for `flowbench run --algo`. ``labels`` are
+    display names (``names.labelled``). Raises UsageError for an unknown or ambiguous name, for the same algorithm
+    twice, if no suite has both at that step, and for the reasons of ``assemble.build``.
     """
-    plain = runs
+    runs, evals = names.labelled(runs, evals, labels)
+    named = [names.one(text, runs) for text in (algo, over)]
     runs, evals = stats.distinct_labels(runs, evals)
-    labels = sorted(set(runs["algo"]))
-    named = [_named(text, plain, runs) for text in (algo, over)]
-    for text, of_suites in zip((algo, over), named, strict=True):
-        _check_known(text, of_suites, labels)
-    pairs = {suite: tuple(of_suites.get(suite, [None])[0] for of_suites in named) for suite in set(runs["suite"])}
+    choices = ", ".join(sorted(set(runs["algo"])))
+    pairs = {suite: tuple(of_suites.get(suite) for of_suites in named) for suite in set(runs["suite"])}
     if all(one == other for one, other in pairs.values() if one and other) and any(all(p) for p in pairs.values()):
-        raise UsageError(f"{algo!r} cannot be compared with itself (choices: {', '.join(labels)})")
+        raise UsageError(f"{algo!r} cannot be compared with itself (choices: {choices})")
     chosen = [name in pairs[suite] for suite, name in zip(runs["suite"], runs["algo"], strict=True)]
     report = assemble.build(runs[chosen], evals, step=step, reps=reps, seed=seed, strict=strict)
     found, skipped = [], list(report.skipped)
@@ -109,29 +106,6 @@ def _in_report(
         return None
     (row,) = rows
     return {"algorithms": table["algo"].nunique(), **{key: row[key] for key in ("tests", "p_holm", "verdict")}}
-
-
-def _named(text: str, plain: pd.DataFrame, runs: pd.DataFrame) -> dict[str, list[str]]:
-    """The labels in each suite that a text means; one alone if it is the label itself. Suites without any are left out.
-
-    ``runs`` are the runs of ``plain`` with distinct labels.
-    """
-    found: dict[str, list[str]] = {}
-    facts = plain.assign(distinct=runs["algo"]).drop_duplicates(["suite", "distinct"]).to_dict("records")
-    for row in facts:
-        name = str(row.get("name", re.split(r"[\[#]", row["distinct"])[0]))  # frames made by hand have no names
-        if text == row["distinct"] or selects(text, name, row["algo"], row["config_id"], row.get("config", {})):
-            found.setdefault(str(row["suite"]), []).append(str(row["distinct"]))
-    return {suite: [text] if text in its_labels else sorted(its_labels) for suite, its_labels in found.items()}
-
-
-def _check_known(text: str, of_suites: dict[str, list[str]], labels: list[str]) -> None:
-    """Raise UsageError for a text that means no algorithm, or several."""
-    if not of_suites:
-        raise unknown("algorithm in these results", text, labels)
-    for variants in of_suites.values():
-        if len(variants) > 1:
-            raise UsageError(f"{text!r} is ambiguous: choose one of {', '.join(variants)}")
 
 
 def _why_not(section: Section, algo: str, over: str) -> str:
@@ -194,7 +168,7 @@ def _needed(comparison: Comparison) -> list[str]:
             hopeless.append(str(name))
         else:
             where.setdefault(int(needed), []).append(str(name))
-    parts = [f"{needed} for {', '.join(names)}" for needed, names in sorted(where.items())]
+    parts = [f"{needed} for {', '.join(those)}" for needed, those in sorted(where.items())]
     parts += [f"more than {power.SEEDS[-1]} for {', '.join(hopeless)}"] if hopeless else []
     sentences = []
     if parts:
@@ -217,6 +191,7 @@ def heading(comparison: Comparison, reps: int) -> list[str]:
         f"each task: exact Mann-Whitney test, Holm's correction for {plural(len(tasks), 'task')}; over all tasks: "
         f"{tables.TEST}, {tables.correction(section)}; decided if p <= {stats.LEVEL:.2f}; "
         f"{plural(reps, 'bootstrap resample')}",
+        *tables.labels(section),
         *tables.settings(section),
     ]
 

@@ -96,7 +96,11 @@ def _rows(section: Section) -> Iterator[dict[Any, Any]]:
         yield {"kind": "warning", "note": tables.heading(section, 0)[0]}
     elif section.note:
         yield {"kind": "note", "note": section.note}
-    for text in [*tables.settings(section), *([tables.references(section)] if section.published else [])]:
+    for text in [
+        *tables.labels(section),
+        *tables.settings(section),
+        *([tables.references(section)] if section.published else []),
+    ]:
         yield {"kind": "note", "note": text}
     for text in section.warnings:
         yield {"kind": "warning", "note": text}

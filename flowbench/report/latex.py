@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from flowbench.common.errors import printable
-from flowbench.common.text_table import TextTable
+from flowbench.common.text_table import WIDE, TextTable, upright
 from flowbench.report import tables
 from flowbench.report.assemble import Report, Section
 
@@ -43,40 +43,44 @@ def escaped(text: str) -> str:
 
 
 def _table(table: TextTable, section: Section, number: int) -> str:
+    table = upright(table)
     caption = f"{section.suite}, step {section.step:,}. {table.title}."
     if table.best:
-        what, where = (
-            "mean return",
-            "on the task (exact Mann-Whitney test, Holm's correction for the tasks of each pair)",
-        )
-        if table.header[0] == "algorithm":
-            what, where = "IQM", f"over the tasks ({tables.TEST}, {tables.correction(section)})"
-        caption += (
-            f" Bold: of the algorithms with enough seeds for a verdict, the highest {what} and those that are not "
-            f"found worse {where}, p <= 0.05."
-        )
+        what, where = "IQM", f"over the tasks ({tables.TEST}, {tables.correction(section)})"
+        if table.across:  # a table of the tasks
+            what = "mean return"
+            where = "on the task (exact Mann-Whitney test, Holm's correction for the tasks of each pair)"
+        best = f"the highest {what} and those that are not found worse"
+        best = f"of the algorithms with enough seeds for a verdict, {best}"
+        if section.baseline:
+            best = f"those that are found better than {section.baseline}"
+        caption += f" Bold: {best} {where}, p <= 0.05."
     if number == 1:
         caption = " ".join([caption, *(f"{text}." for text in tables.settings(section))])
-    body = [
-        [_cell(text, bold=(row, column) in table.best) for column, text in enumerate(cells)]
-        for row, cells in enumerate(table.rows)
-    ]
+    most = len(table.header) if table.colours or not table.numbers else WIDE
+    parts = [_tabular(table, range(first, first + most)) for first in range(1, len(table.header), most)]
     return "\n".join(
         [
             r"\begin{table*}",
             r"  \centering\small\setlength{\tabcolsep}{4pt}",
             f"  \\caption{{{escaped(caption)}}}",
             f"  \\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', section.suite)}-{number}}}",
-            f"  \\begin{{tabular}}{{l{('r' if table.numbers else 'l') * (len(table.header) - 1)}}}",
-            r"    \toprule",
-            f"    {' & '.join(map(escaped, table.header))} \\\\",
-            r"    \midrule",
-            *(f"    {' & '.join(row)} \\\\" for row in body),
-            r"    \bottomrule",
-            r"  \end{tabular}",
+            "\n  \\par\\medskip\n".join(parts),
             r"\end{table*}",
         ]
     )
+
+
+def _tabular(table: TextTable, columns: range) -> str:
+    """The names of the rows and some columns."""
+    chosen = [0, *(column for column in columns if column < len(table.header))]
+    lines = [[escaped(table.header[column]) for column in chosen]]
+    for row, cells in enumerate(table.rows):
+        lines.append([_cell(cells[column], bold=(row, column) in table.best) for column in chosen])
+    head, *body = (f"    {' & '.join(line)} \\\\" for line in lines)
+    layout = "l" + ("r" if table.numbers else "l") * (len(chosen) - 1)
+    rules = [r"    \toprule", head, r"    \midrule", *body, r"    \bottomrule"]
+    return "\n".join([f"  \\begin{{tabular}}{{{layout}}}", *rules, r"  \end{tabular}"])
 
 
 def _cell(text: str, *, bold: bool) -> str:

@@ -17,9 +17,18 @@ TEST = "permutation test stratified by task"
 HIGHER = "Probability that a run of X scores higher than a run of Y"
 
 GAP = "Optimality Gap"
+LIST = 6  # algorithms; the pairs of more are a matrix, not a list
+SIGNS = {"better": "+", "worse": "-", "undecided": "?", "too few seeds": "?", "no common task": ""}
+COLOURS = {"+": "white on #0072B2", "-": "black on #E69F00", "?": "dim"}  # safe for all common colour blindness
+LEGEND = "+ better, - worse, ? not decided"
 
 
 def heading(section: Section, reps: int) -> list[str]:
+    """The lines above the tables of a section."""
+    return [*facts(section, reps), *labels(section), *settings(section)]
+
+
+def facts(section: Section, reps: int) -> list[str]:
     """The lines that say what the numbers of a section are; a suite unlike the literature says so first."""
     lines = []
     if not section.comparable:
@@ -37,7 +46,13 @@ def heading(section: Section, reps: int) -> list[str]:
     if section.published:
         lines.append(references(section))
     scores = "normalised scores" if GAP in metrics(section) else "scores are returns, not normalised"
-    return [*lines, f"{scores}; {plural(reps, 'bootstrap resample')}", *settings(section)]
+    return [*lines, f"{scores}; {plural(reps, 'bootstrap resample')}"]
+
+
+def labels(section: Section) -> list[str]:
+    """The line that says which names are display names; nothing if there are none."""
+    listed = "; ".join(f"{algo} is {label}" for algo, label in section.labels.items())
+    return [f"Names: {listed}"] if listed else []
 
 
 def settings(section: Section) -> list[str]:
@@ -99,7 +114,7 @@ def tables(section: Section, *, pairs_per_task: bool = False) -> list[TextTable]
     title = f"Aggregate scores over the tasks {BRACKETS}"
     title += "; optimality gap: lower is better" if GAP in metrics(section) else ""
     iqm = own.xs("IQM", level="metric")["estimate"]
-    leading = best({str(algo): value for algo, value in iqm.items()}, section.improvement)
+    leading = best({str(algo): value for algo, value in iqm.items()}, section.improvement, section.baseline)
     marked = frozenset((row, 1) for row, algo in enumerate(section.algos) if algo in leading)
     aggregates = TextTable(title, ("algorithm", *metrics(section), "seeds"), tuple(rows), best=marked)
     title = f"Mean return of each task over its seeds {BRACKETS}; n: number of seeds, where some are missing"
@@ -110,11 +125,14 @@ def tables(section: Section, *, pairs_per_task: bool = False) -> list[TextTable]
     return [aggregates, *means, *_pairs(section, pairs_per_task)]
 
 
-def best(estimates: Mapping[str, float], pairs: pd.DataFrame) -> set[str]:
+def best(estimates: Mapping[str, float], pairs: pd.DataFrame, baseline: str | None = None) -> set[str]:
     """The algorithm with the highest estimate and those that the test does not find worse than it.
 
-    Only algorithms with enough seeds for a verdict are considered; without any verdict the result is empty.
+    Only algorithms with enough seeds for a verdict are considered; without any verdict the result is empty. With a
+    ``baseline``, no others are tested: the result is the algorithms that are better than it.
     """
+    if baseline is not None:
+        return set(pairs.loc[(pairs["over"] == baseline) & (pairs["verdict"] == "better"), "algo"])
     tested = both_ways(pairs[pairs["verdict"].isin([*DECIDED, "undecided"])])
     known = [algo for algo in sorted(set(tested["algo"])) if not math.isnan(estimates[algo])]
     if not known:
@@ -138,14 +156,17 @@ def _of_tasks(
             cells.append(text if count == section.seeds[algo] or not count else f"{text} n={count:.0f}")
         if tested:
             pairs = section.improvement_per_task[section.improvement_per_task["task"] == task]
-            leading = best({str(algo): row[column] for algo, row in own.items()}, pairs)
+            leading = best({str(algo): row[column] for algo, row in own.items()}, pairs, section.baseline)
             marked |= {(len(lines), place) for place, algo in enumerate(section.algos, 1) if algo in leading}
         lines.append((str(task), *cells))
-    return TextTable(title, ("task", *section.algos), tuple(lines), best=frozenset(marked))
+    return TextTable(title, ("task", *section.algos), tuple(lines), best=frozenset(marked), across="algorithm")
 
 
 def _pairs(section: Section, per_task: bool) -> list[TextTable]:
-    """Probabilities of improvement and verdicts: a row for each pair; if asked for, on each task: a column for each."""
+    """Probabilities of improvement and verdicts: a row for each pair; if asked for, on each task: a column for each.
+
+    The pairs of many algorithms are a matrix.
+    """
     if section.improvement.empty:
         return []
     rows = []
@@ -153,8 +174,13 @@ def _pairs(section: Section, per_task: bool) -> list[TextTable]:
         cell = interval(own["estimate"], own["low"], own["high"], digits=3)
         p = p_value(own["p_holm"]) if own["tests"] else NOTHING
         rows.append((f"{own['algo']} > {own['over']}", cell, p, str(own["verdict"]), str(own["tasks"])))
-    title = f"{HIGHER}, over the tasks {BRACKETS}; p: {TEST}, {correction(section)}"
-    overall = TextTable(title, ("X > Y", "P(X > Y)", "p", "X is", "tasks"), tuple(rows))
+    against = f"; Y is the baseline {section.baseline}" if section.baseline else ""
+    title = f"{HIGHER}, over the tasks {BRACKETS}{against}; p: {TEST}, {correction(section)}"
+    overall = (
+        matrix(section)
+        if is_matrix(section)
+        else TextTable(title, ("X > Y", "P(X > Y)", "p", "X is", "tasks"), tuple(rows))
+    )
     if not per_task:
         return [overall]
     cells = {
@@ -163,14 +189,39 @@ def _pairs(section: Section, per_task: bool) -> list[TextTable]:
     }
     pairs = [row[0] for row in rows]
     lines = [(task, *(cells.get((task, pair), NOTHING) for pair in pairs)) for task in section.tasks]
-    return [overall, TextTable(f"{HIGHER}, on each task {BRACKETS}", ("task", *pairs), tuple(lines))]
+    return [overall, TextTable(f"{HIGHER}, on each task {BRACKETS}", ("task", *pairs), tuple(lines), across="X > Y")]
+
+
+def is_matrix(section: Section) -> bool:
+    """Whether the pairs are shown as a matrix, because a list would be too long."""
+    return len(section.algos) > LIST and section.baseline is None
+
+
+def matrix(section: Section) -> TextTable:
+    """P(row > column) in percent with the sign of the verdict; the columns have the numbers of the rows."""
+    rows, colours = [], {}
+    cells = {(pair["algo"], pair["over"]): pair for pair in both_ways(section.improvement).to_dict("records")}
+    for row, algo in enumerate(section.algos):
+        texts = []
+        for column, over in enumerate(section.algos, 1):
+            pair = cells.get((algo, over), {"verdict": "no common task"})
+            sign = SIGNS[pair["verdict"]]
+            texts.append(f"{100 * pair['estimate']:.0f}{sign}" if sign else "")
+            colours[row, column] = COLOURS.get(sign, "")
+        rows.append((f"{row + 1} {algo}", *texts))
+    title = (
+        "Probability in percent that a run of the row scores higher than a run of the column, over the tasks. The row "
+        f"is {LEGEND}: {TEST}, {correction(section)}; CSV and JSON have intervals and p"
+    )
+    header = ("X > Y", *(str(place) for place, _ in enumerate(section.algos, 1)))
+    return TextTable(title, header, tuple(rows), colours=colours)
 
 
 def missing(section: Section) -> TextTable:
     """The missing runs; seeds with the same reason share a row."""
     rows = []
     for (algo, task, status, why), group in section.missing.assign(why=_why(section.missing)).groupby(
-        ["algo", "task", "status", "why"]
+        ["algo", "task", "status", "why"], sort=False
     ):
         rows.append((str(algo), str(task), ranges(group["seed"]), f"{status}: {why}"))
     wanted = sum(count for algo, count in section.seeds.items() if algo not in section.published) * len(section.tasks)

@@ -13,7 +13,7 @@ tests compare the results with those of rliable.
 from flowbench.stats.aggregate import METRICS, aggregates, per_task, score_matrices, success_rates
 from flowbench.stats.bootstrap import CONFIDENCE, REPS
 from flowbench.stats.curve import curves, task_curves
-from flowbench.stats.pairs import both_ways, improvement
+from flowbench.stats.pairs import both_ways, improvement, oriented
 from flowbench.stats.profile import profiles
 from flowbench.stats.published import is_published, on_our_tasks, within_our_budget
 from flowbench.stats.rank_tests import DECIDED, FEWEST, LEVEL
@@ -34,6 +34,6 @@ from flowbench.stats.versus import versus
 __all__ = [
     "CONFIDENCE", "DECIDED", "FEWEST", "LEVEL", "METRICS", "REPS", "RUN", "Pair", "aggregates", "at_step", "both_ways",
     "common_step", "complete_seeds", "curves", "distinct_labels", "ended_diverged", "full_length", "improvement",
-    "is_published", "least_p", "looks", "missing", "on_our_tasks", "pairs", "per_task", "profiles",
+    "is_published", "least_p", "looks", "missing", "on_our_tasks", "oriented", "pairs", "per_task", "profiles",
     "score_matrices", "success_rates", "task_curves", "versus", "within_our_budget",
 ]

@@ -21,8 +21,12 @@ LEAST = 100  # permutations for each pair: with fewer, the corrected p-value of 
 Sample = tuple[Floats, Floats]  # the scores of both algorithms on one task
 
 
-def improvement(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+def improvement(
+    table: pd.DataFrame, *, reps: int = REPS, seed: int = 0, baseline: str | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """P(algo > over) and the verdict for every pair of algorithms of one suite: over the tasks, and on each task.
+
+    With a ``baseline`` only its pairs are tested, and the correction is for these.
 
     On a task, P(algo > over) is the share of all pairs (a run of ``algo``, a run of ``over``) in which the first run
     scores higher; a tie counts half. Over the tasks, it is the mean over the tasks that both algorithms have. Every run
@@ -37,14 +41,16 @@ def improvement(table: pd.DataFrame, *, reps: int = REPS, seed: int = 0) -> tupl
     could be decided (``rank_tests.enough``), or "no common task".
 
     Takes the table of ``at_step``; returns two frames, with one row for each pair (algo before over in alphabetical
-    order) and one row for each pair and task. Other columns: ``task`` (second frame only), ``seeds`` and ``over_seeds``
-    (the smallest number on any of the tasks), ``tasks`` (first frame only: how many both have). Repeatability and
-    errors: see ``aggregates``. All numbers but ``p_holm`` and ``tests`` do not depend on the other algorithms.
+    order of ``label``, so that a display name changes no number) and one row for each pair and task. Other columns:
+    ``task`` (second frame only), ``seeds`` and ``over_seeds`` (the smallest number on any of the tasks), ``tasks``
+    (first frame only: how many both have). Repeatability and errors: see ``aggregates``. All numbers but ``p_holm`` and
+    ``tests`` do not depend on the other algorithms.
     """
     check(table, reps)
     scores = scores_by_task(table)
-    algos = sorted(set(table["algo"]))
-    pairs = {(algo, over): common(scores, algo, over) for algo, over in combinations(algos, 2)}
+    named = sorted(set(zip(table.get("label", table["algo"]), table["config_id"], table["algo"], strict=True)))
+    both = combinations(dict.fromkeys(algo for *_, algo in named), 2)
+    pairs = {pair: common(scores, *pair) for pair in both if baseline is None or baseline in pair}
     published = set(table.loc[is_published(table), "algo"])
     outcome: dict[tuple[str, str], dict[str, Any]] = {}
     for with_published in (False, True):
@@ -81,6 +87,18 @@ def both_ways(pairs: pd.DataFrame) -> pd.DataFrame:
         verdict=pairs["verdict"].replace({BETTER: WORSE, WORSE: BETTER}),
     )
     return pd.concat([pairs, reverse], ignore_index=True)
+
+
+def oriented(pairs: pd.DataFrame, order: Sequence[str], baseline: str | None = None) -> pd.DataFrame:
+    """The rows of a frame of ``improvement`` in an order of the algorithms: ``algo`` is before ``over`` in it.
+
+    With a ``baseline``, ``over`` is the baseline.
+    """
+    ranks = {algo: place for place, algo in enumerate(order)}
+    both = both_ways(pairs)
+    both = both.assign(first=both["algo"].map(ranks), second=both["over"].map(ranks))
+    chosen = both[both["first"] < both["second"] if baseline is None else both["over"] == baseline]
+    return chosen.sort_values(["first", "second"], kind="stable", ignore_index=True).drop(columns=["first", "second"])
 
 
 def scores_by_task(table: pd.DataFrame) -> dict[tuple[str, str], Floats]:

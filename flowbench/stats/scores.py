@@ -91,11 +91,11 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     evaluation is used, and ``diverged`` is set so that the report can warn. If it has none, there is nothing to use and
     ``lost`` is set: the other runs are survivors.
 
-    Columns: those of RUN, ``published``, ``status``, ``error``; ``counts`` (bool); ``step`` (of the evaluation used),
-    ``mean`` (return), ``score`` and ``success`` (rate, if known), all missing unless the run counts; ``diverged`` and
-    ``lost`` (bool); ``reached`` (the last evaluated step, missing if none); ``reason`` (why the run does not count,
-    otherwise empty). Evaluations of cells that are not in ``runs`` are ignored. Raises ValueError if a cell has two
-    rows in ``runs``.
+    Columns: those of RUN, ``label`` (the algorithm without ``--label``), ``published``, ``status``, ``error``;
+    ``counts`` (bool); ``step`` (of the evaluation used), ``mean`` (return), ``score`` and ``success`` (rate, if known),
+    all missing unless the run counts; ``diverged`` and ``lost`` (bool); ``reached`` (the last evaluated step, missing
+    if none); ``reason`` (why the run does not count, otherwise empty). Evaluations of cells that are not in ``runs``
+    are ignored. Raises ValueError if a cell has two rows in ``runs``.
     """
     if runs.duplicated(RUN).any():
         raise ValueError("the same cell (suite, task, algorithm, config, seed) has more than one row in runs")
@@ -105,7 +105,9 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     finite = before[np.isfinite(before["mean"]) & np.isfinite(before["score"])]
     used = finite.groupby(RUN).tail(1).reindex(columns=[*RUN, *numbers])
 
-    table = runs[[*RUN, "status", "steps", "every"]].assign(published=is_published(runs), error=runs.get("error", ""))
+    table = runs[[*RUN, "status", "steps", "every"]].assign(
+        published=is_published(runs), label=runs.get("label", runs["algo"]), error=runs.get("error", "")
+    )
     table = table.merge(used, on=RUN, how="left")
     for name, steps in (
         ("first", every.groupby(RUN)["step"].min()),
@@ -120,11 +122,23 @@ def at_step(runs: pd.DataFrame, evals: pd.DataFrame, step: int) -> pd.DataFrame:
     table["counts"] = arrived & table["step"].notna()
     table["diverged"] = table["counts"] & (ended | (table["newest"] > table["step"]))
     table["lost"] = arrived & table["step"].isna() & ~(table["first"] > step)
-    facts = zip(table["counts"], arrived, table["first"], table["reached"], strict=True)
-    table["reason"] = ["" if counts else _reason(ok, first, last, step) for counts, ok, first, last in facts]
+    states = zip(table["counts"], arrived, table["first"], table["reached"], strict=True)
+    table["reason"] = ["" if counts else _reason(ok, first, last, step) for counts, ok, first, last in states]
     table.loc[~table["counts"], numbers] = np.nan
     table = table.astype({"step": "Int64", "reached": "Int64", "error": object}).fillna({"error": ""})
-    columns = [*RUN, "published", "status", "error", "counts", *numbers, "diverged", "lost", "reached", "reason"]
+    columns = [
+        *RUN,
+        "label",
+        "published",
+        "status",
+        "error",
+        "counts",
+        *numbers,
+        "diverged",
+        "lost",
+        "reached",
+        "reason",
+    ]
     return table[columns].sort_values(RUN, ignore_index=True)
 
 

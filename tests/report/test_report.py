@@ -22,7 +22,7 @@ def holed():
 
 def test_the_numbers_are_those_of_stats():
     runs, evals = frames(seeds=range(3))
-    section = build(runs, evals, seed=4).sections[0]
+    section = build(runs, evals, seed=4, sort="name").sections[0]
     table = stats.at_step(runs, evals, 10_000)
     pd.testing.assert_frame_equal(section.aggregates, stats.aggregates(table, reps=50, seed=4))
     pd.testing.assert_frame_equal(section.per_task, stats.per_task(table, reps=50, seed=4))
@@ -71,7 +71,7 @@ def test_warnings(holed):
     text = "\n".join(holed.sections[0].warnings)
     assert f"{VARIANT}: the aggregate scores use 4 of 5 seeds (0-2, 4), because only these have all 7 tasks" in text
     assert "td3: no aggregate scores, because none of its seeds has all 7 tasks" in text
-    pairs = f"flowrl > td3, {VARIANT} > td3, sac > td3"
+    pairs = f"{VARIANT} > td3, flowrl > td3, sac > td3"
     assert f"{pairs}: compared over 6 of 7 tasks, because not both have dog-run" in text
     assert "sac, dog-run, seed 1: diverged by step 10,000; its last finite evaluation, at step 7,500, is used" in text
     assert "50 bootstrap resamples: the intervals are rough" in text
@@ -215,7 +215,7 @@ def test_success_rates_are_in_every_format_where_there_are_any():
     title = "Success rate of each task"
     assert title not in report.render(build(runs, evals), "markdown")
     evals["success"] = np.where(evals["algo"] == "sac", evals["seed"] / 2, np.nan)
-    built = build(runs, evals)
+    built = build(runs, evals, sort="name")
     cell = "0.25 [0.00, 0.50]"
     assert title in shown(built)
     assert re.search(rf"h1-walk +{re.escape(cell)} +-", shown(built))
@@ -307,8 +307,8 @@ def test_six_pairs_in_eighty_columns():
     lines = text[start : text.index("Missing: none of 40 runs")].rstrip().splitlines()
     assert lines[0].split() == ["X", ">", "Y", "P(X", ">", "Y)", "p", "X", "is", "tasks"]
     assert len(lines) == 2 + 6
-    assert lines[2].split() == ["flowrl", ">", "sac", "1.000", "[1.000,", "1.000]", "<0.001", "better", "2"]
-    assert lines[-1].startswith("sb3-sac > td3 ")
+    assert lines[2].split() == ["flowrl", ">", "sb3-sac", "1.000", "[1.000,", "1.000]", "<0.001", "better", "2"]
+    assert lines[-1].startswith("sac > td3 ")
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -459,14 +459,14 @@ def test_bold_and_verdicts_agree_in_every_format():
     """Four runs of td3 above four of all others: decided between two algorithms (2 / 70), not among three (6 / 70)."""
     runs, evals = frames(algos=("flowrl", "sac", "td3"), tasks=("a",), seeds=range(4))
     evals.loc[evals["algo"] == "td3", ["mean", "score"]] += (1000, 1)
-    for algos, verdict, bold in ((("sac", "td3"), "worse", ["td3"]), (("flowrl", "sac", "td3"), "too few seeds", [])):
+    for algos, verdict, bold in ((("sac", "td3"), "better", ["td3"]), (("flowrl", "sac", "td3"), "too few seeds", [])):
         built = build(runs[runs["algo"].isin(algos)], evals)
         latex, text, rows = (report.render(built, name) for name in ("latex", "markdown", "csv"))
         overall = [line for line in latex.splitlines() if line.strip().startswith(tuple(f"{algo} &" for algo in algos))]
         assert [line.split()[0] for line in overall if r"\textbf" in line] == bold
         (of_task,) = (line for line in latex.splitlines() if line.strip().startswith("a &"))
         assert of_task.count(r"\textbf") == 1  # on a task there is no correction for the pairs
-        (line,) = (line for line in text.splitlines() if line.startswith(r"| sac \> td3"))
+        (line,) = (line for line in text.splitlines() if line.startswith(r"| td3 \> sac"))
         assert f"| {verdict} |" in line
-        pair = pd.read_csv(io.StringIO(rows)).query("kind == 'improvement' and algo == 'sac' and over == 'td3'")
+        pair = pd.read_csv(io.StringIO(rows)).query("kind == 'improvement' and algo == 'td3' and over == 'sac'")
         assert pair[["note", "tests"]].values.tolist() == [[verdict, len(algos) * (len(algos) - 1) // 2]]

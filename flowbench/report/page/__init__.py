@@ -58,7 +58,7 @@ def _part(name: str) -> str:
 
 
 def _content(report: Report, runs: pd.DataFrame, evals: pd.DataFrame) -> dict[str, Any]:
-    runs, evals = drawn(runs, evals)
+    runs, evals = drawn(report, runs, evals)
     styles = styles_of(runs, *(section.table for section in report.sections))
     return {
         "version": flowbench.__version__,
@@ -75,8 +75,11 @@ def _section(section: Section, runs: pd.DataFrame, evals: pd.DataFrame, report: 
     gaps = tables.missing(section)
     ours = runs[~stats.is_published(runs)]
     return {
-        "heading": tables.heading(section, report.reps),
+        "heading": tables.facts(section, report.reps),
+        "settings": [*tables.labels(section), *tables.settings(section)],
         "verdict": verdict.sentences(section),
+        "method": verdict.method(section),
+        "matrix": tables.is_matrix(section),
         "curves": [_curve(own) for _, own in curves.groupby(["task", "algo"])],
         "coverage": _covered(ours),
         "missing": {"title": gaps.title, "header": gaps.header, "rows": gaps.rows},

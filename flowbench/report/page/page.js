@@ -24,8 +24,8 @@
   };
   const dashes = (algo) => DASHES[styles.get(algo).dashes];
   const isPublished = (algo) => styles.get(algo)?.dashes === "--";
-  /** A label that may break after a comma, bracket, hash or space, as in the terminal. */
-  const broken = (text) => text.match(/[^,[# ]*[,[# ]?/g).flatMap((piece) => [piece, element("wbr")]);
+  /** A text whose labels may break after a comma, bracket or hash, as in the terminal, but not after "0.4 [". */
+  const broken = (text) => text.split(/(?<=[,# ]|[^ ]\[)/).flatMap((piece) => [piece, element("wbr")]);
   const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
   function fixed(value, digits) {
@@ -79,7 +79,7 @@
 
   // Intervals as bars ------------------------------------------------------------------------------------------------
 
-  function bars(title, rows, { span, half = null }) {
+  function bars(title, rows, { span, half = null, wide = false }) {
     const [low, high] = span;
     const at = (value) => `${(100 * (value - low)) / (high - low)}%`;
     const body = rows.map((row) => {
@@ -93,7 +93,8 @@
         drawing.append(shape("rect", bar));
       }
       if (row.estimate !== null) {
-        const inside = isPublished(row.style) ? "var(--card)" : colour(row.style);
+        const isHollow = row.style === undefined || isPublished(row.style); // not decided, or published
+        const inside = isHollow ? "var(--card)" : colour(row.style);
         const point = { cx: at(row.estimate), cy: 9, r: 3, fill: inside, stroke: colour(row.style), "stroke-width": 2 };
         drawing.append(shape("circle", point));
       }
@@ -107,7 +108,8 @@
       axis.append(shape("text", { x: at(tick), y: 12, "text-anchor": "middle" }, short(tick)));
     }
     body.push(element("tr", {}, element("td"), element("td", { class: "bar" }, axis)));
-    return element("div", { class: "card" }, element("h4", {}, title), element("table", { class: "bars" }, ...body));
+    const table = element("table", { class: wide ? "bars wide" : "bars" }, ...body);
+    return element("div", { class: "card" }, element("h4", {}, title), table);
   }
 
   function aggregates(suite) {
@@ -123,21 +125,67 @@
     }));
   }
 
-  function pairs(suite) {
+  function pairs(suite, own) {
     if (!suite.improvement.length) return [];
-    const rows = suite.improvement.map((row) => ({
-      ...row, name: `${row.algo} > ${row.over}`,
-      style: { better: row.algo, worse: row.over }[row.verdict],
-      note: `${row.verdict}${row.p_holm === null ? "" : `, p ${pValue(row.p_holm)}`}, ${plural(row.tasks, "task")}`,
-    }));
-    const title = "P(X > Y): the probability that a run of X scores higher than a run of Y; below it, the verdict on X";
-    const card = bars(title, rows, { span: [0, 1], half: 0.5 });
-    return [element("h3", {}, "Probability of improvement over the tasks"), card];
+    const said = (row) => {
+      const p = row.p_holm === null ? "" : `, p ${pValue(row.p_holm)}`;
+      return `${row.verdict}${p}, ${plural(row.tasks, "task")}`;
+    };
+    const list = () => {
+      const rows = suite.improvement.map((row) => ({
+        ...row, name: `${row.algo} > ${row.over}`, note: said(row),
+        style: { better: row.algo, worse: row.over }[row.verdict],
+      }));
+      const title =
+        "P(X > Y): the probability that a run of X scores higher than a run of Y; below it, the verdict on X";
+      return bars(title, rows, { span: [0, 1], half: 0.5, wide: true });
+    };
+    const title = suite.baseline ? ` with the baseline ${suite.baseline}` : "";
+    const head = element("h3", {}, `Pairs${title}: probability of improvement over the tasks`);
+    if (!own.matrix) return [head, list()];
+    const percent = "The numbers are the probability in percent that a run of the row scores higher. ";
+    const note = element(
+      "p", { class: "faint" }, "The row against the column: + better, − worse, ? not decided. ",
+      element("span", { class: "percent" }, percent), "Point at a cell for its interval and p, or open the list.",
+    );
+    const all = lazy([`All ${suite.improvement.length} pairs with intervals and p`], () => [list()]);
+    return [head, note, matrix(suite, said), all];
+  }
+
+  const SIGNS = { better: "+", worse: "−", undecided: "?", "too few seeds": "?", "no common task": "" };
+  const REVERSED = { better: "worse", worse: "better" };
+
+  /** Every pair as a coloured cell, readable without the colour: the row against the column. */
+  function matrix(suite, said) {
+    const own = new Map();
+    for (const row of suite.improvement) {
+      own.set(JSON.stringify([row.algo, row.over]), row);
+      const [low, high] = row.low === null ? [null, null] : [1 - row.high, 1 - row.low];
+      const turned = { ...row, algo: row.over, over: row.algo, estimate: 1 - row.estimate, low, high };
+      own.set(JSON.stringify([row.over, row.algo]), { ...turned, verdict: REVERSED[row.verdict] ?? row.verdict });
+    }
+    const cell = (algo, over) => {
+      const row = own.get(JSON.stringify([algo, over]));
+      const sign = row && SIGNS[row.verdict];
+      if (!sign) return element("td");
+      const title = `${algo} > ${over}: ${interval(row, 3)}; ${said(row)}`;
+      const percent = element("span", { class: "percent" }, fixed(100 * row.estimate, 0));
+      return element("td", { class: row.verdict.split(" ")[0], title }, percent, sign);
+    };
+    const heads = suite.algos.map((algo, place) => element("th", { scope: "col", title: algo }, String(place + 1)));
+    const rows = suite.algos.map((algo, place) => element(
+      "tr", {}, element("th", { scope: "row" }, `${place + 1} `, ...broken(algo)),
+      ...suite.algos.map((over) => cell(algo, over)),
+    ));
+    return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "pairs" }, element(
+      "table", { class: "matrix" }, element("thead", {}, element("tr", {}, element("th"), ...heads)),
+      element("tbody", {}, ...rows),
+    ));
   }
 
   // Curves -----------------------------------------------------------------------------------------------------------
 
-  const WIDTH = 360, HEIGHT = 210, LEFT = 44, RIGHT = 352, TOP = 8, BOTTOM = 174;
+  const WIDTH = 360, HEIGHT = 220, LEFT = 46, RIGHT = 342, TOP = 8, BOTTOM = 176;
 
   /** A line chart of {algo, x, estimate, low, high} (arrays). The pointer or the arrow keys show the values. */
   function chart(title, series, { xlabel, digits, showX, least }) {
@@ -154,10 +202,11 @@
       plot.append(shape("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick)));
     }
     for (const tick of ticks(x0, x1, 4)) {
-      plot.append(shape("text", { x: x(tick), y: BOTTOM + 15, "text-anchor": "middle" }, short(tick)));
+      plot.append(shape("text", { x: x(tick), y: BOTTOM + 17, "text-anchor": "middle" }, short(tick)));
     }
     plot.append(shape("text", { x: (LEFT + RIGHT) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, xlabel));
-    for (const own of series) plot.append(...curve(own, x, y));
+    const faint = Math.min(0.18, 0.9 / series.length); // the bands of many curves lie on each other
+    for (const own of series) plot.append(...curve(own, x, y, faint));
     const guide = shape("line", { y1: TOP, y2: BOTTOM, class: "guide", visibility: "hidden" });
     plot.append(guide);
     const tip = element("div", { class: "tip", hidden: "", role: "status" });
@@ -166,14 +215,14 @@
     return card;
   }
 
-  function curve(own, x, y) {
+  function curve(own, x, y, opacity) {
     const point = (place, values) => `${x(own.x[place]).toFixed(1)},${y(values[place]).toFixed(1)}`;
     const places = own.x.map((_, place) => place);
     const drawn = [];
     const known = places.filter((place) => own.low[place] !== null);
     if (known.length) {
       const edge = [...known.map((k) => point(k, own.low)), ...known.reverse().map((k) => point(k, own.high))];
-      drawn.push(shape("polygon", { points: edge.join(" "), class: "band", fill: colour(own.algo) }));
+      drawn.push(shape("polygon", { points: edge.join(" "), class: "band", fill: colour(own.algo), opacity }));
     }
     const points = places.map((place) => point(place, own.estimate)).join(" ");
     const line = { class: "line", points, stroke: colour(own.algo), "stroke-dasharray": dashes(own.algo) };
@@ -271,9 +320,15 @@
     return cards.length ? [element("h3", {}, "Over all tasks"), element("div", { class: "cards" }, ...cards)] : [];
   }
 
-  function learning(curves) {
+  /** The algorithms of these rows, in the order of the report. */
+  function ordered(suite, rows) {
+    const there = new Set(rows.map((row) => row.algo));
+    return [...new Set([...suite.algos, ...styles.keys()])].filter((algo) => there.has(algo));
+  }
+
+  function learning(suite, curves) {
     const tasks = [...new Set(curves.map((own) => own.task))];
-    const algos = [...styles.keys()].filter((algo) => curves.some((own) => own.algo === algo));
+    const algos = ordered(suite, curves);
     const cards = tasks.map((task) => {
       const series = algos.flatMap((algo) => curves.filter((own) => own.task === task && own.algo === algo));
       return chart(task, series, { xlabel: "environment steps", digits: 1, showX: atStep, least: [0] });
@@ -291,7 +346,7 @@
 
   /** A table of rows {name, cells: [{text, value}]}. A click on a column sorts it; `filter` selects rows by name. */
   function sortable(head, rows, filter) {
-    let [column, down] = [0, false];
+    let [column, down] = [null, false]; // until the first click the rows are as given
     const body = element("tbody");
     const heads = head.map((text, place) => {
       const choose = () => {
@@ -305,7 +360,7 @@
       const wanted = filter.value.trim().toLowerCase();
       const shown = rows.filter((row) => row.name.toLowerCase().includes(wanted));
       const value = (row) => (column ? row.cells[column - 1].value : row.name);
-      shown.sort((a, b) => {
+      if (column !== null) shown.sort((a, b) => {
         const [one, two] = [value(a), value(b)];
         if (one === null || two === null) return (one === null) - (two === null); // missing values are last in both orders
         const order = column ? one - two : one.localeCompare(two, "en");
@@ -322,7 +377,7 @@
         ...row.cells.map((cell) => element("td", { class: "number" }, cell.text)),
       )));
       if (!shown.length) {
-        body.append(element("tr", {}, element("td", { colspan: head.length }, "No task has this text in its name.")));
+        body.append(element("tr", {}, element("td", { colspan: head.length }, "No row has this text in its name.")));
       }
     }
     filter.oninput = draw;
@@ -330,17 +385,25 @@
     return element("table", { class: "data" }, element("thead", {}, element("tr", {}, ...heads)), body);
   }
 
+  /** Whether there are more columns than fit a screen, and fewer rows: then the columns become the rows. */
+  const isTurned = (columns, rows) => columns.length > Math.max(6, rows.length);
+
+  /** [head, rows]: tasks by algorithms or pairs (``columns``). */
   function taskRows(suite, records, columns, key, digits, names) {
     const own = new Map(records.map((row) => [JSON.stringify([row.task, ...key(row)]), row]));
-    return suite.tasks.map((task) => ({
-      name: task,
-      cells: columns.map((column) => {
-        const row = own.get(JSON.stringify([task, ...column]));
-        if (!row || row[names[0]] === null) return { text: "-", value: null };
-        const few = names[0] !== "estimate" && row.seeds !== suite.seeds[row.algo] ? ` n=${row.seeds}` : "";
-        return { text: interval(row, digits, names) + few, value: row[names[0]] };
-      }),
-    }));
+    const cell = (task, column) => {
+      const row = own.get(JSON.stringify([task, ...column]));
+      if (!row || row[names[0]] === null) return { text: "-", value: null };
+      const few = names[0] !== "estimate" && row.seeds !== suite.seeds[row.algo] ? ` n=${row.seeds}` : "";
+      return { text: interval(row, digits, names) + few, value: row[names[0]] };
+    };
+    const name = (column) => column.join(" > ");
+    if (isTurned(columns, suite.tasks)) {
+      const line = (column) => ({ name: name(column), cells: suite.tasks.map((task) => cell(task, column)) });
+      return [[columns[0].length > 1 ? "X > Y" : "algorithm", ...suite.tasks], columns.map(line)];
+    }
+    const line = (task) => ({ name: task, cells: columns.map((column) => cell(task, column)) });
+    return [["task", ...columns.map(name)], suite.tasks.map(line)];
   }
 
   function tasks(suite) {
@@ -348,27 +411,26 @@
     const couples = suite.improvement.map((row) => [row.algo, row.over]);
     const means = (records, digits, names) => taskRows(suite, records, algos, (row) => [row.algo], digits, names);
     const views = [
-      ["mean return", algos, () => means(suite.per_task, 1, ["mean", "low", "high"])],
-      ["mean normalised score", algos, () => means(suite.per_task, 3, ["score", "score_low", "score_high"])],
+      ["mean return", () => means(suite.per_task, 1, ["mean", "low", "high"])],
+      ["mean normalised score", () => means(suite.per_task, 3, ["score", "score_low", "score_high"])],
     ];
     if (suite.success.length) {
-      views.push(["success rate", algos, () => means(suite.success, 2, ["success", "low", "high"])]);
+      views.push(["success rate", () => means(suite.success, 2, ["success", "low", "high"])]);
     }
     if (couples.length) {
       const key = (row) => [row.algo, row.over];
       const names = ["estimate", "low", "high"];
       const rows = () => taskRows(suite, suite.improvement_per_task, couples, key, 2, names);
-      views.push(["probability of improvement", couples, rows]);
+      views.push(["probability of improvement", rows]);
     }
-    const filter = element("input", { type: "search", placeholder: "filter tasks", "aria-label": "filter tasks" });
+    const filter = element("input", { type: "search", placeholder: "filter rows", "aria-label": "filter rows" });
     const place = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "scores of each task" });
     const choice = element(
       "select", { "aria-label": "what to show", onchange: () => draw() },
       ...views.map(([name], k) => element("option", { value: k }, name)),
     );
     function draw() {
-      const [, columns, rows] = views[choice.value];
-      place.replaceChildren(sortable(["task", ...columns.map((column) => column.join(" > "))], rows(), filter));
+      place.replaceChildren(sortable(...views[choice.value][1](), filter));
     }
     draw();
     const note =
@@ -393,8 +455,8 @@
 
   // Coverage and runs ------------------------------------------------------------------------------------------------
 
-  function coverage(section) {
-    const algos = [...new Set(section.coverage.map((row) => row.algo))];
+  function coverage(suite, section) {
+    const algos = ordered(suite, section.coverage);
     const tasks = [...new Set(section.coverage.map((row) => row.task))];
     const own = new Map(section.coverage.map((row) => [JSON.stringify([row.task, row.algo]), row]));
     const sums = new Map();
@@ -402,17 +464,20 @@
       sums.set(status, (sums.get(status) ?? 0) + count);
     }
     const total = [...sums].map(([status, sum]) => `${sum.toLocaleString("en")} ${status}`).join(", ");
-    const rows = tasks.map((task) => [task, ...algos.map((algo) => element(
+    const cell = (task, algo) => element(
       "span", {}, ...own.get(JSON.stringify([task, algo])).seeds.map(({ status, count, which }) => element(
         "span", { class: `seeds ${status}`, title: `seeds ${which}` }, `${count} ${status}`,
         status === "done" ? "" : ` (${which})`,
       )),
-    ))]);
+    );
+    const grid = isTurned(algos, tasks)
+      ? table(["algorithm", ...tasks], algos.map((algo) => [algo, ...tasks.map((task) => cell(task, algo))]))
+      : table(["task", ...algos], tasks.map((task) => [task, ...algos.map((algo) => cell(task, algo))]));
     const { title, header, rows: gaps } = section.missing;
     return [
       element("h3", {}, "Coverage"),
       algos.length ? element("p", {}, `${total}; the seeds are in brackets.`) : null,
-      algos.length ? table(["task", ...algos], rows) : null,
+      algos.length ? grid : null,
       element("p", {}, element("b", {}, title)), gaps.length ? table(header, gaps) : null,
     ];
   }
@@ -453,8 +518,8 @@
     node.addEventListener("toggle", () => node.open && node.childElementCount === 1 && node.append(...inside()));
     return node;
   }
-  function runs(section) {
-    const algos = [...styles.keys()].filter((algo) => section.runs.some((run) => run.algo === algo));
+  function runs(suite, section) {
+    const algos = ordered(suite, section.runs);
     const folds = algos.map((algo) => {
       const own = section.runs.filter((run) => run.algo === algo);
       return lazy([swatch(algo), `${algo}: ${plural(own.length, "run")}`], () => own.map((run) => {
@@ -469,22 +534,25 @@
 
   // The page ---------------------------------------------------------------------------------------------------------
 
-  function list(title, items) {
+  function list(title, items, id = null) {
     const lines = items.map((text) => element("li", {}, text));
-    return lines.length ? [element("h3", {}, title), element("ul", {}, ...lines)] : [];
+    return lines.length ? [element("h3", { id }, title), element("ul", {}, ...lines)] : [];
   }
   function section(suite, own, place) {
     const [loud, rest] = suite.comparable ? [[], own.heading] : [own.heading.slice(0, 1), own.heading.slice(1)];
+    const count = suite.warnings.length;
+    const warnings = element("a", { href: `#warnings-${place}` }, plural(count, "warning"));
     const parts = [
       element("h2", {}, suite.suite),
       ...loud.map((line) => element("p", { class: "loud" }, line)),
-      element("div", { class: "verdict" }, ...own.verdict.map((text) => element("p", {}, text))),
-      ...rest.map((line) => element("p", { class: "faint" }, line)),
-      legend(suite.algos),
+      element("div", { class: "verdict" }, ...own.verdict.map((text) => element("p", {}, ...broken(text)))),
+      ...[...rest, own.method].map((line) => element("p", { class: "faint" }, line)),
+      count ? element("p", { class: "faint" }, warnings) : null,
+      ...learning(suite, own.curves), ...overall(suite),
       element("h3", {}, "Aggregate scores over the tasks"),
-      element("p", { class: "faint" }, "Points with their 95 % stratified bootstrap confidence intervals."), aggregates(suite),
-      ...pairs(suite), ...overall(suite), ...learning(own.curves), ...tasks(suite), ...coverage(own),
-      ...list("Warnings", suite.warnings), ...runs(own),
+      element("p", { class: "faint" }, "Points with their 95 % stratified bootstrap confidence intervals."),
+      aggregates(suite), ...pairs(suite, own), ...tasks(suite), ...coverage(suite, own),
+      ...list("Warnings", suite.warnings, `warnings-${place}`), ...list("Settings", own.settings), ...runs(suite, own),
     ];
     return element("section", { id: `suite-${place}` }, ...parts.filter((part) => part !== null));
   }
