@@ -17,6 +17,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from algos import source
+
 if TYPE_CHECKING:
     from algos.agent import Agent
 
@@ -71,6 +73,13 @@ class Entry:
             return hashlib.sha256(self._file().read_bytes()).hexdigest()
         except OSError as error:
             raise AlgorithmError(f"algorithm {self.name!r}: {self.target} cannot be read: {error}") from error
+
+    def code(self) -> str:
+        """A digest of the code that its behaviour depends on: see `algos.source.digest`. Raises AlgorithmError."""
+        main, name = self._source(), self.target.rpartition(":")[0]
+        if self.path:
+            return source.digest(main, "", main.parent)
+        return source.digest(main, name, main.parents[name.count(".") + (main.name == "__init__.py")])
 
     def about(self) -> tuple[str, str]:
         """The first line and the paper (paragraph "Paper: ...") of the module's docstring, without importing it.

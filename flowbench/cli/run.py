@@ -205,6 +205,14 @@ def run(
             help="Train everything from the start, also what is done; old results are kept aside.",
         ),
     ] = False,
+    any_code: Annotated[
+        bool,
+        typer.Option(
+            "--any-code",
+            rich_help_panel=WHAT,
+            help="Accept finished and interrupted runs although the code of their algorithm has changed since.",
+        ),
+    ] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", rich_help_panel=LENGTH, help="Start no other group after a cell has failed.")
     ] = False,
@@ -265,6 +273,7 @@ def run(
         dry_run=dry_run,
         calibrate=calibrate,
         force=force,
+        any_code=any_code,
         fail_fast=fail_fast,
         retries=retries,
         timeout=timeout,
