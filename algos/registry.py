@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -51,8 +52,11 @@ class Entry:
         try:
             module = _import_file(self.path) if self.path else importlib.import_module(where)
         except (Exception, SystemExit) as error:  # third-party modules may raise anything
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if self.path and frame.filename == str(self.path)]
+            line = f" (line {lines[-1]})" if lines else ""
             raise AlgorithmError(
-                f"algorithm {self.target!r} cannot be imported: {type(error).__name__}: {error}"
+                f"algorithm {self.target!r} cannot be imported: {type(error).__name__}: {error}{line}"
             ) from error
         found = getattr(module, attribute, None)
         if not (isinstance(found, type) and issubclass(found, Agent)):

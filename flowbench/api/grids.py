@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from flowbench import report as reports
+from flowbench.api.rehearsal import rehearse
 from flowbench.common import duration
 from flowbench.common.errors import UsageError, one_of
 from flowbench.common.numbers import whole
@@ -104,8 +105,12 @@ def run(
         quiet=quiet,
     )
     train = adaptive_seeds.run if request.auto else run_grid
+    cells = request.cells()
     with executors.cluster(engine, address) as cluster:
-        return train(request.cells(), Path(results), options, cluster)
+        status = train(cells, Path(results), options, cluster)
+    if dry_run:
+        Console().print(rehearse(cells), highlight=False)
+    return status
 
 
 def load(results: Folder = "results", *, suite: Names = (), algo: Names = ()) -> Results:

@@ -186,7 +186,8 @@ def run(
         typer.Option(
             "--dry-run",
             rich_help_panel=SHOW,
-            help="Show the cells, what is already done, and the estimated time and memory. Train nothing.",
+            help="Show the cells, what is already done, and the estimated time and memory. Try every algorithm and "
+            "task once. Train nothing.",
         ),
     ] = False,
     calibrate: Annotated[
