@@ -28,6 +28,7 @@ COMMANDS = (
     "bench",
     "paper",
     "doctor",
+    "new",
     "lists",
 )
 
