@@ -29,6 +29,7 @@ COMMANDS = (
     "paper",
     "doctor",
     "new",
+    "check",
     "lists",
 )
 

@@ -10,6 +10,7 @@ import pytest
 from fakes import write_suite
 
 import algos
+from flowbench import check
 from flowbench.plan import templates
 from flowbench.store import records
 
@@ -56,6 +57,12 @@ def test_a_new_algorithm_trains_beside_another(flowbench, tmp_path: Path) -> Non
     assert (status, err) == (0, "")
     runs = [records.read_run(folder) for folder in records.folders(Path("results"))]
     assert {run.algo.name: run.status for run in runs} == {"mine": "done", "td3": "done"}
+
+
+def test_a_new_algorithm_passes_every_check(flowbench) -> None:
+    assert flowbench("new", "algo", "mine")[0] == 0
+    variant = check.find("mine.py:Mine[hidden=8]")
+    assert all(finding.passed for finding in check.check(variant.entry.load(), variant.config))
 
 
 def test_a_new_suite_is_tried_without_a_change(flowbench, script) -> None:

@@ -29,7 +29,7 @@ class TemplateConfig(Config):
     tau: float = 0.02  # weight of the online critics in the target critics
     temperature: float = 0.1  # weight of the policy's entropy
     batch_size: int = 128
-    random_steps: int = 500
+    random_steps: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
