@@ -112,25 +112,24 @@ def batches(agent: Agent[Any], count: int, seed: int = 5) -> list[Batch]:
 def actions_fit(subject: Subject) -> None:
     """Actions have the right shape and lie in [-1, 1], for any sizes and number of observations."""
     for sizes in SIZES:
-        agent = subject.agent(*sizes)
+        learner = EagerLearner(subject.agent(*sizes), CPU)
         for n in (1, 7):
-            _check_actions(agent, torch.randn(n, sizes[0]), "observations")
+            _check_actions(learner, torch.randn(n, sizes[0]), "observations")
 
 
 def extreme_observations(subject: Subject) -> None:
     """Actions are finite and in bounds whatever is observed."""
-    agent = subject.agent()
+    learner = EagerLearner(subject.agent(), CPU)
     for scale in EXTREMES:
-        _check_actions(agent, scale * torch.randn(7, OBS_DIM), f"observations around {scale:g}")
+        _check_actions(learner, scale * torch.randn(7, OBS_DIM), f"observations around {scale:g}")
 
 
 def acting_changes_nothing(subject: Subject) -> None:
     """Acting changes no parameter and no buffer."""
     agent = subject.agent()
-    before = _weights(agent)
+    before, learner = _weights(agent), EagerLearner(agent, CPU)
     for explore in (True, False):
-        with torch.no_grad():
-            agent.act(torch.randn(4, OBS_DIM), explore)
+        learner.act(torch.randn(4, OBS_DIM), explore)
     if changed := _changed(before, agent):
         raise Failed(f"act changes {_listed(changed)}", "act")
 
@@ -289,11 +288,11 @@ def place(error: BaseException, algorithm: type[Agent[Any]]) -> str:
     return f"{file}:{line}" if line else file
 
 
-def _check_actions(agent: Agent[Any], obs: Tensor, what: str) -> None:
+def _check_actions(learner: EagerLearner, obs: Tensor, what: str) -> None:
+    agent = learner.agent
     for explore in (True, False):
         call = f"act(obs, explore={explore}) for {len(obs)} {what} of size {agent.obs_dim}"
-        with torch.no_grad():
-            action = agent.act(obs, explore)
+        action = learner.act(obs, explore)
         if action.shape != (len(obs), agent.act_dim):
             raise Failed(f"{call} gives shape {tuple(action.shape)}, not {(len(obs), agent.act_dim)}", "act")
         if not action.isfinite().all():

@@ -104,7 +104,7 @@ def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
             numbers = group["code"].value_counts().sort_index()
             if len(numbers) > 1 or "; " in numbers.index[0]:
                 listed = " | ".join(f"{code} ({plural(number, 'run')})" for code, number in numbers.items())
-                texts.append(f"{algo}: its code was changed between the runs: {listed}")
+                texts.append(f"{algo}: its code was changed between or during its runs: {listed}")
     for column, name in SAME.items():
         if column in counted:
             known = counted[counted[column] != ""]

@@ -394,7 +394,7 @@ def test_runs_of_one_algorithm_with_different_code_are_named_and_refused_where_a
     assert build(runs, evals, strict=True).sections[0].differences == ()
     runs.loc[(runs["algo"] == "td3") & (runs["seed"] == 2), "code"] = "0c"
     section = build(runs, evals).sections[0]
-    said = "td3: its code was changed between the runs: 0c (2 runs) | 2b (2 runs)"
+    said = "td3: its code was changed between or during its runs: 0c (2 runs) | 2b (2 runs)"
     assert section.differences == (said,)
     assert said in section.warnings
     with pytest.raises(ValueError, match="--strict: dmc-hard: td3: its code was changed") as refused:
