@@ -215,13 +215,18 @@ def stacked_equals_separate(subject: Subject) -> None:
     StackedLearner([subject.agent(seed=seed) for seed in range(SEEDS)], CPU).rehearse()
     # In double precision: in single, Adam turns a gradient of rounding errors into a whole step.
     agents = [subject.agent(seed=seed).double() for seed in range(SEEDS)]
+    try:
+        EagerLearner(copy.deepcopy(agents[0]), CPU).update(_double(batches(agents[0], 1)[0]))
+    except Exception as error:
+        how = "make tensors like the batch, as torch.zeros_like does"
+        raise Failed(f"an update in double precision, in which they are compared, fails: {error}; {how}") from error
     with _known_noise() as restart:
         for few_kernels in (False, True):  # as on a CPU, as on a GPU
             separate = [EagerLearner(copy.deepcopy(agent), CPU) for agent in agents]
             stacked = StackedLearner(copy.deepcopy(agents), CPU, few_kernels=few_kernels)
             of_seeds = [batches(agents[0], 2 * agents[0].period, seed) for seed in range(SEEDS)]
             for together in zip(*of_seeds, strict=True):
-                each = [Batch(*(part.double() for part in batch)) for batch in together]
+                each = list(map(_double, together))
                 restart()
                 stacked.update(Batch(*map(torch.stack, zip(*each, strict=True))))
                 for learner, batch in zip(separate, each, strict=True):
@@ -277,12 +282,12 @@ NOISE = "draw noise with torch.randn_like, torch.rand_like or algos.networks.noi
 def place(error: BaseException, algorithm: type[Agent[Any]]) -> str:
     """The file and line to look at: the last line of the algorithm's file in a traceback, or the method of a check."""
     file = str(inspect.getsourcefile(algorithm))
-    trace, line = error.__traceback__, 0
+    trace, line = (error.__cause__ or error).__traceback__, 0
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:
             line = trace.tb_lineno
         trace = trace.tb_next
-    if isinstance(error, Failed):
+    if isinstance(error, Failed) and not line:
         method = getattr(algorithm, error.method)
         file, line = str(inspect.getsourcefile(method)), inspect.getsourcelines(method)[1]
     return f"{file}:{line}" if line else file
@@ -304,6 +309,10 @@ def _check_actions(learner: EagerLearner, obs: Tensor, what: str) -> None:
 def _train(subject: Subject, learner: GroupLearner, updates: int, seed: int = 5) -> None:
     for batch in batches(subject.agent(), updates, seed):
         learner.update(Batch(*(part.unsqueeze(0) for part in batch)))
+
+
+def _double(batch: Batch) -> Batch:
+    return Batch(*(part.double() for part in batch))
 
 
 def _weights(agent: Agent[Any]) -> dict[str, Tensor]:

@@ -115,6 +115,11 @@ class OtherNoise(Toy):
         return super().critic_loss(batch._replace(reward=batch.reward + torch.normal(0.0 * batch.reward, 1.0)))
 
 
+class SinglePrecision(Toy):
+    def critic_loss(self, batch):
+        return self.critic(torch.cat([batch.obs.float(), batch.action.float()], -1)).square().mean(), {}
+
+
 class Remembers(Toy):
     seen = 0
 
@@ -143,6 +148,7 @@ BROKEN = [
     (NumpyNoise, "the same seed gives the same result", "differ in ", "update"),
     (Reads, "no value is read, for CUDA graphs", "item() cannot be called on meta tensors", "loss.item()"),
     (OtherNoise, "stacked seeds equal separate ones", "draw noise with torch.randn_like", "update"),
+    (SinglePrecision, "stacked seeds equal separate ones", "in double precision, in which", "batch.obs.float()"),
     (Remembers, "resuming is exact", "and not a Python attribute", "update"),
     (Raises, "updates work and what they log is finite", "AttributeError: 'Raises' object has", "self.critics("),
 ]
