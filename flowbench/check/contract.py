@@ -55,7 +55,7 @@ class Subject:
 
 
 class Observed(EagerLearner):
-    """A learner that notes its calls, and what they change outside the part that they may change."""
+    """A learner that notes its calls, and which parameters they change outside the part that they may change."""
 
     def __init__(self, agent: Agent[Any]) -> None:
         super().__init__(agent, CPU)
@@ -77,11 +77,11 @@ class Observed(EagerLearner):
 
     @contextmanager
     def _watch(self, *call: Any) -> Iterator[None]:
-        before = _weights(self.agent)
+        before = _parameters(self.agent)
         yield
         self.calls.append(call)
-        inside = {name for name, _ in self.agent.named_parameters() if name.startswith(f"{call[1]}.")}
-        self.strays += [f"{call[0]}({call[1]!r}) changes {name}" for name in _changed(before, self.agent, inside)]
+        strays = [name for name in _changed(before, self.agent) if not name.startswith(f"{call[1]}.")]
+        self.strays += [f"{call[0]}({call[1]!r}) changes {name}" for name in strays]
 
 
 class Unmoved:
@@ -149,9 +149,9 @@ def updates_work(subject: Subject) -> None:
 
 
 def trained_parts_move(subject: Subject) -> None:
-    """A period of updates moves every trained and every tracked parameter, and nothing else."""
+    """A period of updates moves every trained and every tracked parameter, and no other parameter."""
     agent = subject.agent()
-    before, learner = _weights(agent), Observed(agent)
+    before, learner = _parameters(agent), Observed(agent)
     for batch in batches(agent, agent.period):
         learner.update(batch)
     if learner.strays:
@@ -162,10 +162,9 @@ def trained_parts_move(subject: Subject) -> None:
     if lost := [name for name in trainable if not parts & set(own[name])]:
         raise Failed(f"{_listed(lost)} belongs to no trained part; if it is constant, freeze it", "optimisers")
     moved = set(_changed(before, agent))
-    parameters = dict(agent.named_parameters())
-    if still := [name for name in parameters if own[name] and name not in moved]:
+    if still := [name for name in own if own[name] and name not in moved]:
         raise Failed(f"{_listed(still)} does not move in a period of {agent.period} updates: its gradient is zero")
-    if strays := [name for name in moved if not (own[name] and name in parameters)]:
+    if strays := [name for name in own if not own[name] and name in moved]:
         raise Failed(f"{_listed(strays)} changes, although it is neither trained nor tracked")
 
 
@@ -206,7 +205,7 @@ def reads_no_value(subject: Subject) -> None:
         batch = Batch(*(part.to("meta") for part in batches(agent, 1)[0]))
         agent.update(batch, Unmoved(), phase)
     for explore in (True, False):
-        if agent.act(torch.zeros(4, OBS_DIM, device="meta"), explore).device.type != "meta":
+        if _act(agent, torch.zeros(4, OBS_DIM, device="meta"), explore).device.type != "meta":
             raise Failed(f"act(obs, explore={explore}) gives a tensor on another device than obs", "act")
 
 
@@ -306,6 +305,13 @@ def _check_actions(learner: EagerLearner, obs: Tensor, what: str) -> None:
             raise Failed(f"{call} gives an action outside [-1, 1]: {action.abs().max():.3g}", "act")
 
 
+def _act(agent: Agent[Any], obs: Tensor, explore: bool) -> Tensor:
+    act: Any = agent.act
+    memory = getattr(agent, "memory", lambda obs: None)(obs)
+    action: Tensor = act(obs, explore) if memory is None else act(obs, explore, memory)[0]
+    return action
+
+
 def _train(subject: Subject, learner: GroupLearner, updates: int, seed: int = 5) -> None:
     for batch in batches(subject.agent(), updates, seed):
         learner.update(Batch(*(part.unsqueeze(0) for part in batch)))
@@ -319,10 +325,14 @@ def _weights(agent: Agent[Any]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in agent.state_dict().items()}
 
 
-def _changed(before: dict[str, Tensor], agent: Agent[Any], but: Sequence[str] | set[str] = ()) -> list[str]:
+def _parameters(agent: Agent[Any]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in agent.named_parameters()}
+
+
+def _changed(before: dict[str, Tensor], agent: Agent[Any]) -> list[str]:
     """The tensors that are no longer what they were."""
     now = agent.state_dict()
-    return [name for name, tensor in before.items() if name not in but and not torch.equal(tensor, now[name])]
+    return [name for name, tensor in before.items() if not torch.equal(tensor, now[name])]
 
 
 def _differ(one: GroupLearner, other: GroupLearner) -> list[str]:

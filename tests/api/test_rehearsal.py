@@ -54,7 +54,7 @@ def test_what_works_is_one_line_more(flowbench, tmp_path: Path, script) -> None:
     ("update", "head", "line", "reason"),
     [
         ("raise RuntimeError('went wrong')", "", "raise RuntimeError('went wrong')", "RuntimeError: went wrong"),
-        ("learner.minimise('critics', self.critic_loss, batch)", "", "learner.minimise('critics', ", "KeyError"),
+        ("learner.minimise('critics', self.critic_loss, batch)", "", "learner.minimise('critics', ", "Error: "),
         ("batch.obs @ batch.action", "", "batch.obs @ batch.action", "RuntimeError: "),
         ("sys.exit(3)", "", "sys.exit(3)", "SystemExit: 3"),
     ],
