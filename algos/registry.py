@@ -12,10 +12,13 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from algos import source
 
 if TYPE_CHECKING:
     from algos.agent import Agent
@@ -49,8 +52,11 @@ class Entry:
         try:
             module = _import_file(self.path) if self.path else importlib.import_module(where)
         except (Exception, SystemExit) as error:  # third-party modules may raise anything
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if self.path and frame.filename == str(self.path)]
+            line = f" (line {lines[-1]})" if lines else ""
             raise AlgorithmError(
-                f"algorithm {self.target!r} cannot be imported: {type(error).__name__}: {error}"
+                f"algorithm {self.target!r} cannot be imported: {type(error).__name__}: {error}{line}"
             ) from error
         found = getattr(module, attribute, None)
         if not (isinstance(found, type) and issubclass(found, Agent)):
@@ -71,6 +77,13 @@ class Entry:
             return hashlib.sha256(self._file().read_bytes()).hexdigest()
         except OSError as error:
             raise AlgorithmError(f"algorithm {self.name!r}: {self.target} cannot be read: {error}") from error
+
+    def code(self) -> str:
+        """A digest of the code that its behaviour depends on: see `algos.source.digest`. Raises AlgorithmError."""
+        main, name = self._source(), self.target.rpartition(":")[0]
+        if self.path:
+            return source.digest(main, "", main.parent)
+        return source.digest(main, name, main.parents[name.count(".") + (main.name == "__init__.py")])
 
     def about(self) -> tuple[str, str]:
         """The first line and the paper (paragraph "Paper: ...") of the module's docstring, without importing it.

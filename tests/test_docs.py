@@ -23,6 +23,7 @@ import suites
 from algos import flow, flowrl
 from flowbench import api, cli
 from flowbench.cli.app import app, list_app
+from flowbench.cli.new import new_app
 from flowbench.cli.results import results_app
 from flowbench.plan.expand import expand
 from flowbench.store import records, weights
@@ -85,7 +86,7 @@ def documented() -> dict[str, str]:
 
 def in_help() -> list[str]:
     """The example in the help of every command."""
-    commands = [command for each in (app, list_app, results_app) for command in each.registered_commands]
+    commands = [command for each in (app, list_app, new_app, results_app) for command in each.registered_commands]
     # A backslash protects a bracket from rich.
     return [str(command.epilog).removeprefix("Example: ").replace("\\[", "[") for command in commands]
 

@@ -53,10 +53,11 @@ def of_module_level(path: Path) -> Iterator[str]:
 ARROWS = {
     "__main__": {"cli"},  # `python -m flowbench`
     "cli": {
-        "algos", "api", "bench", "doctor", "evaluate", "experiments", "flowbench", "interop", "monitor", "plan",
-        "report", "store", "suites",
+        "algos", "api", "bench", "check", "doctor", "evaluate", "experiments", "flowbench", "interop", "monitor",
+        "plan", "report", "store", "suites",
     },
     "api": {"algos", "grid", "learners", "plan", "report", "schedule", "store", "suites", "train"},
+    "check": {"algos", "bench", "learners", "plan"},
     "experiments": {"algos", "bench", "grid", "plan", "report", "store", "suites"},
     "grid": {"algos", "plan", "schedule", "stats", "store", "suites", "train"},
     "schedule": {"plan", "store", "worker"},  # of worker its protocol alone

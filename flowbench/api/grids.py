@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from flowbench import report as reports
+from flowbench.api.rehearsal import rehearse
 from flowbench.common import duration
 from flowbench.common.errors import UsageError, one_of
 from flowbench.common.numbers import whole
@@ -58,6 +59,7 @@ def run(
     dry_run: bool = False,
     calibrate: bool = False,
     force: bool = False,
+    any_code: bool = False,
     fail_fast: bool = False,
     retries: Number = 0,
     timeout: Number | None = None,
@@ -94,6 +96,7 @@ def run(
         dry_run=dry_run,
         calibrate=calibrate,
         force=force,
+        any_code=any_code,
         fail_fast=fail_fast,
         retries=whole("--retries", retries, least=0) or 0,
         timeout=duration.parse("--timeout", str(timeout)) if timeout is not None else None,
@@ -102,8 +105,12 @@ def run(
         quiet=quiet,
     )
     train = adaptive_seeds.run if request.auto else run_grid
+    cells = request.cells()
     with executors.cluster(engine, address) as cluster:
-        return train(request.cells(), Path(results), options, cluster)
+        status = train(cells, Path(results), options, cluster)
+    if dry_run:
+        Console().print(rehearse(cells), highlight=False)
+    return status
 
 
 def load(results: Folder = "results", *, suite: Names = (), algo: Names = ()) -> Results:

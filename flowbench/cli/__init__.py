@@ -28,6 +28,8 @@ COMMANDS = (
     "bench",
     "paper",
     "doctor",
+    "new",
+    "check",
     "lists",
 )
 

@@ -19,8 +19,8 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Stop if runs differ in steps, evaluation, action repeat, score bounds, device, precision, mujoco or "
-        "dm_control.",
+        help="Stop if runs differ in steps, evaluation, action repeat, score bounds, device, precision, mujoco, "
+        "dm_control or the code of an algorithm.",
     ),
 ]
 Labels = Annotated[

@@ -186,7 +186,8 @@ def run(
         typer.Option(
             "--dry-run",
             rich_help_panel=SHOW,
-            help="Show the cells, what is already done, and the estimated time and memory. Train nothing.",
+            help="Show the cells, what is already done, and the estimated time and memory. Try every algorithm and "
+            "task once. Train nothing.",
         ),
     ] = False,
     calibrate: Annotated[
@@ -203,6 +204,14 @@ def run(
             "--force",
             rich_help_panel=WHAT,
             help="Train everything from the start, also what is done; old results are kept aside.",
+        ),
+    ] = False,
+    any_code: Annotated[
+        bool,
+        typer.Option(
+            "--any-code",
+            rich_help_panel=WHAT,
+            help="Accept finished and interrupted runs although the code of their algorithm has changed since.",
         ),
     ] = False,
     fail_fast: Annotated[
@@ -265,6 +274,7 @@ def run(
         dry_run=dry_run,
         calibrate=calibrate,
         force=force,
+        any_code=any_code,
         fail_fast=fail_fast,
         retries=retries,
         timeout=timeout,

@@ -15,7 +15,7 @@ import torch
 import algos
 import suites
 from algos.agent import Agent
-from flowbench.common.errors import UsageError
+from flowbench.common.errors import UsageError, printable
 from flowbench.common.rng import stream_seed
 from flowbench.evaluate import video as videos
 from flowbench.plan import overrides
@@ -102,7 +102,11 @@ def evaluate(
 
 def _agent(trained: Trained, algo: str | None) -> Agent[Any]:
     """The agent with its weights."""
-    algorithm = find_algorithm(trained.run.algo, algo).load()
+    entry = find_algorithm(trained.run.algo, algo)
+    algorithm = entry.load()
+    if trained.run.algo.code not in (None, entry.code()):
+        text = f"flowbench: the code of {entry.name} has changed since {str(trained.source)!r} was trained"
+        print(printable(text), file=sys.stderr)
     try:
         config = overrides.restore(algorithm.Config, trained.run.config)
         agent = algorithm(trained.obs_dim, trained.act_dim, config)

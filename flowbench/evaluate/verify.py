@@ -66,9 +66,10 @@ def verify(
     slots = Slots(1, run.device or "cpu", run.threads or 1, gpus, run.precision or "float32", run.per_gpu or 1)
     stacked = run.learner is not None and run.learner.kind == "stacked"
     seeds = (run.group or [run.seed]) if stacked else [run.seed]
+    algorithm = replace(run.algo, target=entry.target, code=entry.code())
     planned = replace(
         RunRecord(
-            status="queued", suite=run.suite, task=run.task, algo=replace(run.algo, target=entry.target),
+            status="queued", suite=run.suite, task=run.task, algo=algorithm,
             config_id=run.config_id, config=run.config, protocol=run.protocol, seed=run.seed, group=seeds,
         ),
         device=slots.device, threads=slots.threads, precision=slots.precision, per_gpu=slots.per_gpu,
@@ -130,6 +131,8 @@ def _conditions(before: RunRecord, now: RunRecord) -> list[str]:
     def facts(run: RunRecord) -> dict[str, Any]:
         machine = {k: v for k, v in msgspec.to_builtins(run.machine).items() if k != "threads"} if run.machine else {}
         own = {"device": run.device, "precision": run.precision, "threads": run.threads}
+        if before.algo.code is not None:
+            own["code of the algorithm"] = run.algo.code
         return {**machine, **own, **(run.versions or {})}
 
     if now.machine is None:  # it did not get that far

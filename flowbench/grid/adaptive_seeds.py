@@ -17,9 +17,10 @@ from flowbench import stats
 from flowbench.common import text_table
 from flowbench.common.errors import UsageError
 from flowbench.common.text_table import plural
-from flowbench.grid.run import run_grid
+from flowbench.grid.run import check_code, run_grid
 from flowbench.plan.cells import Cell
 from flowbench.plan.options import RunOptions
+from flowbench.schedule.groups import find_due
 from flowbench.stats import Pair, cautions
 from flowbench.store.load import Exactly, load_selected
 
@@ -49,6 +50,8 @@ def run(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cluster
         seeds = ", ".join(map(str, plan))
         _print(console, f"at most these runs: with looks at {seeds} seeds, training ends when every pair is decided")
         return status
+    if not options.any_code:
+        check_code(find_due(root, cells, options.force), options)  # also what later looks need
     remaining, found, failed, warnings = set(labels), list[Pair](), 0, list[str]()
     for number, (low, high) in enumerate(pairwise((0, *plan)), start=1):
         due = [cell for cell in cells if low <= cell.seed < high and cell.variant.label in remaining]

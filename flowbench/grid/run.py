@@ -22,7 +22,7 @@ from flowbench.grid import progress
 from flowbench.grid.preview import Grid, preview
 from flowbench.plan.cells import Cell
 from flowbench.plan.options import RunOptions
-from flowbench.schedule.groups import enqueue, find_due, make_groups, take_shard, tidy
+from flowbench.schedule.groups import Due, enqueue, find_due, make_groups, take_shard, tidy
 from flowbench.schedule.resources import choose_gpus, share, stack_size
 from flowbench.schedule.runner import Outcome, Runner
 from flowbench.store import atomic, loggers, records
@@ -45,6 +45,7 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
     stack = stack_size(options.stack, len(gpus))
     grid, cells = cells, take_shard(cells, stack, *options.shard) if options.shard else cells
     due = find_due(root, cells, options.force)
+    check_code(due, options)
     if options.device == "cuda" and not gpus:
         raise UsageError("--device cuda: this machine has no CUDA device (nvidia-smi lists none); use cpu or auto")
     if options.precision == "tf32" and not gpus:
@@ -89,6 +90,24 @@ def run_grid(cells: Sequence[Cell], root: Path, options: RunOptions, cluster: Cl
             board.outcome(outcome)
             outcomes.append(outcome)
     return _summary(console, outcomes, runner.interrupted, options.quiet, time.perf_counter() - started)
+
+
+def check_code(due: Due, options: RunOptions) -> None:
+    """Print a line for each variant that other code has trained. Raises UsageError unless the options accept them."""
+    done = {id(cell) for cell in due.done}
+    for label in dict.fromkeys(cell.variant.label for cell in due.other_code):
+        own = [cell for cell in due.other_code if cell.variant.label == label]
+        finished = sum(id(cell) in done for cell in own)
+        counts = [(finished, "finished run"), (len(own) - finished, "interrupted run")]
+        text = " and ".join(plural(count, name) for count, name in counts if count)
+        verb = "was" if len(own) == 1 else "were"
+        print(printable(f"flowbench: {label}: its code has changed since {text} {verb} trained"), file=sys.stderr)
+    if due.other_code and not options.any_code:
+        raise UsageError(
+            "runs of other code are neither counted nor resumed: restore the code, name another folder with --results, "
+            "train them again with --force (the old runs are kept aside), remove them (flowbench results rm), or "
+            "accept them with --any-code"
+        )
 
 
 def _without_effect(root: Path, done: Sequence[Cell], options: RunOptions) -> list[str]:

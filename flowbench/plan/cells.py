@@ -32,10 +32,12 @@ class Variant:
     config: Any  # the algorithm's frozen dataclass
     protocol: Protocol
     label: str  # its name in reports: the algorithm, then what differs from the suite's defaults
-    source: str | None = field(init=False)  # SHA-256 of the code, when planned, of an algorithm given by a file
+    source: str | None = field(init=False)  # SHA-256 of the file, when planned, of an algorithm given by a file
+    code: str = field(init=False)  # digest of the code that its behaviour depends on, when planned; not in the id
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", self.entry.digest())
+        object.__setattr__(self, "code", self.entry.code())
 
     @cached_property
     def config_id(self) -> str:

@@ -29,6 +29,7 @@ class RunOptions:
     dry_run: bool = False
     calibrate: bool = False
     force: bool = False  # train everything from the start, including finished cells
+    any_code: bool = False  # accept runs that the algorithm was edited after
     fail_fast: bool = False
     retries: int = 0  # additional attempts after a fault of the machine
     timeout: float | None = None  # seconds per attempt

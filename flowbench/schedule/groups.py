@@ -37,15 +37,19 @@ class Group:
 
 @dataclass
 class Due:
-    """The cells of a grid, sorted by their state."""
+    """The cells of a grid, sorted by their state; of `other_code` are those that other code has trained."""
 
     due: list[Cell] = field(default_factory=list)
     done: list[Cell] = field(default_factory=list)
     running: list[Cell] = field(default_factory=list)
+    other_code: list[Cell] = field(default_factory=list)  # finished or interrupted: also in `done` or `due`
 
 
 def find_due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
-    """Sort cells into due, done, and being trained by another process. With `force` done cells are due too."""
+    """Sort cells into due, done, and being trained by another process. With `force` done cells are due too.
+
+    Without `force` it also finds those that the algorithm's code of another time has trained.
+    """
     sorted_cells = Due()
     checked: set[tuple[str, str]] = set()
     for cell in cells:
@@ -56,12 +60,15 @@ def find_due(root: Path, cells: Sequence[Cell], force: bool = False) -> Due:
             status = records.status(root / cell.path)
         except records.NotARun:  # the folder is renamed when the cell is trained
             status = "missing"
+        record = None if force else records.read_if_valid(root / cell.path)
+        own = record if record and record.is_of(cell) else None
+        done = own is not None and own.status == "done"
         if status == "running":
             sorted_cells.running.append(cell)
-        elif not force and is_done(root / cell.path, cell):
-            sorted_cells.done.append(cell)
-        else:
-            sorted_cells.due.append(cell)
+            continue
+        (sorted_cells.done if done else sorted_cells.due).append(cell)
+        if own and own.algo.code not in (None, cell.variant.code) and (done or checkpoint.steps(root / cell.path)):
+            sorted_cells.other_code.append(cell)
     return sorted_cells
 
 

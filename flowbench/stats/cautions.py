@@ -88,6 +88,7 @@ def _differing(kinds: Sequence[tuple[str, ...]]) -> list[str]:
 def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Settings in which the runs that count differ although a fair comparison needs them equal, and who has which.
 
+    The code is compared within each algorithm.
     The action repeat, the arguments and the score bounds are compared task by task. Of published curves only the bounds
     are checked: the rest is unknown for most of them.
     """
@@ -98,6 +99,12 @@ def differences(runs: pd.DataFrame, table: pd.DataFrame) -> list[str]:
         for task, group in counted.assign(bounds=bounds).groupby("task"):
             texts.append(_differ(group, "bounds", f"score bounds on {task}"))
     counted = counted[~is_published(counted)]
+    if "code" in counted:
+        for algo, group in counted[counted["code"] != ""].groupby("algo"):
+            numbers = group["code"].value_counts().sort_index()
+            if len(numbers) > 1 or "; " in numbers.index[0]:
+                listed = " | ".join(f"{code} ({plural(number, 'run')})" for code, number in numbers.items())
+                texts.append(f"{algo}: its code was changed between or during its runs: {listed}")
     for column, name in SAME.items():
         if column in counted:
             known = counted[counted[column] != ""]

@@ -37,6 +37,7 @@ RUN_COLUMNS = [
     "suite", "task", "algo", "config_id", "seed", "status", "steps", "every", "low", "high", "comparable", "note",
     "tasks", "suite_steps", "error", "folder", "software", "action_repeat", "episodes", "mujoco", "dm_control",
     "device", "precision", "auto", "published", "origin", "name", "config", "settings", "env_args",
+    "code",
 ]  # fmt: skip
 
 
@@ -204,6 +205,7 @@ def _run_row(run: RunRecord, folder: Path) -> dict[str, Any]:
         "config": run.config,
         "settings": _settings(run),
         "env_args": json.dumps(run.task.env_args, sort_keys=True),
+        "code": "; then ".join(code for code, _ in groupby(each.code for each in _segments(run)) if code),
     }
 
 
@@ -228,8 +230,11 @@ def _software(run: RunRecord) -> tuple[str, ...]:
 
     Segments that do not differ from the one before are left out.
     """
-    segments = [run.began or Segment(), *(run.resumed or []), run.segment()]
-    return tuple(text for text, _ in groupby(_segment_text(each) for each in segments if each.versions))
+    return tuple(text for text, _ in groupby(_segment_text(each) for each in _segments(run) if each.versions))
+
+
+def _segments(run: RunRecord) -> list[Segment]:
+    return [run.began or Segment(), *(run.resumed or []), run.segment()]
 
 
 def _segment_text(segment: Segment) -> str:

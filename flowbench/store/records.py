@@ -81,7 +81,8 @@ class TaskInfo(Struct, frozen=True, omit_defaults=True):
 class AlgoInfo(Struct, frozen=True):
     """The algorithm of a run; `sha256` is that of its file, for an algorithm given by file.
 
-    `overrides` are the hyperparameters that the suite sets to other values than the defaults of the algorithm.
+    `overrides` are the hyperparameters that the suite sets to other values than the defaults of the algorithm. `code`
+    is a digest of the code that its behaviour depends on.
     """
 
     name: str
@@ -89,6 +90,7 @@ class AlgoInfo(Struct, frozen=True):
     target: str
     sha256: str | None = None
     overrides: dict[str, Any] | None = None  # None: not recorded
+    code: str | None = None  # None: not recorded
 
     @staticmethod
     def of(cell: Cell) -> AlgoInfo:
@@ -100,7 +102,7 @@ class AlgoInfo(Struct, frozen=True):
             for key, value in cell.suite.overrides.get(variant.entry.name, {}).items()
             if config[key] != defaults[key] and overrides.equals(config[key], str(value))
         }
-        return AlgoInfo(variant.entry.name, variant.label, variant.entry.target, variant.source, own)
+        return AlgoInfo(variant.entry.name, variant.label, variant.entry.target, variant.source, own, variant.code)
 
 
 class ProtocolInfo(Struct, frozen=True):
@@ -162,6 +164,7 @@ class Segment(Struct, frozen=True, kw_only=True):
     precision: str | None = None
     threads: int | None = None
     versions: Versions | None = None
+    code: str | None = None  # of the algorithm
 
 
 class Resumed(Segment, frozen=True, kw_only=True):
@@ -248,8 +251,10 @@ class RunRecord(Struct, kw_only=True):
     def to_builtins(self) -> dict[str, Any]:
         """The record as it is on disk."""
         values: dict[str, Any] = msgspec.to_builtins(self)
-        if self.algo.overrides is None:  # a record of an earlier version stays as it is
-            del values["algo"]["overrides"]
+        segments = [each for each in (values["began"], *(values["resumed"] or [])) if each]
+        for part, key in [(values["algo"], "overrides"), *((each, "code") for each in (values["algo"], *segments))]:
+            if part[key] is None:  # a record of an earlier version stays as it is
+                del part[key]
         return {
             key: value
             for key, value in values.items()
@@ -263,7 +268,13 @@ class RunRecord(Struct, kw_only=True):
 
     def segment(self) -> Segment:
         """The training segment that is under way, or the last one."""
-        return Segment(device=self.device, precision=self.precision, threads=self.threads, versions=self.versions)
+        return Segment(
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            versions=self.versions,
+            code=self.algo.code,
+        )
 
 
 def now() -> str:

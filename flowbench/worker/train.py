@@ -113,8 +113,9 @@ def _trainer(
     run = session.first
     entry = algos.Entry(run.algo.name, run.algo.target)
     algorithm = entry.load()
-    if entry.digest() != run.algo.sha256:
-        raise RuntimeError(f"{entry.path} was changed between planning and training")
+    if entry.digest() != run.algo.sha256 or run.algo.code not in (None, entry.code()):
+        where = entry.path or f"the code of {entry.target}"
+        raise RuntimeError(f"{where} was changed between planning and training")
     spread = placement.spread(
         len(session.runs),
         device,

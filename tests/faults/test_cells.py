@@ -17,6 +17,7 @@ import pytest
 import torch
 from fakes import Toy, ToyConfig, Walk, make_cell, make_suite, put_run, without_clock, write_algorithm
 from harm import until
+from msgspec.structs import replace
 
 import suites
 from flowbench.common.rng import stream_seed
@@ -218,19 +219,21 @@ def test_resuming_under_other_conditions_is_recorded_and_noted(tmp_path: Path) -
     group = Session(folders)
     stopped = stop_at(group, 20)
     assert [max(checkpoint.steps(folder)) for folder in folders] == [stopped] * 2
+    before = records.read_run(folders[1])
+    records.write_run(folders[1], replace(before, began=replace(before.began, code="1a")))
     status, events = train(queue(tmp_path, cells((1,)), precision="bfloat16", threads=2))
     assert status == 0
     notes = [event["text"] for event in events if event["event"] == "note"]
     assert notes[0] == "td3 Pendulum-v1: seeds 1 resume with different noise: stacked with 0,1 before, separate now"
     assert notes[1:] == [
         f"td3 Pendulum-v1: resumes with {change}: not exactly as if it had not been interrupted"
-        for change in ("precision bfloat16, after float32", "threads 2, after 1")
+        for change in ("precision bfloat16, after float32", "threads 2, after 1", f"code {before.algo.code}, after 1a")
     ]
     record = records.read_run(folders[1])
     assert (record.began.precision, record.began.threads) == ("float32", 1)
     (resumed,) = record.resumed
     assert (resumed.step, resumed.precision, resumed.threads) == (stopped, "bfloat16", 2)
-    assert resumed.versions == record.versions
+    assert (resumed.versions, resumed.code) == (record.versions, record.algo.code)
 
 
 def stop_at(group: Session, step: int) -> int:

@@ -211,3 +211,13 @@ def test_a_dry_run_shows_the_most_it_can_be(train, tmp_path, capsys) -> None:
     (given,) = train()
     assert Counter(given[0]) == Counter(cells)
     assert "looks at 5, 10, 15 seeds" in " ".join(capsys.readouterr().out.split())
+
+
+def test_runs_of_other_code_for_a_later_look_are_named_before_anything_is_trained(tmp_path, train, capsys) -> None:
+    cells = cells_of("td3", "sac")
+    record = RunRecord.of(cells[-1], [cells[-1].seed])
+    records.write_run(tmp_path / cells[-1].path, replace(record, status="done", algo=replace(record.algo, code="1a")))
+    with pytest.raises(UsageError, match="runs of other code are neither counted nor resumed"):
+        adaptive_seeds.run(cells, tmp_path, OPTIONS)
+    assert capsys.readouterr().err == "flowbench: sac: its code has changed since 1 finished run was trained\n"
+    assert train() == []

@@ -386,6 +386,24 @@ def test_runs_that_differ_are_named_and_refused_where_asked(column, value, said)
     assert said in str(refused.value)
 
 
+def test_runs_of_one_algorithm_with_different_code_are_named_and_refused_where_asked():
+    runs, evals = alike()
+    runs["code"] = runs["algo"].map({"sac": "1a", "td3": "2b"})  # of each its own
+    assert build(runs, evals, strict=True).sections[0].differences == ()
+    runs.loc[runs["seed"] == 1, "code"] = ""  # recorded by an earlier version
+    assert build(runs, evals, strict=True).sections[0].differences == ()
+    runs.loc[(runs["algo"] == "td3") & (runs["seed"] == 2), "code"] = "0c"
+    section = build(runs, evals).sections[0]
+    said = "td3: its code was changed between or during its runs: 0c (2 runs) | 2b (2 runs)"
+    assert section.differences == (said,)
+    assert said in section.warnings
+    with pytest.raises(ValueError, match="--strict: dmc-hard: td3: its code was changed") as refused:
+        build(runs, evals, strict=True)
+    assert said in str(refused.value)
+    runs["code"] = "1a; then 2b"  # resumed with other code
+    assert len(build(runs, evals).sections[0].differences) == 2
+
+
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("bound", ["low", "high"])
 def test_runs_with_other_score_bounds_are_named_and_refused_where_asked(bound, published):

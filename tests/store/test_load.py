@@ -53,7 +53,8 @@ NOISE = {
 
 def keys_of_a_record() -> list[tuple[str, ...]]:
     run = RunRecord.of(make_cell(), [0]).to_builtins()
-    optional = {("algo", "sha256"), ("algo", "overrides"), ("group",), ("suite",), ("task",), ("algo",), ("protocol",)}
+    optional = {("algo", key) for key in ("sha256", "overrides", "code")}
+    optional |= {("group",), ("suite",), ("task",), ("algo",), ("protocol",)}
     nested = [(room, key) for room in ("suite", "task", "algo", "protocol") for key in run[room]]
     return [path for path in [*((key,) for key in run), *nested] if path not in optional]
 
@@ -231,6 +232,15 @@ def test_software_names_threads_and_every_segment(tmp_path: Path) -> None:
         ("torch 2.1, on cpu with 1 thread",),
         ("torch 2.1, on cpu in tf32",),
     ]
+
+
+def test_code_names_that_of_every_segment(tmp_path: Path) -> None:
+    put(tmp_path, make_cell(seed=0), began=Segment(code="1a"), resumed=[Resumed(at="now", step=20, code="2b")])
+    put(tmp_path, make_cell(seed=1))
+    put(tmp_path, make_cell(seed=2), began=Segment(), resumed=[Resumed(at="now", step=20)])  # of an early version
+    change_record(tmp_path / make_cell(seed=2).path, ("algo", "code"))
+    code = make_cell().variant.code
+    assert load_results(tmp_path).runs["code"].tolist() == [f"1a; then 2b; then {code}", code, ""]
 
 
 def test_device_and_precision_are_empty_until_the_run_has_started(tmp_path: Path) -> None:

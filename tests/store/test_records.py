@@ -10,6 +10,7 @@ import pytest
 from fakes import make_cell, make_suite, put_run
 from msgspec.structs import replace
 
+import algos
 from flowbench.common.errors import UsageError
 from flowbench.store import lock, records
 from flowbench.store.records import (
@@ -38,7 +39,7 @@ def test_record_describes_its_cell() -> None:
     assert run.status == "queued"
     assert run.suite == SuiteInfo("mini", "Mini", False, "beware", tasks=2, steps=40)
     assert run.task == TaskInfo("Pendulum-v1", "gymnasium", 1, low=-1500.0, high=0.0)
-    assert run.algo == AlgoInfo("td3", "td3", "algos.td3:TD3", None, {})
+    assert run.algo == AlgoInfo("td3", "td3", "algos.td3:TD3", None, {}, algos.find("td3").code())
     assert (run.seed, run.group) == (3, [3, 4])
     assert run.protocol == ProtocolInfo(40, 20, 1)
     assert type(cell.variant.config)(**run.config) == cell.variant.config

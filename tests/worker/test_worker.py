@@ -175,6 +175,16 @@ def test_algorithm_file_changed_since_planning_is_rejected(tmp_path: Path) -> No
     assert re.search(r"changes\.py was changed", records.read_run(folder).error)
 
 
+def test_algorithm_whose_helper_changed_since_planning_is_rejected(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "helper_of_changes.py").write_text("SCALE = 1.0\n")
+    spec = write_algorithm(tmp_path, "Changes", "pass", head="import helper_of_changes")
+    folder = queue(tmp_path, make_cell("changes", target=spec))
+    (tmp_path / "helper_of_changes.py").write_text("SCALE = 0.0\n")
+    assert train(folder)[0] == protocol.EXIT_FAILED
+    assert re.search(r"changes\.py was changed", records.read_run(folder).error)
+
+
 @pytest.mark.slow
 def test_diagnostic_that_appears_late_is_dropped_with_a_line(tmp_path: Path, capsys) -> None:
     loss = "lambda b: (self.critic_loss(b)[0], {'late': b.reward.mean()})"
