@@ -307,7 +307,7 @@ def _check_actions(learner: EagerLearner, obs: Tensor, what: str) -> None:
 
 def _act(agent: Agent[Any], obs: Tensor, explore: bool) -> Tensor:
     act: Any = agent.act
-    memory = getattr(agent, "memory", lambda obs: None)(obs)
+    memory = agent.memory(obs)
     action: Tensor = act(obs, explore) if memory is None else act(obs, explore, memory)[0]
     return action
 
