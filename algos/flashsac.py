@@ -266,7 +266,7 @@ class FlashSAC(Agent[FlashSACConfig]):
         moved = (reward[:, None] + self.config.gamma * discount[:, None] * moved).clamp(-limit, limit)
         width = 2.0 * limit / (self.config.atoms - 1)
         distance = ((moved / width)[:, None] - (support / width)[:, None]).abs_()  # [B, to, from], in atoms
-        shares = distance.neg_().add_(1.0).clamp_(min=0.0)  # in place: these are 5 million numbers
+        shares = distance.neg_().add_(1.0).relu_()  # in place: these are 5 million numbers
         return (shares @ next_probs[..., None]).squeeze(-1)
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:
