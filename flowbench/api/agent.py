@@ -53,7 +53,7 @@ class TrainedAgent:
 
     def act(self, obs: Any) -> np.ndarray:
         """The action, without exploration noise, for one observation of the environment, in its own bounds."""
-        row = torch.from_numpy(np.asarray(obs, np.float32)[None])
+        row = torch.from_numpy(np.array(obs, np.float32)[None])  # a copy: a memory may keep it
         with torch.no_grad():
             before = self._memory[0] if self._memory else self.agent.memory(row)
             chosen, after = act(self.agent, row, before)

@@ -39,6 +39,9 @@ class BaseLearner(ABC):
         self._progress = torch.zeros((), device=device)  # of the batch
         self._tracked: dict[tuple[str, str], list[list[Tensor]]] = {}  # what `track` moves, and towards what
         self._assigned: list[tuple[Tensor, Tensor]] = []  # buffers with the values that the last function assigned
+        # A module that is in evaluation mode when the agent is made stays in it.
+        self._modes = [vars(module) for module in self.agent.modules() if module.training]
+        self._sets_modes = any(type(module).train is not nn.Module.train for module in self.agent.modules())
 
     def update(self, batch: Batch) -> None:
         """One update. The tensors of the batch are [B, ...], or [S, B, ...] for S seeds."""
@@ -54,7 +57,12 @@ class BaseLearner(ABC):
         except BaseException:
             self.logged.drop()  # of a graph that could not be recorded they are memory without values
             raise
+        self._reject_assignments()
         self.logged.add_up()
+
+    @abstractmethod
+    def _reject_assignments(self) -> None:
+        """Raise ValueError if `update` has assigned a buffer, which only losses may."""
 
     @property
     def has_memory(self) -> bool:
@@ -64,7 +72,12 @@ class BaseLearner(ABC):
     @torch.no_grad()
     def first_memory(self, obs: Tensor) -> Memory | None:
         """The memory at the start of episodes, for their first observations."""
-        return dict(self._compute(None, self.agent.memory, obs)) if self.has_memory else None
+        if not self.has_memory:
+            return None
+        self._set_mode(training=False)
+        with self._autocast():
+            made: Memory = self._compute(None, self.agent.memory, obs)
+        return {name: _own_copy(tensor) for name, tensor in made.items()}
 
     def act(self, obs: Tensor, explore: bool) -> Tensor:
         """Actions [N, act_dim] for obs [N, obs_dim], each [S, ...] for S seeds, as at the start of episodes."""
@@ -78,7 +91,7 @@ class BaseLearner(ABC):
             if memory is None:
                 return self._compute(None, self.agent.act, obs, explore), None
             action, after = self._compute(None, self.agent.act, obs, explore, memory)
-        return action, {name: after[name].to(tensor.dtype) for name, tensor in memory.items()}
+        return action, {name: _own_copy(after[name].to(tensor.dtype)) for name, tensor in memory.items()}
 
     def minimise(self, part: str, loss: Loss, *args: Any) -> Diagnostics:
         if part not in self._optimisers:
@@ -86,11 +99,12 @@ class BaseLearner(ABC):
         with self._autocast():
             value, diagnostics = self._compute(part, loss, *args)
         diagnostics = {name: self._from_before(tensor) for name, tensor in diagnostics.items()}
+        before = self._from_before(value)
         self._optimisers[part].step(value, self._progress)
         self._write_assigned()  # after the backward pass, which may need the old values
         if part in self._projections:
             self._project(part)
-        self.logged.log(f"{part}/loss", value.detach())
+        self.logged.log(f"{part}/loss", before)
         for name, tensor in diagnostics.items():
             if tensor.ndim == value.ndim:  # one number for each seed
                 self.logged.log(f"{part}/{name}", tensor)
@@ -107,6 +121,7 @@ class BaseLearner(ABC):
             return ()
 
         self._compute(None, projected)
+        self._write_assigned()
 
     @property
     def observes(self) -> bool:
@@ -116,6 +131,7 @@ class BaseLearner(ABC):
     @torch.no_grad()
     def observe(self, transition: Transition) -> None:
         """Let the agent look at a transition of [...], or of [S, ...] for S seeds."""
+        self._set_mode(training=False)
         self._compute(None, self._observed, transition)
         self._write_assigned()
 
@@ -126,6 +142,13 @@ class BaseLearner(ABC):
     def _write_assigned(self) -> None:
         for buffer, assigned in self._assigned:
             buffer.copy_(assigned)
+
+    def _note_assignment(self, name: str, buffer: Tensor, assigned: Tensor) -> None:
+        """Remember what a buffer must become. Raises ValueError if it has another shape or kind of number."""
+        if assigned.shape != buffer.shape or assigned.is_floating_point() != buffer.is_floating_point():
+            was, now = (f"{tuple(each.shape)} of {each.dtype}" for each in (buffer, assigned))
+            raise ValueError(f"the buffer {name} is {was}; it cannot become {now}")
+        self._assigned.append((buffer, self._from_before(assigned)))
 
     def _from_before(self, diagnostic: Tensor) -> Tensor:
         """A diagnostic with its present values: one that is a parameter or a buffer itself is copied."""
@@ -148,14 +171,6 @@ class BaseLearner(ABC):
         else:
             for values in self._modes:
                 values["training"] = training
-
-    @functools.cached_property
-    def _sets_modes(self) -> bool:
-        return any(type(module).train is not nn.Module.train for module in self.agent.modules())
-
-    @functools.cached_property
-    def _modes(self) -> list[dict[str, Any]]:
-        return [vars(module) for module in self.agent.modules()]
 
     @torch.no_grad()
     def track(self, target: str, online: str, tau: float) -> None:
@@ -205,8 +220,14 @@ class EagerLearner(BaseLearner):
             assigned = buffers[name]
             if assigned is not None and assigned is not buffer:
                 buffers[name] = buffer  # it keeps its place in memory, which a captured graph knows
-                self._assigned.append((buffer, assigned.detach()))
+                self._note_assignment(name, buffer, assigned)
         return result
+
+    def _reject_assignments(self) -> None:
+        for buffers, name, buffer in self._buffers:
+            if buffers[name] is not buffer:
+                buffers[name] = buffer
+                raise ValueError(f"update() assigns the buffer {name}; change it in a loss")
 
     def _tensors(self) -> Iterable[Tensor]:
         return [*self.agent.parameters(), *self.agent.buffers()]
@@ -239,7 +260,10 @@ class EagerLearner(BaseLearner):
 
         An error in an algorithm is found here, before the random steps are taken.
         """
+        for name in sorted({"memory", "observe"} & {name for name, _ in self.agent.named_children()}):
+            raise ValueError(f"a module of an agent cannot be called {name!r}, which is the name of a method")
         twin = EagerLearner(copy.deepcopy(self.agent), self.device, self._autocast)
+        parameters = dict(twin.agent.named_parameters())
         batch = invented_batch(self.agent, self.device)
         before = _other_attributes(twin.agent)
         if twin.observes:
@@ -264,12 +288,15 @@ class EagerLearner(BaseLearner):
             for (name, buffer), old in zip(twin.agent.named_buffers(), buffers, strict=True):
                 if twin._assigned or not torch.equal(buffer, old):
                     raise ValueError(f"act() changes the buffer {name}; only losses may change buffers")
+        for name, parameter in twin.agent.named_parameters():
+            if parameter is not parameters.get(name):
+                raise ValueError(f"training replaces the parameter {name}; change it in place")
         after = _other_attributes(twin.agent)
         for name in [*before, *after]:
             if before.get(name) != after.get(name):
                 raise ValueError(
-                    f"training changes the attribute {name}, which a checkpoint does not contain; make it a buffer "
-                    "(register_buffer), and change it in a loss"
+                    f"training changes the attribute {name}, which a checkpoint does not contain; make it a persistent "
+                    "buffer (register_buffer) and change it in a loss, or set it in __init__"
                 )
         return list(twin.pop_means())
 
@@ -288,6 +315,9 @@ def checked_optimisers(agent: Agent[Any]) -> dict[str, Adam]:
         if not isinstance(spec, Adam):
             raise TypeError(f"optimisers()[{part!r}] must be an algos.agent.Adam, got {type(spec).__name__}")
         own = parameters_of(part, agent)
+        inner = next((other for other in found if other.startswith(f"{part}.")), None)
+        if inner:
+            raise ValueError(f"optimisers() names {part!r} and {inner!r}, which is inside it")
         if not own:
             choices = _parts(name for name, each in agent.named_parameters() if each.requires_grad)
             raise ValueError(f"optimisers() names {part!r}, which has no trained parameter (choices: {choices})")
@@ -297,6 +327,11 @@ def checked_optimisers(agent: Agent[Any]) -> dict[str, Adam]:
                     f"the rates of {part!r} name {name!r}, which is no part of it (choices: {_parts(own)})"
                 )
     return found
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    """A copy that shares no memory, within itself either: rows of it are overwritten."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _parts(names: Iterable[str]) -> str:
@@ -324,9 +359,14 @@ def _other_attributes(agent: Agent[Any]) -> dict[str, Any]:
     return {
         f"{prefix}.{name}".removeprefix("."): _comparable(value)
         for prefix, module in agent.named_modules()
-        for name, value in vars(module).items()
+        for name, value in (vars(module) | {name: module._buffers[name] for name in _unsaved(module)}).items()
         if name not in _OF_MODULES
     }
+
+
+def _unsaved(module: nn.Module) -> set[str]:
+    """The buffers that are not part of a state_dict."""
+    return module._non_persistent_buffers_set
 
 
 _OF_MODULES = frozenset(vars(nn.Module()))

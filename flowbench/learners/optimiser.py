@@ -58,6 +58,8 @@ class Optimiser:
         found = torch.autograd.grad(loss, self._parameters, self._one)
         # The fused optimiser ignores strides, so a transposed gradient would be applied wrongly.
         gradients = [gradient.contiguous() for gradient in found]
+        if self._spec.clip_norm is not None or self._spec.clip_value is not None:
+            gradients = _apart(gradients, self._one)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if (limit := self._spec.clip_value) is not None:
@@ -109,6 +111,15 @@ class Optimiser:
         scale = (norm / (norms + 1e-6)).clamp(max=1.0)  # the same small constant as in torch
         for gradient in gradients:
             gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def _apart(gradients: Sequence[Tensor], one: Tensor) -> list[Tensor]:
+    """Gradients that can be changed in place: parameters that are added have one tensor together."""
+    taken, found = {one.data_ptr()}, []
+    for gradient in gradients:
+        found.append(gradient.clone() if gradient.data_ptr() in taken else gradient)
+        taken.add(found[-1].data_ptr())
+    return found
 
 
 def _by_rate(parameters: Mapping[str, Tensor], rates: Mapping[str, float]) -> dict[float, list[Tensor]]:

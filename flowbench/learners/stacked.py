@@ -70,9 +70,12 @@ class StackedLearner(BaseLearner):
         for name, parameter in self._example.named_parameters():
             self._state[self._places[name][0]].requires_grad_(parameter.requires_grad)
         self._tied = {name: self._places[first][0] for name, first in _tied(self.agent).items()}
-        for name, first in _other_names(self._example).items():
-            self._places[name] = self._places[first]
-        specs = checked_optimisers(self._example)
+        places = self._places | {name: self._places[first] for name, first in _other_names(self._example).items()}
+        # In the order of the modules, so that a target's tensors are in the order of those that it tracks.
+        self._places = {name: places[name] for name in _all_names(self._example)}
+        checked_optimisers(self._example)
+        # Those of `self.agent`: a schedule that uses tensors of the agent is then found in the rehearsal.
+        specs = dict(self.agent.optimisers())
         self._optimisers = {part: self._optimiser(part, spec) for part, spec in specs.items()}
         frozen = {name: tensor.detach() for name, tensor in self._state.items()}
         self._seen: dict[str | None, dict[str, Tensor]] = {None: frozen}  # the state as the loss of a part sees it
@@ -152,13 +155,14 @@ class StackedLearner(BaseLearner):
 
     def _compute(self, part: str | None, function: Any, *args: Any) -> Any:
         """`function(*args)` for every seed. Each tensor among the arguments is [S, ...]."""
+        buffers = {f"agent.{name}": name for name in self._buffers}
+        buffers |= {f"agent.{name}": stored for name, stored in self._tied.items() if stored in self._buffers}
         dims = tree_map(lambda each: 0 if isinstance(each, Tensor) else None, args)
 
         def one_seed(state: dict[str, Tensor], *args: Any) -> Any:
             now = dict(state)  # `functional_call` puts there what the function assigns to parameters and buffers
             result = functional_call(self._call, now, (function, *args), tie_weights=False)
-            keys = {name: f"agent.{name}" for name in self._buffers}
-            return result, {name: now[key].detach() for name, key in keys.items() if now[key] is not state[key]}
+            return result, {name: now[name].detach() for name in buffers if now[name] is not state[name]}
 
         state = self._seen[part]
         if casting := stacked_layers.autocast_dtype(self.device) is not None:
@@ -166,10 +170,15 @@ class StackedLearner(BaseLearner):
         state = {f"agent.{name}": tensor for name, tensor in state.items()}
         state |= {f"agent.{name}": state[f"agent.{stored}"] for name, stored in self._tied.items()}
         result, assigned = vmap(one_seed, in_dims=(0, *dims), randomness="different")(state, *args)
-        self._assigned = [(self._state[name], value) for name, value in assigned.items()]
+        self._assigned = []
+        for name, value in assigned.items():
+            self._note_assignment(buffers[name], self._state[buffers[name]], value)
         if casting:
             self._cast.note(part)
         return result
+
+    def _reject_assignments(self) -> None:
+        """The rehearsal does it."""
 
     def _tensors(self) -> Iterable[Tensor]:
         return self._state.values()
@@ -200,7 +209,7 @@ class StackedLearner(BaseLearner):
 
 
 def changed_by_few_kernels(agent: Agent[Any]) -> str:
-    """The name of a logged value that the layers with few kernels compute differently; empty if there is none.
+    """The name of a value that the layers with few kernels compute differently; empty if there is none.
 
     A loss may look at parameters, which are joined for twins, or draw noise in the memory layout of a layer's result.
     This compares the first update of each phase, computed on the CPU in double precision.
@@ -215,11 +224,21 @@ def changed_by_few_kernels(agent: Agent[Any]) -> str:
             learner = StackedLearner([example, example], cpu, few_kernels=few_kernels)
             with TorchStream(0, cpu):
                 learner.take_steps(batch, phase)
-            found.append(learner.logged.read())
-        for name, mean in found[1].items():
-            if mean == mean and not math.isclose(found[0][name], mean, rel_tol=1e-5, abs_tol=1e-9):
+            found.append((learner.logged.read(), {name: each.clone() for name, each in learner.weights(0).items()}))
+        (few, weights), (plain, expected) = found
+        for name, mean in plain.items():
+            if mean == mean and not math.isclose(few[name], mean, rel_tol=1e-5, abs_tol=1e-9):
+                return name
+        for name, tensor in expected.items():
+            if not torch.allclose(weights[name], tensor, rtol=1e-5, atol=1e-7, equal_nan=True):
                 return name
     return ""
+
+
+def _all_names(agent: Agent[Any]) -> list[str]:
+    """All names of parameters, then of buffers, also further names of the same tensor."""
+    parameters = [name for name, _ in agent.named_parameters(remove_duplicate=False)]
+    return [*parameters, *(name for name, _ in agent.named_buffers(remove_duplicate=False))]
 
 
 def _other_names(agent: Agent[Any]) -> dict[str, str]:
@@ -232,8 +251,7 @@ def _other_names(agent: Agent[Any]) -> dict[str, str]:
 def _tied(agent: Agent[Any]) -> dict[str, str]:
     """Of the further names those in another module. The others name a module that is in two places."""
     owners = {
-        name: (id(agent.get_submodule(name.rpartition(".")[0])), name.rpartition(".")[2])
-        for name, _ in (*agent.named_parameters(remove_duplicate=False), *agent.named_buffers(remove_duplicate=False))
+        name: (id(agent.get_submodule(name.rpartition(".")[0])), name.rpartition(".")[2]) for name in _all_names(agent)
     }
     return {name: first for name, first in _other_names(agent).items() if owners[name] != owners[first]}
 

@@ -90,9 +90,10 @@ class Episodes:
         returns, lengths = np.zeros(self._episodes), np.zeros(self._episodes, dtype=int)
         running = list(range(self._episodes))
         with TorchStream(stream_seed(seed, "evaluation-policy", step), CPU), torch.no_grad():
-            memory = agent.memory(torch.from_numpy(obs))
+            memory = agent.memory(torch.from_numpy(obs.copy()))
             while running:
-                chosen, memory = act(agent, torch.from_numpy(obs), memory)
+                # A memory may keep the observations, which are overwritten below.
+                chosen, memory = act(agent, torch.from_numpy(obs if memory is None else obs.copy()), memory)
                 actions = chosen.numpy()
                 if not np.isfinite(actions).all():
                     raise FloatingPointError("the policy chose an action that is not finite")

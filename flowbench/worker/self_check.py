@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from algos.agent import Agent, Batch, Config
+from flowbench.common.rng import TorchStream
 from flowbench.learners import seed_learners
 from flowbench.learners.cuda_graphs import WARM_UP
 from flowbench.learners.placement import Placement
@@ -37,7 +38,9 @@ def difference(
             seed_learners.build(algorithm, obs_dim, act_dim, config, seeds, replace(placement, graphs=graphs))
             for graphs in (True, False)
         )
-        before = _weights(eager, len(seeds))
+        with TorchStream(0, torch.device("cpu")):
+            parameters = {name for name, _ in algorithm(obs_dim, act_dim, config).named_parameters()}
+        before = _weights(eager, len(seeds), parameters)
         generator = torch.Generator().manual_seed(0)
         batches = [
             _invented(len(seeds), obs_dim, act_dim, config.batch_size, generator, placement.device)
@@ -46,8 +49,8 @@ def difference(
         actions, expected = (torch.stack([_step(learner, batch) for batch in batches]) for learner in (replayed, eager))
     if not _close(actions, expected, expected):
         return "actions"
-    found = _weights(replayed, len(seeds))
-    for part, weights in _weights(eager, len(seeds)).items():
+    found = _weights(replayed, len(seeds), parameters)
+    for part, weights in _weights(eager, len(seeds), parameters).items():
         if not _close(found[part], weights, weights - before[part]):
             return f"weights of {part}"
     for index in range(len(seeds)):
@@ -82,12 +85,13 @@ def _step(learner: GroupLearner, batch: Batch) -> Tensor:
     return learner.act(batch.obs[:, 0]).float()
 
 
-def _weights(learner: GroupLearner, seeds: int) -> dict[str, Tensor]:
-    """A copy of all weights of each part of the agents, in one row."""
+def _weights(learner: GroupLearner, seeds: int, parameters: Collection[str]) -> dict[str, Tensor]:
+    """A copy of all weights of each part of the agents, in one row, apart from each buffer, which may be far larger."""
     parts: dict[str, list[Tensor]] = {}
     for index in range(seeds):
         for name, tensor in learner.weights(index).items():
-            parts.setdefault(name.partition(".")[0], []).append(tensor.double().flatten())
+            part = name.partition(".")[0] if name in parameters else name
+            parts.setdefault(part, []).append(tensor.double().flatten())
     return {part: torch.cat(tensors) for part, tensors in parts.items()}
 
 

@@ -157,13 +157,81 @@ class Scales(Toy):
         return super().critic_loss(batch._replace(reward=batch.reward / scale))
 
 
+class Shifts(Toy):
+    """Buffers that are assigned each other, shared by two modules, and read while the parameters move."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        for name in ("now", "before", "bias"):
+            self.register_buffer(name, torch.zeros(1))
+        self.holder = nn.Module()
+        self.holder.register_buffer("shared", self.now)
+
+    def critic_loss(self, batch):
+        loss, diagnostics = super().critic_loss(batch)
+        self.before, self.holder.shared = self.now, self.now + batch.reward.mean()
+        self.bias = self.critic.bias.detach()
+        return loss, diagnostics
+
+
+class SharedEncoder(Toy):
+    """A tracked network that contains a module whose first name is elsewhere."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.encoder = nn.Linear(4, 4)
+        self.net = nn.Sequential(nn.Linear(obs_dim + act_dim, 4), self.encoder, nn.Linear(4, 4))
+        self.target = frozen_copy(self.net)
+
+    def net_loss(self, batch):
+        return self.net(torch.cat([batch.obs, batch.action], -1)).square().mean(), {}
+
+    def optimisers(self):
+        return {**super().optimisers(), "net": Adam(0.01)}
+
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        learner.minimise("net", self.net_loss, batch)
+        learner.track("target", "net", 0.5)
+
+
+class Keeps(Toy):
+    """A memory of the last observation, of a learned start, and of a constant; batch normalisation in `memory`."""
+
+    def __init__(self, obs_dim, act_dim, config):
+        super().__init__(obs_dim, act_dim, config)
+        self.start = nn.Parameter(torch.ones(1))
+        self.norm = nn.BatchNorm1d(obs_dim)
+
+    def optimisers(self):
+        return {**super().optimisers(), "start": Adam(0.01)}
+
+    def start_loss(self, batch):
+        return (self.start - batch.reward.mean()).square().sum() + self.norm(batch.obs).sum() * 0.0, {}
+
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        learner.minimise("start", self.start_loss, batch)
+
+    def memory(self, obs):
+        return {
+            "obs": self.norm(obs),
+            "start": self.start.expand(len(obs), 1),
+            "flag": torch.zeros(len(obs), 1).to(obs),
+        }
+
+    def act(self, obs, explore, memory):
+        action = torch.tanh(self.actor(obs - memory["obs"]) + memory["start"] + memory["flag"])
+        return action, {"obs": obs, "start": memory["start"], "flag": torch.zeros_like(memory["flag"])}
+
+
 def unit_rows(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             layer.weight.copy_(F.normalize(layer.weight, dim=-1))
 
 
-KINDS = [Normed, Stepped, Joined, TwoPlaces, Recurrent, Scales]
+KINDS = [Normed, Stepped, Joined, TwoPlaces, Recurrent, Scales, Shifts, SharedEncoder, Keeps]
 
 
 def batches(count: int, seeds: int = 2, size: int = 8) -> list[Batch]:
@@ -335,6 +403,48 @@ class RemembersInBuffer(Toy):
         return super().act(obs, explore)
 
 
+class Unsaved(Toy):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def critic_loss(self, batch):
+        self.seen += 1
+        return super().critic_loss(batch)
+
+
+class AssignsInUpdate(Unsaved):
+    def update(self, batch, learner, phase):
+        super().update(batch, learner, phase)
+        self.seen = torch.ones(())
+
+
+class OtherShape(Normed):
+    def critic_loss(self, batch):
+        loss, diagnostics = super().critic_loss(batch)
+        self.mean = batch.reward
+        return loss, diagnostics
+
+
+class ReplacesWeights(Stepped):
+    def optimisers(self):
+        def project(twins):
+            twins.q1[0].weight = nn.Parameter(torch.zeros_like(twins.q1[0].weight))
+
+        return {**super().optimisers(), "twins": Adam(0.01, project=project)}
+
+
+class Nested(Toy):
+    def optimisers(self):
+        return {"critic": Adam(0.1), "critic.weight": Adam(0.1)}
+
+
+class Named(Toy):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._modules["memory"] = nn.Linear(1, 1)
+
+
 class OfTorch(Toy):
     def optimisers(self):
         return {"critic": torch.optim.AdamW(self.critic.parameters()), "actor": Adam(0.1)}
@@ -353,9 +463,18 @@ class NoSuchRate(Toy):
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        (Counts, "training changes the attribute calls, which a checkpoint does not contain; make it a buffer"),
+        (
+            Counts,
+            "training changes the attribute calls, which a checkpoint does not contain; make it a persistent buffer",
+        ),
         (Remembers, "training changes the attribute state,"),
         (RemembersInBuffer, r"act\(\) changes the buffer state; only losses may change buffers"),
+        (Unsaved, "training changes the attribute seen, .*persistent"),
+        (AssignsInUpdate, r"update\(\) assigns the buffer seen; change it in a loss"),
+        (OtherShape, r"the buffer mean is .* of torch.float32; it cannot become \(.*3,\) of torch.float32"),
+        (ReplacesWeights, "training replaces the parameter twins.q1.0.weight; change it in place"),
+        (Nested, "names 'critic' and 'critic.weight', which is inside it"),
+        (Named, "a module of an agent cannot be called 'memory'"),
         (OfTorch, r"optimisers\(\)\['critic'\] must be an algos.agent.Adam, got AdamW"),
         (NoSuchPart, r"names 'policy', which has no trained parameter \(choices: actor, critic\)"),
         (NoSuchRate, r"the rates of 'critic' name 'encoder', which is no part of it \(choices: weight, bias\)"),
@@ -475,6 +594,51 @@ def test_an_agent_observes_every_transition_in_order(stack: bool) -> None:
     assert made._learner.updates == 16 + 5  # four random steps
 
 
+def test_a_memory_may_keep_the_observation() -> None:
+    class Last(Recurrent):
+        def memory(self, obs):
+            return {"obs": obs}
+
+        def act(self, obs, explore, memory):
+            return (obs - memory["obs"])[:, 1:] / 100, {"obs": obs}  # by how many steps the observations differ
+
+    ages: list[int] = []
+    Episodes(partial(watched, 3, ages), partial(Last, config=ToyConfig()), 1).returns(
+        0, 5, Last(2, 1, ToyConfig()).state_dict()
+    )
+    assert ages == [0, 1, 1]
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_a_reset_of_one_memory_leaves_the_others(stack: bool) -> None:
+    class Constant(Recurrent):
+        def act(self, obs, explore, memory):
+            action, after = super().act(obs, explore, memory)
+            return action, {**after, "age": torch.full((len(obs), 1), 7.0)}  # the same for all seeds
+
+    agents = [Constant(2, 1, ToyConfig()) for _ in range(2)]
+    learner = StackedLearner(agents, CPU) if stack else EagerLearner(agents[0], CPU)
+    explorer = Explorer(learner, learner, 2)
+    obs = torch.ones(2, 1, 2) if stack else torch.ones(2, 2)
+    explorer.act(obs)
+    explorer.begin(1)
+    assert explorer._begins == {1}
+    first = learner.first_memory(obs)
+    explorer._memory["age"][1] = first["age"][1]
+    assert explorer._memory["age"].flatten().tolist() == [7.0, 0.0]
+
+
+def test_a_module_that_is_made_in_evaluation_mode_stays_in_it() -> None:
+    agent = Normed(2, 1, ToyConfig())
+    agent.actor[0].eval()
+    learner = EagerLearner(agent, CPU)
+    for batch in batches(2, seeds=1):
+        learner.update(Batch(*(part[0] for part in batch)))
+        learner.act(batch.obs[0], True)
+    assert not agent.actor[0].running_mean.any()
+    assert agent.critic[1].running_mean.any()
+
+
 class ForgetsShape(Recurrent):
     def act(self, obs, explore, memory):
         action, after = super().act(obs, explore, memory)
@@ -525,6 +689,18 @@ def test_values_of_a_gradient_are_limited_before_its_norm() -> None:
     assert agent.weight.grad is not None
     side = 2.5 / math.sqrt(2.0)
     torch.testing.assert_close(agent.weight.grad, torch.tensor([[side, -side], [0.0, 0.0]]))
+
+
+def test_parameters_with_one_gradient_together_are_clipped_once() -> None:
+    agent = One(Adam(0.1, clip_norm=0.5, clip_value=9.0))
+    agent.twin = nn.Parameter(torch.zeros(2, 2))
+    agent.both = nn.ParameterList([agent.weight, agent.twin])
+    agent.optimisers = lambda: {"both": agent.spec}
+    learner = EagerLearner(agent, CPU)
+    for _ in range(2):
+        learner.minimise("both", lambda: (((agent.weight + agent.twin) * torch.full((2, 2), 3.0)).sum(), {}))
+        size = torch.stack([agent.weight.grad, agent.twin.grad]).norm()
+        assert size.item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_the_rate_follows_the_schedule() -> None:

@@ -277,7 +277,21 @@ class Noisy(Penalised):
         return -self.critic(batch.obs, action + torch.randn_like(action)).mean(), {}
 
 
-@pytest.mark.parametrize(("algorithm", "name"), [(Decayed, "critic/loss"), (Noisy, "actor/loss"), (Penalised, "")])
+class Counted(Penalised):
+    """A buffer that depends on how many parameters the critic has."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("count", torch.zeros(()))
+
+    def critic_loss(self, batch):
+        self.count = torch.zeros_like(self.count) + len(list(self.critic.parameters()))
+        return super().critic_loss(batch)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [(Decayed, "critic/loss"), (Noisy, "actor/loss"), (Counted, "count"), (Penalised, "")]
+)
 def test_a_value_that_the_layers_change_is_named(algorithm, name):
     assert changed_by_few_kernels(algorithm(OBS, ACT, Config())) == name
 

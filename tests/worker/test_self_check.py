@@ -90,3 +90,8 @@ def test_a_run_with_wrong_graphs_warns_and_trains_without(wrong: bool, tmp_path:
         assert run.note is None
         assert not notes
         assert "graph" not in said
+
+
+def test_running_statistics_do_not_hide_a_wrong_replay(cuda: FakeCuda) -> None:
+    cuda.left_out.add(torch.ops.aten._foreach_lerp_.Scalar)
+    assert difference("flashsac", False) == "weights of target_critic"
