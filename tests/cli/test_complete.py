@@ -44,7 +44,7 @@ def complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         (["list", "tasks", "qu"], ["quick"]),
         (["run", "--suite", "quick", "--task", "cart"], ["cartpole-swingup", "cartpole-balance"]),
         (["run", "--suite", "quick", "--task", "walker-stand,cartpole-b"], ["walker-stand,cartpole-balance"]),
-        (["run", "--algo", "f"], ["flowrl"]),
+        (["run", "--algo", "f"], ["flowrl", "flashsac"]),
         (["run", "--algo", "sac,t"], ["sac,td3"]),
         (["run", "--algo", "flowrl[tau=0.1,flow_"], ["flowrl[tau=0.1,flow_steps="]),
         (["run", "--algo", "flowrl[tau=0.1,hidden=8],q"], ["flowrl[tau=0.1,hidden=8],qvpo"]),
