@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 import runpy
 import shlex
@@ -245,6 +246,14 @@ def test_links_between_pages_lead_somewhere() -> None:
             if not there or (anchor and anchor not in anchors(found)):
                 broken.append(f"{page.name}: {target}#{anchor}")
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_headings_skip_no_level(page: Path) -> None:
+    """The builder of the site warns otherwise."""
+    prose = re.sub(r"^```.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", prose, re.MULTILINE)]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_every_page_is_in_the_navigation_of_the_site_once() -> None:
