@@ -1,7 +1,7 @@
 # Needs Python, git and make. Targets that need the environment create it in .venv.
 #   make quick      trains four algorithms on three small tasks and prints the report (five minutes on two cores)
 #   make test       runs all tests
-#   make test-fast  runs the fast tests (about 60 seconds on two cores)
+#   make test-fast  runs the fast tests (a few minutes on two cores)
 #   make lint       runs ruff and mypy
 #   make format     formats the code and fixes what ruff can fix
 #   make docs       builds the documentation site in build/site
