@@ -158,9 +158,9 @@ class Agent(nn.Module, Generic[C]):
         return None
 
     def observe(self, transition: Transition) -> None:
-        """Look at a transition: at each of the training, in order, also in the random steps. It may change buffers.
+        """Called with each transition of the training, in order, also in the random steps. It may change buffers.
 
-        Running statistics of observations and rewards are kept here. By default nothing is looked at.
+        Use it for running statistics of observations and rewards. By default it does nothing.
         """
 
     def update(self, batch: Batch, learner: Learner, phase: int) -> None:

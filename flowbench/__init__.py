@@ -32,7 +32,7 @@ def __dir__() -> list[str]:
 
 
 def hidden() -> str:
-    """A message if another `algos` or `suites`, such as a folder beside the user's script, hides flowbench's own."""
+    """A message if another `algos` or `suites`, such as a folder next to the user's script, hides flowbench's own."""
     for name in NEIGHBOURS:
         own = Path(__file__).resolve().parent.parent / name
         found = sys.modules[name].__spec__ if name in sys.modules else find_spec(name)

@@ -1,4 +1,4 @@
-"""`flowbench check`: tests an algorithm as its trainings will use it, and times its updates beside those here."""
+"""`flowbench check`: tests an algorithm as a training uses it, and times its updates and those of other algorithms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowbench.common.rng import TorchStream
 from flowbench.plan.cells import Variant
 
 SIZES = updates.Sizes(17, 6)  # of cheetah-run
-BESIDE = ("flowrl", "sac", "td3")  # QVPO takes seconds
+COMPARED = ("flowrl", "sac", "td3")  # QVPO takes seconds
 SECONDS = 0.3  # an update is timed for so long
 
 
@@ -53,9 +53,9 @@ def check(algorithm: type[Any], config: Any) -> Iterator[Finding]:
 
 
 def speed(variant: Variant) -> str:
-    """Milliseconds of an update on one thread of the CPU, beside those of algorithms here with their defaults."""
+    """Milliseconds of an update on one thread of the CPU, and those of other algorithms with their defaults."""
     setting = Setting(CPU, "float32", 1)
-    others = [each for each in variants(NO_SUITE, BESIDE, [], {}) if each.label != variant.label]
+    others = [each for each in variants(NO_SUITE, COMPARED, [], {}) if each.label != variant.label]
     with setting.applied():
         rows = updates.measure([variant, *others], [1], setting, SIZES, SECONDS, [])
     own, *rest = (f"{row['algo']} {row['update_ms']:.2f}" for row in rows)

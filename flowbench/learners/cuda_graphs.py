@@ -66,7 +66,7 @@ class Graphed:
         return action.clone(), None if after is None else {name: each.clone() for name, each in after.items()}
 
     def observe(self, transition: Transition) -> None:
-        """Let the agent look at a transition, the same as the learner's."""
+        """The `observe` of the learner, with a transition."""
         learner = self.learner
         if self._observed is None:
             inputs = Transition(*(part.clone() for part in transition))

@@ -125,12 +125,12 @@ class BaseLearner(ABC):
 
     @property
     def observes(self) -> bool:
-        """Whether the agent looks at every transition."""
+        """Whether the agent has an `observe`."""
         return type(self.agent).observe is not Agent.observe
 
     @torch.no_grad()
     def observe(self, transition: Transition) -> None:
-        """Let the agent look at a transition of [...], or of [S, ...] for S seeds."""
+        """Call the agent's `observe` with a transition [...], or [S, ...] for S seeds."""
         self._set_mode(training=False)
         self._compute(None, self._observed, transition)
         self._write_assigned()
@@ -355,18 +355,15 @@ def within(part: str, values: Mapping[str, V]) -> dict[str, V]:
 
 
 def _other_attributes(agent: Agent[Any]) -> dict[str, Any]:
-    """The values, in a form that can be compared, of all attributes that are neither parameters nor modules."""
+    """The values, in a form that can be compared, of all attributes and buffers that a state_dict does not have."""
     return {
         f"{prefix}.{name}".removeprefix("."): _comparable(value)
         for prefix, module in agent.named_modules()
-        for name, value in (vars(module) | {name: module._buffers[name] for name in _unsaved(module)}).items()
+        for name, value in (
+            vars(module) | {name: module._buffers[name] for name in module._non_persistent_buffers_set}
+        ).items()
         if name not in _OF_MODULES
     }
-
-
-def _unsaved(module: nn.Module) -> set[str]:
-    """The buffers that are not part of a state_dict."""
-    return module._non_persistent_buffers_set
 
 
 _OF_MODULES = frozenset(vars(nn.Module()))

@@ -33,7 +33,7 @@ class GroupLearner(Protocol):
     period: int  # updates after which the phases of the algorithm repeat
     updates: int
     first_updates: int  # additional updates in the first step after the random ones
-    observes: bool  # whether the agents look at every transition
+    observes: bool  # whether the agents have an `observe`
 
     def update(self, batch: Batch) -> None:
         """Update every seed once. The tensors of the batch are [S, B, ...], its progress is [S]."""
@@ -48,7 +48,7 @@ class GroupLearner(Protocol):
         ...
 
     def observe(self, transition: Transition) -> None:
-        """Let the agents look at a transition of each, [S, ...]. The agents' buffers may change."""
+        """Call `observe` of every agent with its transition, [S, ...]. The agents' buffers may change."""
         ...
 
     def means(self, index: int) -> dict[str, float]:

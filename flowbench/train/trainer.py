@@ -269,7 +269,7 @@ class Trainer:
                 self._learner.update(batch)
 
     def _observe(self, obs: np.ndarray, action: np.ndarray, result: Step, ended: np.ndarray) -> None:
-        """Let the agents look at the transition of each seed."""
+        """Call `observe` of the agent of each seed with its transition."""
         with self.clock.on("update"):
             parts = (obs, action, result.reward, result.next_obs, ~result.terminated, ended)
             self._learner.observe(

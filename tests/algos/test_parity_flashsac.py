@@ -81,7 +81,7 @@ def test_updates_are_the_references(make_agent, draws, precision, limit):
             assert gap(step.norm, expected["gradient_norm"][part]) <= limit, (k, part)
         if k % 2 == 0:
             assert gap(steps["actor"].diagnostics["entropy"], expected["entropy"]) <= limit
-        # Of the targets' running statistics, which nobody uses, ours are copies of the critics'.
+        # The targets' running statistics are never used; in ours they are copies of the critics'.
         sums = dict(zip(RECORD["tensors"], expected["checksum"], strict=True))
         sums |= {
             name: each

@@ -197,7 +197,7 @@ def test_batches_have_an_end_of_an_episode_and_differ() -> None:
 
 def test_the_command_prints_a_line_for_each_check(flowbench, monkeypatch) -> None:
     monkeypatch.setattr(checks, "SECONDS", 0.001)
-    monkeypatch.setattr(checks, "BESIDE", ("td3",))
+    monkeypatch.setattr(checks, "COMPARED", ("td3",))
     status, out, err = flowbench("check", f"{EXAMPLE}[{TINY}]")
     assert (status, err) == (0, "")
     *lines, speed, summary = out.splitlines()
